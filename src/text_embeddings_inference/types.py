@@ -1,0 +1,189 @@
+"""Plain data that travels between the parts: imports neither an engine nor a server.
+
+Shapes: `B` sequences in a batch, `S` the longest of them, `T` the tokens of all together, `D` the width of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32Array: TypeAlias = NDArray[np.int32]
+Float32Array: TypeAlias = NDArray[np.float32]
+
+Pair: TypeAlias = tuple[str, str]
+Input: TypeAlias = str | Pair | list[int]
+"""One input: a text, two texts encoded together, or token ids that are run as they are."""
+
+
+class Kind(StrEnum):
+    """What a model gives: a vector, a probability for each of several labels, or one score for a pair of texts."""
+
+    EMBEDDING = "embedding"
+    CLASSIFIER = "classifier"
+    RERANKER = "reranker"
+
+
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become one vector."""
+
+    CLS = "cls"
+    MEAN = "mean"
+    LAST_TOKEN = "last_token"
+    MAX = "max"
+    MEAN_SQRT_LEN = "mean_sqrt_len"
+    WEIGHTED_MEAN = "weighted_mean"
+    SPLADE = "splade"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How texts become tokens.
+
+    truncate: cut what is too long (else it is an error); direction: the side that is cut;
+    prompt_name: the named prompt put before each text (None: the server's default prompt, if there is one).
+    """
+
+    truncate: bool = True
+    direction: Literal["left", "right"] = "right"
+    prompt_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One tokenized input, ready to run.
+
+    input_ids: int32 `[n]`, special tokens included, after truncation; type_ids: int32 `[n]`, None where all are 0;
+    characters: Unicode scalars of the input, prompt not counted (ids count one each).
+    """
+
+    input_ids: Int32Array
+    type_ids: Int32Array | None
+    characters: int
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token as `/tokenize` shows it: start and stop are byte offsets into prompt + input, None for special tokens."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several encodings in one array: padded `[B, S]` (padding on the right, id 0), or packed `[T]`, one after another.
+
+    lengths: int32 `[B]`; type_ids: shaped like input_ids, None where all are 0.
+    """
+
+    input_ids: Int32Array
+    type_ids: Int32Array | None
+    lengths: Int32Array
+
+    @property
+    def is_packed(self) -> bool:
+        return self.input_ids.ndim == 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were asked for."""
+        return int(self.lengths.sum())
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that are computed: padding included."""
+        return self.input_ids.size
+
+    @staticmethod
+    def pad(encodings: Sequence[Encoding], multiple_of: int = 1) -> Batch:
+        """The padded batch `[B, S]`, `S` rounded up to a multiple of `multiple_of`."""
+        lengths = np.fromiter((len(e) for e in encodings), np.int32, len(encodings))
+        width = -(-int(lengths.max()) // multiple_of) * multiple_of
+        input_ids = np.zeros((len(encodings), width), np.int32)
+        typed = any(e.type_ids is not None for e in encodings)
+        type_ids = np.zeros_like(input_ids) if typed else None
+        for row, encoding in enumerate(encodings):
+            input_ids[row, : len(encoding)] = encoding.input_ids
+            if type_ids is not None and encoding.type_ids is not None:
+                type_ids[row, : len(encoding)] = encoding.type_ids
+        return Batch(input_ids, type_ids, lengths)
+
+    @staticmethod
+    def pack(encodings: Sequence[Encoding]) -> Batch:
+        """The packed batch `[T]`."""
+        lengths = np.fromiter((len(e) for e in encodings), np.int32, len(encodings))
+        input_ids = np.concatenate([e.input_ids for e in encodings])
+        if all(e.type_ids is None for e in encodings):
+            return Batch(input_ids, None, lengths)
+        type_ids = [np.zeros(len(e), np.int32) if e.type_ids is None else e.type_ids for e in encodings]
+        return Batch(input_ids, np.concatenate(type_ids), lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an engine gives for a batch.
+
+    pooled: float32 `[B, D]`: pooled vectors after the Dense modules, SPLADE weights or logits;
+    tokens: float32, `[B, S, D]` or `[T, D]` like the batch: the last hidden states (None: not asked for, or the model has none).
+    """
+
+    pooled: Float32Array
+    tokens: Float32Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds, each the mean over the inputs of a request.
+
+    tokenization: from the start until queued; queue: from queued to answered, less inference; inference: the engine's
+    time for the batch the input was in.
+    """
+
+    tokenization: float
+    queue: float
+    inference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request cost: Unicode scalars and tokens of all inputs together, and where its time went."""
+
+    characters: int
+    tokens: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a served model once it is loaded.
+
+    labels: of class 0, 1, ... (empty for embedding models); dimensions: of the pooled vector; vocabulary: number of
+    token ids; fidelity: smallest cosine of the chosen dtype with float32 on built-in texts (None: is float32).
+    """
+
+    model_id: str
+    revision: str | None
+    served_name: str
+    kind: Kind
+    pooling: Pooling | None
+    labels: tuple[str, ...]
+    label_ids: dict[str, int]
+    dtype: str
+    engine: str
+    architecture: str
+    dimensions: int
+    vocabulary: int
+    max_input_length: int
+    fidelity: float | None = None
