@@ -72,7 +72,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as `/tokenize` shows it: start and stop are byte offsets into prompt + input, None for special tokens."""
+    """One token as `/tokenize` shows it: start and stop are byte offsets into prompt + input, None for special ones."""
 
     id: int
     text: str
@@ -136,7 +136,7 @@ class Output:
     """What an engine gives for a batch.
 
     pooled: float32 `[B, D]`: pooled vectors after the Dense modules, SPLADE weights or logits;
-    tokens: float32, `[B, S, D]` or `[T, D]` like the batch: the last hidden states (None: not asked for, or the model has none).
+    tokens: float32, `[B, S, D]` or `[T, D]` like the batch: the last hidden states (None: the model has none).
     """
 
     pooled: Float32Array
