@@ -1,0 +1,112 @@
+"""A model folder, opened: everything that is known of a model before it is built."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from text_embeddings_inference.errors import CheckpointError
+from text_embeddings_inference.types import Kind, Pooling
+from .config import Labels, read_config, read_kind, read_labels, read_max_length
+from .files import describe, read_optional_object
+from .modules import Dense, ModulePaths, read_dense, read_module_paths
+from .pooling import check_splade, parse_pooling, read_pooling
+from .weights import Weights, open_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A model on disk.
+
+    folder: as given; config: the whole `config.json`; pooling: None for classifiers and rerankers (their models pool
+    as they were trained); labels: names by class index, label_ids: `label2id` (both empty for embedding models);
+    max_input_length: tokens, special ones included; prompts: by name; dense: applied to the pooled vector, in order.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    model_type: str
+    architectures: tuple[str, ...]
+    kind: Kind
+    pooling: Pooling | None
+    labels: tuple[str, ...]
+    label_ids: dict[str, int]
+    max_input_length: int
+    prompts: dict[str, str]
+    dense: tuple[Dense, ...]
+    weights: Weights
+    tokenizer_file: Path
+
+
+def open_checkpoint(folder: Path, *, pooling: str | None = None, dense_path: str | None = None) -> Checkpoint:
+    """Opens the model in `folder`. Weights are mapped, not read.
+
+    pooling: the option `--pooling`, spelled as there; dense_path: the option `--dense-path`.
+    Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have, `SettingsError`
+    for an unknown pooling.
+    """
+    wanted = parse_pooling(pooling) if pooling is not None else None
+    modules = read_module_paths(folder)
+    root = folder / modules.transformer
+    config = read_config(root)
+    kind = read_kind(root, config, splade=wanted is Pooling.SPLADE)
+    labels = Labels()
+    if kind is not Kind.EMBEDDING:
+        labels = read_labels(root, config)
+        if wanted is not None:
+            logger.warning("`--pooling` is ignored: the model is a %s", kind)
+        wanted, modules = None, ModulePaths(modules.transformer)
+    elif wanted is None:
+        wanted = read_pooling(folder, modules, config.model_type)
+    if wanted is Pooling.SPLADE:
+        check_splade(folder, modules)
+    tokenizer_file = root / "tokenizer.json"
+    if not tokenizer_file.is_file():
+        problem = "tokenizer.json not found. text-embeddings-inference only supports fast tokenizers"
+        raise CheckpointError(
+            f"{problem} (looked in {root})",
+            hint="save one with Transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+        )
+    return Checkpoint(
+        folder=folder,
+        config=config.values,
+        model_type=config.model_type,
+        architectures=config.architectures,
+        kind=kind,
+        pooling=wanted,
+        labels=labels.names,
+        label_ids=labels.ids or {},
+        max_input_length=read_max_length(root, config),
+        prompts=_read_prompts(folder),
+        dense=_read_dense_modules(folder, modules.with_dense_path(dense_path)),
+        weights=open_weights(root),
+        tokenizer_file=tokenizer_file,
+    )
+
+
+def _read_dense_modules(folder: Path, modules: ModulePaths) -> tuple[Dense, ...]:
+    dense = tuple(read_dense(folder, path) for path in modules.dense)
+    for before, after, path in zip(dense, dense[1:], modules.dense[1:], strict=False):
+        if before.weight.shape[0] != after.weight.shape[1]:
+            gives, takes = before.weight.shape[0], after.weight.shape[1]
+            problem = f"the Dense module `{path}` in {folder} takes {takes} values, the one before it gives {gives}"
+            raise CheckpointError(problem)
+    return dense
+
+
+def _read_prompts(folder: Path) -> dict[str, str]:
+    """`prompts` of `config_sentence_transformers.json`. `default_prompt_name` there has no effect, as in TEI 1.9.3."""
+    name = "config_sentence_transformers.json"
+    values = read_optional_object(folder, name) or {}
+    prompts = values.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        problem = f"`prompts` should be an object of strings, is {describe(prompts)}"
+        raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")
+    default = values.get("default_prompt_name")
+    if default is not None:
+        logger.warning("`default_prompt_name` of `%s` is %r: used only with `--default-prompt-name`", name, default)
+    return prompts

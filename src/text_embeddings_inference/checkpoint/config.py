@@ -1,0 +1,181 @@
+"""What `config.json` says about the kind of model and about its length."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.types import Kind
+from .files import describe, is_integer, read_object, read_optional_object
+
+logger = logging.getLogger(__name__)
+
+SENTENCE_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""The settings sentence-transformers writes beside a Transformer, under the names of all its versions."""
+
+LENGTH_KEYS = ("max_position_embeddings", "max_trained_positions", "n_positions")
+
+# Transformers writes 1e30 for a tokenizer without a limit.
+NO_LIMIT = 10**9
+
+# Models that add an offset to positions: `pad_token_id` + 1 (whose default in Transformers is 1 for all of them).
+OFFSET_MODELS = ("roberta", "xlm-roberta", "camembert")
+
+# Models with a table of position embeddings: an input can't be longer than the table.
+TABLE_MODELS = ("bert", "electra", "albert", "distilbert", "mpnet", "deberta-v2", *OFFSET_MODELS)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """`config.json`, with the keys checked that every model has. values: the whole file."""
+
+    values: dict[str, Any]
+    model_type: str
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The classes of a classifier: names by class index, and `label2id` as it is."""
+
+    names: tuple[str, ...] = ()
+    ids: dict[str, int] | None = None
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """`config.json` of `folder`; `architectures` and `model_type` must be there."""
+    values = read_object(folder, "config.json")
+    model_type = values.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise _bad_key(folder, "model_type", values, "a string")
+    architectures = values.get("architectures")
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise _bad_key(folder, "architectures", values, "a list of strings")
+    return ModelConfig(values, model_type, tuple(architectures))
+
+
+def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Kind:
+    """Walks `architectures`; the first name that decides wins. splade: whether SPLADE pooling was asked for.
+
+    Raises `UnsupportedError` for token classifiers, and for SPLADE on a model without a masked-LM head.
+    """
+    for name in config.architectures:
+        if name.endswith("ForTokenClassification"):
+            has_labels = config.values.get("id2label") is not None and config.values.get("label2id") is not None
+            if name == "NewForTokenClassification" and not has_labels:
+                # gte-multilingual-base is an embedding model, whatever its config says
+                logger.warning("`config.json` names %s but no labels: taken for an embedding model", name)
+                continue
+            problem = f"`architectures` of `config.json` in {folder}: {name} (a label per token) is not supported"
+            raise UnsupportedError(problem)
+        if splade and name.endswith("MaskedLM"):
+            return Kind.EMBEDDING
+        if name.endswith("Classification"):
+            return Kind.CLASSIFIER if len(read_labels(folder, config).names) > 1 else Kind.RERANKER
+    if splade:
+        problem = "Splade pooling is not supported: model is not a ForMaskedLM model"
+        raise UnsupportedError(f"{problem} (`architectures`: {', '.join(config.architectures)})")
+    return Kind.EMBEDDING
+
+
+def read_labels(folder: Path, config: ModelConfig) -> Labels:
+    """`id2label` and `label2id`. Raises `CheckpointError` when one is missing or skips a class."""
+    for key in ("id2label", "label2id"):
+        if config.values.get(key) is None:
+            raise CheckpointError(
+                f"`config.json` does not contain `{key}`", hint=f"add the map to {folder / 'config.json'}"
+            )
+        if not isinstance(config.values[key], dict):
+            raise _bad_key(folder, key, config.values, "an object")
+    id2label, label2id = config.values["id2label"], config.values["label2id"]
+    names = tuple(id2label.get(str(index)) for index in range(len(id2label)))
+    if not all(isinstance(name, str | int) for name in names):
+        keys = f'"0" to "{len(id2label) - 1}"'
+        raise _bad_key(folder, "id2label", config.values, f"the keys {keys}, each with a name")
+    if not all(is_integer(index) for index in label2id.values()):
+        raise _bad_key(folder, "label2id", config.values, "integers")
+    return Labels(tuple(map(str, names)), label2id)
+
+
+def read_max_length(folder: Path, config: ModelConfig) -> int:
+    """The longest input in tokens, special tokens included.
+
+    `max_seq_length` of the first of `SENTENCE_FILES` there is, capped by the positions there are; else the positions.
+    """
+    positions = _positions(folder, config)
+    name = next((name for name in SENTENCE_FILES if (folder / name).exists()), None)
+    if name is None:
+        logger.warning("Could not find a Sentence Transformers config: the length is taken from `config.json`")
+        length = positions
+    else:
+        length = _sentence_length(folder, name, positions)
+    if length is None:
+        keys = ", ".join(f"`{key}`" for key in LENGTH_KEYS)
+        raise CheckpointError(f"`config.json` in {folder} has none of {keys}: the longest input is not known")
+    if positions is not None and length > positions and _has_position_table(config):
+        logger.warning("`max_seq_length` of `%s` is %d: lowered to the %d positions there are", name, length, positions)
+        return positions
+    return length
+
+
+def _sentence_length(folder: Path, name: str, positions: int | None) -> int | None:
+    values = read_object(folder, name)
+    length: Any = values.get("max_seq_length")
+    if length is None and "transformer_task" in values:
+        # sentence-transformers from 5.4 on keeps the length with the tokenizer; a huge number there means "no limit"
+        limit: Any = (read_optional_object(folder, "tokenizer_config.json") or {}).get("model_max_length")
+        lengths = [n for n in (limit, positions) if isinstance(n, int | float) and 0 < n < NO_LIMIT]
+        return int(min(lengths)) if lengths else None
+    if not is_integer(length) or length <= 0:
+        problem = f"`max_seq_length` should be a positive integer, is {describe(length)}"
+        raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")
+    return int(length)
+
+
+def _positions(folder: Path, config: ModelConfig) -> int | None:
+    """The positions there are, less those the model skips; None when `config.json` does not say."""
+    key = next((key for key in LENGTH_KEYS if config.values.get(key) is not None), None)
+    if key is None:
+        return None
+    positions = config.values[key]
+    if not is_integer(positions) or positions <= 0:
+        raise _bad_key(folder, key, config.values, "a positive integer")
+    positions -= _position_offset(folder, config)
+    if positions <= 0:
+        raise _bad_key(folder, key, config.values, "more than the position offset")
+    return int(positions)
+
+
+def _position_offset(folder: Path, config: ModelConfig) -> int:
+    if config.model_type == "mpnet":  # Transformers' MPNetEmbeddings: padding_idx = 1, whatever the config says
+        return 2
+    if config.model_type not in OFFSET_MODELS:
+        return 0
+    pad = config.values.get("pad_token_id", 1)
+    if not is_integer(pad) or pad < 0:
+        raise _bad_key(folder, "pad_token_id", config.values, "an integer")
+    return int(pad) + 1
+
+
+def _has_position_table(config: ModelConfig) -> bool:
+    return (
+        config.model_type in TABLE_MODELS
+        and config.values.get("position_embedding_type", "absolute") != "alibi"
+        and config.values.get("position_biased_input", True) is not False  # DeBERTa without absolute positions
+    )
+
+
+def _bad_key(folder: Path, key: str, values: dict[str, Any], wanted: str) -> CheckpointError:
+    state = f"should be {wanted}, is {describe(values[key])}" if key in values else f"({wanted}) is missing"
+    return CheckpointError(f"Failed to parse `config.json` in {folder}: `{key}` {state}")

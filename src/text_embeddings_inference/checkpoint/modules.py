@@ -1,0 +1,181 @@
+"""The modules of a sentence-transformers checkpoint: `modules.json` and the folders it names.
+
+Format: https://sbert.net/docs/package_reference/sentence_transformer/modules.html. A module is known by the last part
+of its type, so that the names of all versions of the library fit.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.types import Float32Array
+from .files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
+from .weights import open_weight_files
+
+logger = logging.getLogger(__name__)
+
+DENSE_FILES = ("model.safetensors", "pytorch_model.bin")
+
+ACTIVATIONS = {
+    "Identity": "identity",
+    "Tanh": "tanh",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+}
+"""The classes of torch.nn a Dense module may name, and what we call them. `gelu` is the exact form."""
+
+# Module -> the modules it may follow (None: it comes first). Dropout is for training and changes nothing; Normalize
+# only comes last: vectors are normalized by request.
+PREDECESSORS: dict[str, tuple[str | None, ...]] = {
+    "Transformer": (None,),
+    "MLMTransformer": (None,),
+    "Pooling": ("Transformer",),
+    "SpladePooling": ("MLMTransformer",),
+    "Dense": ("Pooling", "Dense"),
+    "Dropout": ("Transformer", "Pooling", "Dense"),
+    "Normalize": ("Pooling", "Dense", "Normalize"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePaths:
+    """Where the modules lie, relative to the checkpoint's folder ("" is the folder itself).
+
+    transformer: folder of config, tokenizer and weights; pooling, splade: None without such a module; dense: in the
+    order in which they are applied; listed: whether there is a `modules.json` at all.
+    """
+
+    transformer: str = ""
+    pooling: str | None = None
+    splade: str | None = None
+    dense: tuple[str, ...] = ()
+    listed: bool = False
+
+    def with_dense_path(self, path: str | None) -> ModulePaths:
+        """`path` in place of the only Dense module's; ignored with a warning when there is not exactly one."""
+        if path is None:
+            return self
+        if len(self.dense) != 1:
+            logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(self.dense))
+            return self
+        return replace(self, dense=(path,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """A linear layer on the pooled vector: activation(x @ weight.T + bias).
+
+    weight: float32 `[out, in]`; bias: float32 `[out]` or None; activation: a value of `ACTIVATIONS`.
+    """
+
+    weight: Float32Array
+    bias: Float32Array | None
+    activation: str
+
+
+def read_module_paths(folder: Path) -> ModulePaths:
+    """The modules of `folder/modules.json`; a single Transformer when there is none.
+
+    Raises `CheckpointError` when the file is damaged, `UnsupportedError` for a module we don't have or an order of
+    modules we can't follow.
+    """
+    if not (folder / "modules.json").exists():
+        return ModulePaths()
+    modules = read_json(folder, "modules.json")
+    if not isinstance(modules, list):
+        raise CheckpointError(f"Failed to parse `modules.json` in {folder}: expected a list, got {describe(modules)}")
+    transformer: str | None = None
+    pooling = splade = after = None
+    dense: list[str] = []
+    for module in modules:
+        path, kind, name = _read_entry(folder, module)
+        if name == "Dense" and kind.startswith("pylate."):
+            problem = f"`modules.json` in {folder}: {kind} (path `{path}`): multi-vector models are not supported yet"
+            raise UnsupportedError(problem)
+        if after not in PREDECESSORS.get(name, ()):
+            place = f"after {after}" if after else "as the first module"
+            raise UnsupportedError(f"`modules.json` in {folder}: {kind} (path `{path}`) is not supported {place}")
+        if name in ("Transformer", "MLMTransformer"):
+            transformer = path
+        elif name == "Pooling":
+            pooling = path
+        elif name == "SpladePooling":
+            splade = path
+        elif name == "Dense":
+            dense.append(path)
+        if name != "Dropout":
+            after = name
+    if transformer is None:
+        raise CheckpointError(f"`modules.json` in {folder} lists no Transformer")
+    return ModulePaths(transformer, pooling, splade, tuple(dense), listed=True)
+
+
+def read_dense(folder: Path, path: str) -> Dense:
+    """The Dense module in `folder/path`.
+
+    Raises `CheckpointError` when a file is missing or does not fit its config, `UnsupportedError` for a config that
+    asks for more than a linear layer with a known activation.
+    """
+    name = f"{path}/config.json"
+    values = read_object(folder, name)
+    sizes: list[Any] = [values.get("out_features"), values.get("in_features")]
+    if not all(is_integer(size) and size > 0 for size in sizes):
+        problem = f"`in_features` and `out_features` should be positive integers, are {sizes[1]} and {sizes[0]}"
+        raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")
+    has_bias = values.get("bias", True)
+    if not isinstance(has_bias, bool):
+        raise CheckpointError(
+            f"Failed to parse `{name}` in {folder}: `bias` should be true or false, is {describe(has_bias)}"
+        )
+    for key, plain in (
+        ("module_input_name", "sentence_embedding"),
+        ("module_output_name", "sentence_embedding"),
+        ("use_residual", False),
+    ):
+        if values.get(key) not in (None, plain):
+            raise UnsupportedError(f"`{key}` of `{name}` in {folder} is {describe(values[key])}: not supported")
+    activation = _activation(folder, name, values.get("activation_function"))
+
+    file = next((folder / path / file for file in DENSE_FILES if (folder / path / file).exists()), None)
+    if file is None:
+        problem = (
+            f"no weights of the Dense module in {folder / path}: looked for {', '.join(f'`{f}`' for f in DENSE_FILES)}"
+        )
+        raise CheckpointError(problem, hint=DOWNLOAD_AGAIN)
+    weights = open_weight_files(file)
+    wanted = {"linear.weight": tuple(sizes)} | ({"linear.bias": (sizes[0],)} if has_bias else {})
+    if set(weights) != set(wanted):
+        raise CheckpointError(f"{file} should hold {', '.join(wanted)}; it holds {', '.join(weights) or 'nothing'}")
+    for tensor, shape in wanted.items():
+        if weights.shape(tensor) != shape:
+            problem = f"tensor `{tensor}` has shape {weights.shape(tensor)}, `{name}` says {shape}"
+            raise CheckpointError(f"{file}: {problem}")
+    return Dense(weights.array("linear.weight"), weights.array("linear.bias") if has_bias else None, activation)
+
+
+def _activation(folder: Path, name: str, value: Any) -> str:
+    if value is None:
+        return "identity"
+    package, _, cls = str(value).rpartition(".")
+    if package.partition(".")[0] != "torch" or cls not in ACTIVATIONS:
+        raise UnsupportedError(
+            f"`activation_function` of `{name}` in {folder} is {describe(value)}: not supported",
+            hint=f"supported: {', '.join(ACTIVATIONS)} of torch.nn",
+        )
+    return ACTIVATIONS[cls]
+
+
+def _read_entry(folder: Path, module: Any) -> tuple[str, str, str]:
+    """Path, type and the last part of the type of an entry of `modules.json`."""
+    path, kind = (module.get("path"), module.get("type")) if isinstance(module, dict) else (None, None)
+    if not isinstance(path, str) or not isinstance(kind, str):
+        raise CheckpointError(f"Failed to parse `modules.json` in {folder}: no `path` and `type` in {describe(module)}")
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise CheckpointError(f"`modules.json` in {folder}: path `{path}` is outside of the checkpoint")
+    return path, kind, kind.rpartition(".")[2]
