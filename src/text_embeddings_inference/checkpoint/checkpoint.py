@@ -9,6 +9,7 @@ from typing import Any
 
 from text_embeddings_inference.errors import CheckpointError
 from text_embeddings_inference.types import Kind, Pooling
+
 from .config import Labels, read_config, read_kind, read_labels, read_max_length
 from .files import describe, read_optional_object
 from .modules import Dense, ModulePaths, read_dense, read_module_paths

@@ -9,6 +9,7 @@ from typing import Any
 
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.types import Kind
+
 from .files import describe, is_integer, read_object, read_optional_object
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from typing import Any
 
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.types import Float32Array
+
 from .files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
 from .weights import open_weight_files
 

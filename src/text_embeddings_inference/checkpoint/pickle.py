@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+
 from .files import DOWNLOAD_AGAIN, is_integer
 from .tensors import NUMPY_TYPES, Tensor
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+
 from .files import DOWNLOAD_AGAIN, describe, is_integer
 from .tensors import NUMPY_TYPES, Tensor
 
