@@ -1,0 +1,137 @@
+"""What the figures were taken on: the CPU, its instruction sets, how fast it multiplies matrices, and the versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+INSTRUCTION_SETS = (
+    "amx_int8",
+    "amx_bf16",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512f",
+    "avx2",
+    "sve",
+    "i8mm",
+    "bf16",
+    "asimddp",
+)
+"""The flags of /proc/cpuinfo that decide how fast an encoder runs, the widest first."""
+
+PACKAGES = ("text-embeddings-inference", "openvino", "numpy", "tokenizers", "uvicorn", "uvloop", "starlette")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """date: ISO 8601, UTC; cores: those this process may use; commit: of this checkout, with `+` if it has changes."""
+
+    date: str
+    cpu: str
+    cores: int
+    memory_gib: float
+    instruction_sets: tuple[str, ...]
+    system: str
+    commit: str
+    versions: dict[str, str]
+
+    @property
+    def slug(self) -> str:
+        """A file name's part: the CPU and its widest instruction set, as clouds hide the exact model."""
+        widest = self.instruction_sets[:1]
+        return re.sub(r"[^a-z0-9]+", "-", " ".join((self.cpu, *widest)).lower()).strip("-")
+
+
+def describe() -> Machine:
+    """This machine. Linux only, like the rest of the bench."""
+    flags = _cpu_flags()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpu=_cpu_name(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(pages / 2**30, 1),
+        instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        commit=_commit(),
+        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+    )
+
+
+def _cpu_flags() -> set[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
+
+
+def _cpu_name() -> str:
+    """lscpu knows the names of Arm cores, which /proc/cpuinfo gives as numbers."""
+    if shutil.which("lscpu"):
+        env = os.environ | {"LC_ALL": "C"}
+        text = subprocess.run(["lscpu"], capture_output=True, text=True, check=True, env=env).stdout
+        found = re.search(r"^(?:BIOS )?Model name:\s*(.+)$", text, re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return "unknown"
+    git = ["git", "-C", str(root)]
+    commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+    changes = subprocess.run([*git, "status", "--porcelain", "src"], capture_output=True, text=True, check=True)
+    return commit.stdout.strip() + ("+" if changes.stdout else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+SGEMM_SIZE = 1536
+SGEMM_THREADS = 2
+
+
+def sgemm(repetitions: int = 10) -> list[float]:
+    """GFLOP/s of NumPy's float32 matrix product, 1536 x 1536 x 1536 on two threads, once per repetition.
+
+    It runs in a process of its own: a BLAS library takes its number of threads from the environment at import, and
+    keeps threads spinning afterwards.
+    """
+    env = os.environ | {f"{library}_NUM_THREADS": str(SGEMM_THREADS) for library in ("OPENBLAS", "OMP", "MKL")}
+    # An override of the kernel that OpenBLAS would choose would measure the override.
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        env.pop(name, None)
+    command = [sys.executable, "-c", _SGEMM, str(SGEMM_SIZE), str(repetitions)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+    return [float(value) for value in json.loads(text)]
+
+
+_SGEMM = """
+import json, sys, time
+import numpy as np
+
+size, repetitions = map(int, sys.argv[1:])
+random = np.random.default_rng(0)
+a, b = (random.standard_normal((size, size), np.float32) for _ in range(2))
+c = a @ b
+rates = []
+for _ in range(repetitions):
+    start = time.perf_counter()
+    np.matmul(a, b, out=c)
+    rates.append(2 * size**3 / (time.perf_counter() - start) / 1e9)
+print(json.dumps(rates))
+"""
