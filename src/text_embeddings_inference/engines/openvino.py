@@ -1,0 +1,130 @@
+"""The CPU engine: a model as an OpenVINO graph, compiled to run one batch on all cores and, once there is load, several."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from queue import SimpleQueue
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset15 as op
+
+from ..checkpoint import Checkpoint
+from ..models.network import Network, build
+from ..ops.openvino import OpenVINOOps, PaddedLayout
+from ..ops.spec import Inputs, Layout, Value
+from ..types import Batch, Encoding, Output, Pooling
+
+logger = logging.getLogger(__name__)
+
+BATCH_TOKENS = 1024
+"""Larger batches were not faster on any CPU measured (docs/log.md)."""
+SPLADE_ELEMENTS = 1 << 25
+"""SPLADE's logits are `[B, S, V]`: at most this many, or they crowd out the caches (and 30,000 entries times 16,384 tokens
+would take 2 GB)."""
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def choose_dtype(wanted: str) -> str:
+    """`auto` is bfloat16 where the CPU computes in it natively, else float32."""
+    if wanted != "auto":
+        return wanted
+    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bfloat16" if "BF16" in capabilities else "float32"
+
+
+class OpenVINOEngine:
+    """Runs padded batches on the CPU (see `base.Engine`).
+
+    A batch that is alone runs on `threads` threads together; under load `streams` batches run side by side on a share of
+    them each, which is faster for small models. The second form is compiled in the background when it is first needed.
+    """
+
+    name = "openvino"
+
+    def __init__(self, checkpoint: Checkpoint, *, dtype: str, threads: int, streams: int) -> None:
+        """Raises UnsupportedError or CheckpointError where the checkpoint can't be built (see `models.network.build`)."""
+        self.dtype = dtype
+        self.streams = streams
+        self._checkpoint = checkpoint
+        self._threads = threads
+        self._graph, network = _build_graph(checkpoint)
+        self.dimensions = network.dimensions
+        self.vocabulary = network.vocabulary
+        self.batch_tokens = BATCH_TOKENS
+        if checkpoint.pooling is Pooling.SPLADE:
+            self.batch_tokens = min(BATCH_TOKENS, max(1, SPLADE_ELEMENTS // network.vocabulary))
+        self._wide = self._compile(streams=1)
+        self._narrow: _Compiled | None = None
+        self._narrow_needed = threading.Lock()
+
+    def arrange(self, encodings: list[Encoding]) -> Batch:
+        return Batch.pad(encodings)
+
+    def cost(self, longest: int, count: int, tokens: int) -> int:
+        return longest * count
+
+    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+        return (self._wide if alone else self._under_load()).run(batch, tokens=tokens)
+
+    def close(self) -> None:
+        self._checkpoint.weights.release()
+
+    def _under_load(self) -> _Compiled:
+        if self._narrow is None and self.streams > 1 and self._narrow_needed.acquire(blocking=False):
+            threading.Thread(target=self._compile_narrow, name="compile", daemon=True).start()
+        return self._narrow or self._wide
+
+    def _compile_narrow(self) -> None:
+        self._narrow = self._compile(streams=self.streams)
+
+    def _compile(self, streams: int) -> _Compiled:
+        properties = {
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = ov.Core().compile_model(self._graph, "CPU", properties)
+        self._checkpoint.weights.release()  # the compiled model has its own, rearranged copy of the matrices
+        return _Compiled(compiled, requests=streams + 1)
+
+
+class _Compiled:
+    """A compiled model with its infer requests; one more than streams, so that the next batch waits inside."""
+
+    def __init__(self, compiled: ov.CompiledModel, requests: int) -> None:
+        self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for _ in range(requests):
+            self._free.put(compiled.create_infer_request())
+
+    def run(self, batch: Batch, *, tokens: bool) -> Output:
+        request = self._free.get()
+        try:
+            request.infer(_feed(batch), share_inputs=True)
+            pooled = request.get_output_tensor(0).data.copy()  # the request will be used again
+            hidden = request.get_output_tensor(1).data.copy() if tokens else None
+        finally:
+            self._free.put(request)
+        return Output(pooled, hidden)
+
+
+def _feed(batch: Batch) -> list[NDArray[np.int32]]:
+    type_ids = np.zeros((1, 1), np.int32) if batch.type_ids is None else batch.type_ids
+    return [batch.input_ids, type_ids, batch.lengths]
+
+
+def _build_graph(checkpoint: Checkpoint) -> tuple[ov.Model, Network]:
+    """Inputs: token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`. Outputs: pooled, and hidden states."""
+    input_ids = op.parameter([-1, -1], np.int32, name="input_ids")
+    type_ids = op.parameter([-1, -1], np.int32, name="token_type_ids")
+    lengths = op.parameter([-1], np.int32, name="lengths")
+    width = op.gather(op.shape_of(input_ids), op.constant(np.int64(1)), op.constant(np.int64(0)))
+    ops = OpenVINOOps()
+    network = build(checkpoint, ops)
+    inputs = Inputs(Value(input_ids), Value(type_ids), Layout(PaddedLayout(lengths, width)))
+    results = network.run(ops, inputs)
+    outputs = [value.raw for value in results if value is not None]
+    return ov.Model(outputs, [input_ids, type_ids, lengths], checkpoint.model_type), network

@@ -1,0 +1,150 @@
+"""The layers models are made of, written once on `ops`. Each takes its `Parameters` and the sizes it expects.
+
+Shapes in names: `D` model, `N` heads, `H` head, `F` feed-forward, `V` vocabulary; `*` is `B, S` (padded) or `T` (packed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UnsupportedError
+from .ops.spec import AttentionSpec, Layout, Ops, Value
+from .parameters import Parameters
+from .types import Pooling
+
+Activation = Callable[[Ops, Value], Value]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": lambda ops, x: ops.gelu(x),
+    "gelu_python": lambda ops, x: ops.gelu(x),
+    "gelu_new": lambda ops, x: ops.gelu(x, "tanh"),
+    "gelu_fast": lambda ops, x: ops.gelu(x, "tanh"),
+    "gelu_pytorch_tanh": lambda ops, x: ops.gelu(x, "tanh"),
+    "quick_gelu": lambda ops, x: ops.mul(x, ops.sigmoid(ops.mul(x, 1.702))),
+    "relu": lambda ops, x: ops.relu(x),
+    "silu": lambda ops, x: ops.silu(x),
+    "swish": lambda ops, x: ops.silu(x),
+    "tanh": lambda ops, x: ops.tanh(x),
+    "sigmoid": lambda ops, x: ops.sigmoid(x),
+    "identity": lambda ops, x: x,
+}
+"""By their names in config.json (Transformers' `ACT2FN`); `gelu` is the exact form."""
+
+
+def activation(key: str, name: str) -> Activation:
+    """The activation that config.json names under `key`; UnsupportedError if there is none of that name."""
+    if name not in ACTIVATIONS:
+        raise UnsupportedError(f"config.json: `{key}` is {name!r}; supported are {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[name]
+
+
+class Linear:
+    """x W^T + b: `[*, I]` -> `[*, O]`."""
+
+    def __init__(self, p: Parameters, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        self.weight = p.tensor("weight", (outputs, inputs))
+        self.bias = p.tensor("bias", (outputs,)) if bias else None
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Embedding:
+    """Rows of a table `[V, D]`."""
+
+    def __init__(self, p: Parameters, rows: int, width: int) -> None:
+        self.table = p.tensor("weight", (rows, width))
+
+    def __call__(self, ops: Ops, ids: Value) -> Value:
+        return ops.embedding(self.table, ids)
+
+
+class LayerNorm:
+    """Over the last axis, with weight and bias `[D]`."""
+
+    def __init__(self, p: Parameters, width: int, eps: float) -> None:
+        self.weight = p.tensor("weight", (width,))
+        self.bias = p.tensor("bias", (width,))
+        self.eps = eps
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Attention:
+    """Multi-head self-attention: `[*, D]` -> `[*, D]`."""
+
+    def __init__(self, p: Parameters, width: int, heads: int) -> None:
+        if width % heads:
+            raise UnsupportedError(f"config.json: {heads} attention heads do not divide a width of {width}")
+        self.query = Linear(p / "query", width, width)
+        self.key = Linear(p / "key", width, width)
+        self.value = Linear(p / "value", width, width)
+        self.output = Linear(p / "output", width, width)
+        self.n_heads = heads
+
+    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        q, k, v = (ops.heads(proj(ops, x), self.n_heads) for proj in (self.query, self.key, self.value))
+        return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
+
+
+class PostNormBlock:
+    """The Transformer's encoder block (Vaswani et al., arXiv:1706.03762): each half is added to its input, then normed."""
+
+    def __init__(self, p: Parameters, width: int, heads: int, inner: int, act: Activation, eps: float) -> None:
+        self.attention = Attention(p / "attention", width, heads)
+        self.attention_norm = LayerNorm(p / "attention_norm", width, eps)
+        self.up = Linear(p / "up", width, inner)
+        self.down = Linear(p / "down", inner, width)
+        self.output_norm = LayerNorm(p / "output_norm", width, eps)
+        self.act = act
+
+    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        x = self.attention_norm(ops, ops.add(self.attention(ops, x, spec, layout), x))
+        return self.output_norm(ops, ops.add(self.down(ops, self.act(ops, self.up(ops, x))), x))
+
+
+class ClassificationHead:
+    """From the first token to the logits: an optional `dense` with its activation, then `out`: `[*, D]` -> `[B, labels]`."""
+
+    def __init__(self, p: Parameters, width: int, labels: int, act: Activation, *, dense: bool = True) -> None:
+        self.dense = Linear(p / "dense", width, width) if dense else None
+        self.out = Linear(p / "out", width, labels)
+        self.act = act
+
+    def __call__(self, ops: Ops, x: Value, layout: Layout) -> Value:
+        x = ops.pool(x, Pooling.CLS, layout)
+        return self.out(ops, self.act(ops, self.dense(ops, x)) if self.dense else x)
+
+
+class MaskedLMHead:
+    """Logits over the vocabulary for each token: `[*, D]` -> `[*, V]`; the decoder may be the word embedding itself."""
+
+    def __init__(self, p: Parameters, width: int, tied: Embedding, table: tuple[int, int], act: Activation, eps: float):
+        vocabulary, inner = table
+        self.transform = Linear(p / "transform", width, inner)
+        self.norm = LayerNorm(p / "norm", inner, eps)
+        self.decoder = p.tensor("decoder.weight", table) if "decoder.weight" in p else tied.table
+        self.bias = p.tensor("bias" if "bias" in p else "decoder.bias", (vocabulary,))
+        self.act = act
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return ops.linear(self.norm(ops, self.act(ops, self.transform(ops, x))), self.decoder, self.bias)
+
+
+def t5_bucket(distance: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:
+    """The bucket of each signed distance (key minus query), both directions: exact up close, then logarithmic.
+
+    From T5 (Raffel et al., arXiv:1910.10683); computed in float32, as the checkpoints were trained.
+    """
+    half = buckets // 2
+    exact = half // 2
+    reach = np.abs(distance)
+    log_ratio = np.log(np.maximum(reach, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        np.log(max_distance / exact)
+    )
+    far = exact + (log_ratio * np.float32(half - exact)).astype(np.int64)
+    return np.where(distance > 0, half, 0) + np.where(reach < exact, reach, np.minimum(far, half - 1))

@@ -1,0 +1,118 @@
+"""BERT (Devlin et al., arXiv:1810.04805): learned positions, token types, norms after each half of a block, exact GELU."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, PostNormBlock, activation
+from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from ..parameters import Parameters, Table
+
+
+class BlockArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of config.json that describe the blocks; other architectures share them."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+
+
+class Args(BlockArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    vocab_size: int
+    max_position_embeddings: int
+    type_vocab_size: int = 2
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+
+PREFIXES = ("bert.",)
+
+EMBEDDINGS: Table = {
+    "embeddings.word_embeddings": "embeddings.word",
+    "embeddings.position_embeddings": "embeddings.position",
+    "embeddings.token_type_embeddings": "embeddings.type",
+    "embeddings.LayerNorm": "embeddings.norm",
+    "embeddings.position_ids": None,
+}
+
+LAYERS: Table = {
+    "encoder.layer.{i}.attention.self.query": "layers.{i}.attention.query",
+    "encoder.layer.{i}.attention.self.key": "layers.{i}.attention.key",
+    "encoder.layer.{i}.attention.self.value": "layers.{i}.attention.value",
+    "encoder.layer.{i}.attention.output.dense": "layers.{i}.attention.output",
+    "encoder.layer.{i}.attention.output.LayerNorm": "layers.{i}.attention_norm",
+    "encoder.layer.{i}.intermediate.dense": "layers.{i}.up",
+    "encoder.layer.{i}.output.dense": "layers.{i}.down",
+    "encoder.layer.{i}.output.LayerNorm": "layers.{i}.output_norm",
+}
+
+TENSORS: Table = EMBEDDINGS | LAYERS
+
+HEADS: Table = {
+    "pooler.dense": "dense",
+    "classifier": "out",
+    "cls.predictions.transform.dense": "transform",
+    "cls.predictions.transform.LayerNorm": "norm",
+    "cls.predictions.decoder": "decoder",
+    "cls.predictions": "",
+    "cls.seq_relationship": None,
+    "qa_outputs": None,
+}
+
+
+class Embeddings:
+    """Word, position and token type, summed and normed."""
+
+    def __init__(self, args: Args, p: Parameters, width: int) -> None:
+        self.word = Embedding(p / "word", args.vocab_size, width)
+        self.position = Embedding(p / "position", args.max_position_embeddings, width)
+        self.type = Embedding(p / "type", args.type_vocab_size, width)
+        self.norm = LayerNorm(p / "norm", width, args.layer_norm_eps)
+
+    def __call__(self, ops: Ops, inputs: Inputs, positions: Value) -> Value:
+        x = ops.add(self.word(ops, inputs.input_ids), self.type(ops, inputs.type_ids))
+        return self.norm(ops, ops.add(x, self.position(ops, positions)))
+
+
+def blocks(args: BlockArgs, p: Parameters) -> list[PostNormBlock]:
+    """The encoder's blocks, one for each layer."""
+    act = activation("hidden_act", args.hidden_act)
+    width, heads, inner = args.hidden_size, args.num_attention_heads, args.intermediate_size
+    return [
+        PostNormBlock(p / i, width, heads, inner, act, args.layer_norm_eps) for i in range(args.num_hidden_layers)
+    ]
+
+
+class Model:
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        self.embeddings = Embeddings(args, p / "embeddings", args.hidden_size)
+        self.layers = blocks(args, p / "layers")
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = self.embeddings(ops, inputs, self.positions(ops, inputs))
+        for layer in self.layers:
+            x = layer(ops, x, AttentionSpec(), inputs.layout)
+        return x
+
+    def positions(self, ops: Ops, inputs: Inputs) -> Value:
+        return ops.positions(inputs.layout)
+
+
+def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
+    """BertForSequenceClassification's head; checkpoints without a pooler classify the first token itself."""
+    return ClassificationHead(p, args.hidden_size, labels, activation("pooler", "tanh"), dense="dense.weight" in p)
+
+
+def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+    """BertForMaskedLM's head."""
+    table = (args.vocab_size, args.hidden_size)
+    act = activation("hidden_act", args.hidden_act)
+    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, table, act, args.layer_norm_eps)

@@ -1,0 +1,101 @@
+"""DistilBERT (Sanh et al., arXiv:1910.01108).
+
+Differs from BERT: no token types, its own names for config keys and tensors, a norm epsilon fixed at 1e-12, ReLU in the
+classifier's head.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, PostNormBlock, activation
+from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from ..parameters import Parameters, Table
+
+EPS = 1e-12
+
+
+class Args(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    vocab_size: int
+    hidden_size: int = msgspec.field(name="dim")
+    num_hidden_layers: int = msgspec.field(name="n_layers")
+    num_attention_heads: int = msgspec.field(name="n_heads")
+    intermediate_size: int = msgspec.field(name="hidden_dim")
+    max_position_embeddings: int
+    activation: str = "gelu"
+
+
+PREFIXES = ("distilbert.",)
+
+_LAYERS: Table = {
+    "{i}.attention.q_lin": "attention.query",
+    "{i}.attention.k_lin": "attention.key",
+    "{i}.attention.v_lin": "attention.value",
+    "{i}.attention.out_lin": "attention.output",
+    "{i}.sa_layer_norm": "attention_norm",
+    "{i}.ffn.lin1": "up",
+    "{i}.ffn.lin2": "down",
+    "{i}.output_layer_norm": "output_norm",
+}
+
+TENSORS: Table = {
+    "embeddings.word_embeddings": "embeddings.word",
+    "embeddings.position_embeddings": "embeddings.position",
+    "embeddings.LayerNorm": "embeddings.norm",
+    "embeddings.position_ids": None,
+    **{f"transformer.layer.{name}": f"layers.{{i}}.{target}" for name, target in _LAYERS.items()},
+    **{f"encoder.layer.{name}": f"layers.{{i}}.{target}" for name, target in _LAYERS.items()},
+}
+
+HEADS: Table = {
+    "pre_classifier": "dense",
+    "classifier": "out",
+    "vocab_transform": "transform",
+    "vocab_layer_norm": "norm",
+    "vocab_projector": "decoder",
+    "qa_outputs": None,
+}
+
+
+class Embeddings:
+    """Word and position, summed and normed."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        self.word = Embedding(p / "word", args.vocab_size, args.hidden_size)
+        self.position = Embedding(p / "position", args.max_position_embeddings, args.hidden_size)
+        self.norm = LayerNorm(p / "norm", args.hidden_size, EPS)
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        positions = self.position(ops, ops.positions(inputs.layout))
+        return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), positions))
+
+
+class Model:
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        self.embeddings = Embeddings(args, p / "embeddings")
+        act = activation("activation", args.activation)
+        self.layers = [
+            PostNormBlock(p / "layers" / i, args.hidden_size, args.num_attention_heads, args.intermediate_size, act, EPS)
+            for i in range(args.num_hidden_layers)
+        ]
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = self.embeddings(ops, inputs)
+        for layer in self.layers:
+            x = layer(ops, x, AttentionSpec(), inputs.layout)
+        return x
+
+
+def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
+    """DistilBertForSequenceClassification's head."""
+    return ClassificationHead(p, args.hidden_size, labels, activation("classifier", "relu"))
+
+
+def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+    """DistilBertForMaskedLM's head."""
+    act = activation("activation", args.activation)
+    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, (args.vocab_size, args.hidden_size), act, EPS)

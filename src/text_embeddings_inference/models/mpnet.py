@@ -1,0 +1,105 @@
+"""MPNet (Song et al., arXiv:2004.09297).
+
+Differs from BERT: no token types, RoBERTa's positions, and a bias per head and relative distance (T5's buckets), shared by
+all layers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, activation, t5_bucket
+from ..ops.spec import AttentionSpec, Inputs, Ops, RelativeBias, Value
+from ..parameters import Parameters, Table
+from .bert import BlockArgs, blocks
+
+MAX_DISTANCE = 128
+PADDING_ID = 1
+"""MPNet counts positions from this id, whatever `pad_token_id` says (MPNetEmbeddings)."""
+
+
+class Args(BlockArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    vocab_size: int
+    max_position_embeddings: int
+    relative_attention_num_buckets: int = 32
+
+
+PREFIXES = ("mpnet.",)
+
+TENSORS: Table = {
+    "embeddings.word_embeddings": "embeddings.word",
+    "embeddings.position_embeddings": "embeddings.position",
+    "embeddings.LayerNorm": "embeddings.norm",
+    "embeddings.position_ids": None,
+    "encoder.relative_attention_bias": "relative",
+    "encoder.layer.{i}.attention.attn.q": "layers.{i}.attention.query",
+    "encoder.layer.{i}.attention.attn.k": "layers.{i}.attention.key",
+    "encoder.layer.{i}.attention.attn.v": "layers.{i}.attention.value",
+    "encoder.layer.{i}.attention.attn.o": "layers.{i}.attention.output",
+    "encoder.layer.{i}.attention.LayerNorm": "layers.{i}.attention_norm",
+    "encoder.layer.{i}.intermediate.dense": "layers.{i}.up",
+    "encoder.layer.{i}.output.dense": "layers.{i}.down",
+    "encoder.layer.{i}.output.LayerNorm": "layers.{i}.output_norm",
+}
+
+HEADS: Table = {
+    "pooler.dense": None,
+    "classifier.dense": "dense",
+    "classifier.out_proj": "out",
+    "lm_head.dense": "transform",
+    "lm_head.layer_norm": "norm",
+    "lm_head.decoder": "decoder",
+    "lm_head": "",
+    "qa_outputs": None,
+}
+
+
+class Embeddings:
+    """Word and position, summed and normed."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        self.word = Embedding(p / "word", args.vocab_size, args.hidden_size)
+        self.position = Embedding(p / "position", args.max_position_embeddings, args.hidden_size)
+        self.norm = LayerNorm(p / "norm", args.hidden_size, args.layer_norm_eps)
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        positions = ops.positions_of_tokens(inputs.input_ids, PADDING_ID, inputs.layout)
+        return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), self.position(ops, positions)))
+
+
+def relative_bias(args: Args, p: Parameters) -> RelativeBias:
+    """The learned bias of each bucket `[buckets, N]`, spread over the distances; beyond MAX_DISTANCE it is constant."""
+    by_bucket = p.array("weight", (args.relative_attention_num_buckets, args.num_attention_heads))
+    distances = np.arange(-MAX_DISTANCE, MAX_DISTANCE + 1)
+    buckets = t5_bucket(distances, args.relative_attention_num_buckets, MAX_DISTANCE)
+    return RelativeBias(p.constant(by_bucket[buckets]), MAX_DISTANCE)
+
+
+class Model:
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        self.embeddings = Embeddings(args, p / "embeddings")
+        self.spec = AttentionSpec(bias=relative_bias(args, p / "relative"))
+        self.layers = blocks(args, p / "layers")
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = self.embeddings(ops, inputs)
+        for layer in self.layers:
+            x = layer(ops, x, self.spec, inputs.layout)
+        return x
+
+
+def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
+    """MPNetClassificationHead."""
+    return ClassificationHead(p, args.hidden_size, labels, activation("classifier", "tanh"))
+
+
+def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+    """MPNetLMHead: its activation is GELU whatever `hidden_act` says."""
+    table = (args.vocab_size, args.hidden_size)
+    return MaskedLMHead(
+        p, args.hidden_size, model.embeddings.word, table, activation("lm_head", "gelu"), args.layer_norm_eps
+    )

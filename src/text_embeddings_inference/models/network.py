@@ -1,0 +1,106 @@
+"""One model as an engine runs it: architecture, then pooling and Dense modules or a head, built from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..checkpoint import Checkpoint
+from ..errors import UnsupportedError
+from ..layers import ACTIVATIONS
+from ..ops.spec import Inputs, Ops, Value
+from ..parameters import bind, check_all_used
+from ..types import Kind, Pooling
+from . import ARCHITECTURES
+
+
+class Results(NamedTuple):
+    """pooled: `[B, D]`: a vector, SPLADE weights or logits; tokens: the last hidden states `[*, D]`, embedding models only."""
+
+    pooled: Value
+    tokens: Value | None
+
+
+class Network(NamedTuple):
+    """run: from a batch to its results; dimensions: `D` of `Results.pooled`; vocabulary: how many token ids there are."""
+
+    run: Callable[[Ops, Inputs], Results]
+    dimensions: int
+    vocabulary: int
+
+
+def build(checkpoint: Checkpoint, ops: Ops) -> Network:
+    """Builds the network with its weights as constants of the engine.
+
+    Raises UnsupportedError for an architecture or a configuration that we don't have, CheckpointError for weights that
+    don't fit.
+    """
+    architecture = _architecture(checkpoint)
+    args = _read_args(checkpoint, architecture)
+    p, heads = bind(checkpoint.weights, architecture.TENSORS, architecture.HEADS, architecture.PREFIXES, ops)
+    model = architecture.Model(args, p)
+    check_all_used(p)
+
+    if checkpoint.kind is not Kind.EMBEDDING:
+        labels = len(checkpoint.labels)
+        head = _head(architecture, checkpoint, "classifier")(args, labels, heads)
+        return Network(lambda ops, x: Results(head(ops, model(ops, x), x.layout), None), labels, args.vocab_size)
+
+    if checkpoint.pooling is Pooling.SPLADE:
+        masked_lm = _head(architecture, checkpoint, "masked_lm")(args, model, heads)
+
+        def splade(ops: Ops, inputs: Inputs) -> Results:
+            logits = masked_lm(ops, model(ops, inputs))
+            return Results(ops.pool(logits, Pooling.SPLADE, inputs.layout), None)
+
+        return Network(splade, args.vocab_size, args.vocab_size)
+
+    return _embedder(checkpoint, model, args, ops)
+
+
+def _embedder(checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], args: Any, ops: Ops) -> Network:
+    pooling = checkpoint.pooling
+    assert pooling is not None
+    dense = [
+        (ops.constant(d.weight), None if d.bias is None else ops.constant(d.bias), ACTIVATIONS[d.activation])
+        for d in checkpoint.dense
+    ]
+
+    def embed(ops: Ops, inputs: Inputs) -> Results:
+        tokens = model(ops, inputs)
+        pooled = ops.pool(tokens, pooling, inputs.layout)
+        for weight, bias, act in dense:
+            pooled = act(ops, ops.linear(pooled, weight, bias))
+        return Results(pooled, tokens)
+
+    dimensions = checkpoint.dense[-1].weight.shape[0] if checkpoint.dense else args.hidden_size
+    return Network(embed, dimensions, args.vocab_size)
+
+
+def _architecture(checkpoint: Checkpoint) -> ModuleType:
+    if checkpoint.model_type not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported",
+            hint=f"supported are {', '.join(ARCHITECTURES)}",
+        )
+    return import_module(f".{ARCHITECTURES[checkpoint.model_type]}", __package__)
+
+
+def _read_args(checkpoint: Checkpoint, architecture: ModuleType) -> Any:
+    try:
+        return msgspec.convert(checkpoint.config, architecture.Args)
+    except msgspec.ValidationError as problem:
+        raise UnsupportedError(f"config.json of {checkpoint.folder}: {problem}") from None
+
+
+def _head(architecture: ModuleType, checkpoint: Checkpoint, name: str) -> Callable[..., Any]:
+    if not hasattr(architecture, name):
+        what = "a classifier's head" if name == "classifier" else "SPLADE pooling"
+        raise UnsupportedError(f"{what} is not supported for `model_type` {checkpoint.model_type!r}")
+    head = getattr(architecture, name)
+    assert callable(head)
+    return head  # type: ignore[no-any-return]

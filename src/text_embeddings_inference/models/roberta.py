@@ -1,0 +1,58 @@
+"""RoBERTa (Liu et al., arXiv:1907.11692), XLM-RoBERTa and CamemBERT.
+
+Differs from BERT in its positions, which are counted from `pad_token_id + 1`, and in its heads.
+"""
+
+from __future__ import annotations
+
+from ..layers import ClassificationHead, MaskedLMHead, activation
+from ..ops.spec import Inputs, Ops, Value
+from ..parameters import Parameters, Table
+from . import bert
+from .bert import TENSORS as TENSORS
+
+
+class Args(bert.Args, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    type_vocab_size: int = 1
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int = 1
+
+
+PREFIXES = ("roberta.", "xlm-roberta.", "camembert.")
+
+HEADS: Table = {
+    "pooler.dense": None,
+    "classifier.dense": "dense",
+    "classifier.out_proj": "out",
+    "lm_head.dense": "transform",
+    "lm_head.layer_norm": "norm",
+    "lm_head.decoder": "decoder",
+    "lm_head": "",
+    "qa_outputs": None,
+}
+
+
+class Model(bert.Model):
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        super().__init__(args, p)
+        self.pad_token_id = args.pad_token_id
+
+    def positions(self, ops: Ops, inputs: Inputs) -> Value:
+        return ops.positions_of_tokens(inputs.input_ids, self.pad_token_id, inputs.layout)
+
+
+def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
+    """RobertaClassificationHead."""
+    return ClassificationHead(p, args.hidden_size, labels, activation("classifier", "tanh"))
+
+
+def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+    """RobertaLMHead: its activation is GELU whatever `hidden_act` says."""
+    table = (args.vocab_size, args.hidden_size)
+    return MaskedLMHead(
+        p, args.hidden_size, model.embeddings.word, table, activation("lm_head", "gelu"), args.layer_norm_eps
+    )

@@ -1,0 +1,209 @@
+"""The operations as nodes of an OpenVINO graph, on padded batches `[B, S, ...]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, reduce
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset15 as op
+
+from ..types import Pooling
+from .spec import AttentionSpec, Gelu, Layout, Ops, Value
+
+_HIDDEN = -1e9
+"""Added to a score that must not count: finite, so that a row with nothing to see stays finite too."""
+
+
+def _int64(*values: int) -> ov.Node:
+    return op.constant(np.array(values, np.int64))
+
+
+def _int64_scalar(value: int) -> ov.Node:
+    return op.constant(np.array(value, np.int64))
+
+
+def _float32(value: float) -> ov.Node:
+    return op.constant(np.array(value, np.float32))
+
+
+def _unsqueeze(node: ov.Node, *axes: int) -> ov.Node:
+    return op.unsqueeze(node, _int64(*axes))
+
+
+class PaddedLayout:
+    """The sequences of a padded batch: where rows end, and the masks that follow from it, each made once per graph."""
+
+    def __init__(self, lengths: ov.Node, width: ov.Node) -> None:
+        """lengths: int32 `[B]`; width: `S`, an int64 scalar."""
+        self.lengths = lengths
+        self.width = width
+        self._attention_biases: dict[AttentionSpec, ov.Node] = {}
+
+    @cached_property
+    def indices(self) -> ov.Node:
+        """0 ... S - 1, int32 `[S]`."""
+        return op.range(_int64_scalar(0), self.width, _int64_scalar(1), output_type="i32")
+
+    @cached_property
+    def kept(self) -> ov.Node:
+        """1 for a token, 0 for padding: float32 `[B, S]`."""
+        return op.convert(op.less(_unsqueeze(self.indices, 0), _unsqueeze(self.lengths, 1)), "f32")
+
+    @cached_property
+    def padding_bias(self) -> ov.Node:
+        """0 for a token, `_HIDDEN` for padding: float32 `[B, S]`."""
+        return op.multiply(op.subtract(_float32(1), self.kept), _float32(_HIDDEN))
+
+    def attention_bias(self, spec: AttentionSpec) -> ov.Node:
+        """What is added to the scores: float32, broadcasts to `[B, N, S, S]`."""
+        if spec not in self._attention_biases:
+            bias = _unsqueeze(self.padding_bias, 1, 2)
+            if spec.causal or spec.window is not None or spec.bias is not None:
+                bias = op.add(bias, self._distance_bias(spec))
+            self._attention_biases[spec] = bias
+        return self._attention_biases[spec]
+
+    def _distance_bias(self, spec: AttentionSpec) -> ov.Node:
+        """The part that depends on how far the key lies after the query: `[N or 1, S, S]`."""
+        keys, queries = _unsqueeze(self.indices, 0), _unsqueeze(self.indices, 1)
+        distance = op.subtract(keys, queries)
+        hidden = []
+        if spec.causal:
+            hidden.append(op.convert(op.greater(distance, op.constant(np.int32(0))), "f32"))
+        if spec.window is not None:
+            hidden.append(op.convert(op.greater(op.abs(distance), op.constant(np.int32(spec.window))), "f32"))
+        biases = [_unsqueeze(op.multiply(term, _float32(_HIDDEN)), 0) for term in hidden]
+        if spec.bias is not None:
+            reach = spec.bias.reach
+            row = op.add(op.clamp(distance, float(-reach), float(reach)), op.constant(np.int32(reach)))
+            by_head = op.gather(spec.bias.table.raw, row, _int64_scalar(0))  # [S, S, N]
+            biases.append(op.transpose(by_head, _int64(2, 0, 1)))
+        return reduce(op.add, biases)
+
+
+class OpenVINOOps(Ops):
+    """Builds nodes; see `spec.Ops` for what each operation means."""
+
+    def constant(self, array: NDArray[Any]) -> Value:
+        return Value(op.constant(np.ascontiguousarray(array), shared_memory=True))
+
+    def embedding(self, table: Value, ids: Value) -> Value:
+        return Value(op.gather(table.raw, ids.raw, _int64_scalar(0)))
+
+    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+        product = op.matmul(x.raw, weight.raw, False, True)
+        return Value(product if bias is None else op.add(product, bias.raw))
+
+    def add(self, x: Value, y: Value | float) -> Value:
+        return Value(op.add(x.raw, self._operand(y)))
+
+    def sub(self, x: Value, y: Value | float) -> Value:
+        return Value(op.subtract(x.raw, self._operand(y)))
+
+    def mul(self, x: Value, y: Value | float) -> Value:
+        return Value(op.multiply(x.raw, self._operand(y)))
+
+    def div(self, x: Value, y: Value | float) -> Value:
+        return Value(op.divide(x.raw, self._operand(y)))
+
+    def gelu(self, x: Value, form: Gelu = "erf") -> Value:
+        return Value(op.gelu(x.raw, form))
+
+    def relu(self, x: Value) -> Value:
+        return Value(op.relu(x.raw))
+
+    def silu(self, x: Value) -> Value:
+        return Value(op.swish(x.raw))
+
+    def tanh(self, x: Value) -> Value:
+        return Value(op.tanh(x.raw))
+
+    def sigmoid(self, x: Value) -> Value:
+        return Value(op.sigmoid(x.raw))
+
+    def sqrt(self, x: Value) -> Value:
+        return Value(op.sqrt(x.raw))
+
+    def exp(self, x: Value) -> Value:
+        return Value(op.exp(x.raw))
+
+    def log1p(self, x: Value) -> Value:
+        return Value(op.log(op.add(x.raw, _float32(1))))
+
+    def softmax(self, x: Value) -> Value:
+        return Value(op.softmax(x.raw, -1))
+
+    def sum(self, x: Value) -> Value:
+        return Value(op.reduce_sum(x.raw, _int64(-1), True))
+
+    def mean(self, x: Value) -> Value:
+        return Value(op.reduce_mean(x.raw, _int64(-1), True))
+
+    def max(self, x: Value) -> Value:
+        return Value(op.reduce_max(x.raw, _int64(-1), True))
+
+    def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
+        parts = op.variadic_split(x.raw, _int64_scalar(-1), _int64(*sizes))
+        return [Value(part) for part in parts.outputs()]
+
+    def concat(self, xs: Sequence[Value]) -> Value:
+        return Value(op.concat([x.raw for x in xs], -1))
+
+    def heads(self, x: Value, n: int) -> Value:
+        return Value(op.reshape(x.raw, _int64(0, 0, n, -1), True))
+
+    def merge(self, x: Value) -> Value:
+        return Value(op.reshape(x.raw, _int64(0, 0, -1), True))
+
+    def positions(self, layout: Layout) -> Value:
+        return Value(_unsqueeze(self._padded(layout).indices, 0))
+
+    def positions_of_tokens(self, ids: Value, padding_id: int, layout: Layout) -> Value:
+        padding = op.constant(np.int32(padding_id))
+        counts = op.convert(op.not_equal(ids.raw, padding), "i32")
+        ordinal = op.cum_sum(counts, _int64_scalar(1))
+        return Value(op.add(op.multiply(ordinal, counts), padding))
+
+    def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        order = _int64(0, 2, 1, 3)
+        q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))
+        bias = self._padded(layout).attention_bias(spec)
+        scale = None if spec.scale is None else _float32(spec.scale)
+        out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, scale)
+        return Value(op.transpose(out_BNSH, order))
+
+    def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
+        padded, x_BSD = self._padded(layout), x.raw
+        if pooling is Pooling.CLS:
+            return Value(op.gather(x_BSD, _int64_scalar(0), _int64_scalar(1)))
+        if pooling is Pooling.LAST_TOKEN:
+            last = op.subtract(padded.lengths, op.constant(np.int32(1)))
+            return Value(op.squeeze(op.gather(x_BSD, _unsqueeze(last, 1), _int64_scalar(1), 1), _int64(1)))
+        if pooling in (Pooling.MAX, Pooling.SPLADE):
+            largest = op.reduce_max(op.add(x_BSD, _unsqueeze(padded.padding_bias, 2)), _int64(1))
+            return self.log1p(self.relu(Value(largest))) if pooling is Pooling.SPLADE else Value(largest)
+        weights_BS = padded.kept
+        if pooling is Pooling.WEIGHTED_MEAN:
+            ordinals = op.convert(op.add(padded.indices, op.constant(np.int32(1))), "f32")
+            weights_BS = op.multiply(weights_BS, _unsqueeze(ordinals, 0))
+        total = op.reduce_sum(op.multiply(x_BSD, _unsqueeze(weights_BS, 2)), _int64(1))
+        count = op.reduce_sum(weights_BS, _int64(1), True)
+        return Value(op.divide(total, op.sqrt(count) if pooling is Pooling.MEAN_SQRT_LEN else count))
+
+    def layer_norm(self, x: Value, weight: Value, bias: Value | None, eps: float) -> Value:
+        normed = op.mvn(x.raw, _int64(-1), True, eps, "inside_sqrt")
+        scaled = op.multiply(normed, weight.raw)
+        return Value(scaled if bias is None else op.add(scaled, bias.raw))
+
+    @staticmethod
+    def _operand(y: Value | float) -> ov.Node:
+        return y.raw if isinstance(y, Value) else _float32(y)
+
+    @staticmethod
+    def _padded(layout: Layout) -> PaddedLayout:
+        assert isinstance(layout.raw, PaddedLayout)
+        return layout.raw

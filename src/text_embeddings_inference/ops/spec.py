@@ -1,0 +1,215 @@
+"""The operations model code may use: names, shapes, meaning. Engines implement them; models know nothing else.
+
+Values are opaque: a node of a graph on one engine, an array on another. Every operation acts on the last axis alone and
+keeps the others (written `*`), so one model file serves padded `[B, S, D]` and packed `[T, D]` batches. Only the
+operations that take a `Layout` (positions, attention, pool) know where a sequence begins and ends.
+
+Letters: `B` sequences, `S` longest length, `T` all tokens, `D` width, `N` heads, `H` width of a head, `V` rows of a table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from numpy.typing import NDArray
+
+from ..types import Pooling
+
+
+class Value:
+    """An engine's value. It can only be handed to operations: a graph node has no truth value, no items, no length."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError("an engine's value can only be handed to operations: it has no truth value, items or length")
+
+    __bool__ = __iter__ = __len__ = __getitem__ = _refuse
+
+
+class Layout:
+    """Where the sequences of a batch lie; made by the engine together with the inputs, opaque to models."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a model is called with: token ids and token types `[*]` (integers), and their layout."""
+
+    input_ids: Value
+    type_ids: Value
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeBias:
+    """A bias per head added to the attention scores, by the signed distance of key and query.
+
+    table: `[2R + 1, N]`; row `R + d` is for a key `d` tokens after its query, distances beyond `R` count as `R`.
+    """
+
+    table: Value
+    reach: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """How scores become weights: softmax(scale * q k^T + bias, over the keys that may be seen).
+
+    scale: None for 1 / sqrt(H); causal: a token sees itself and what is before it; window: it sees at most this many
+    tokens to either side (with causal: before it), None for all; bias: see RelativeBias.
+    """
+
+    scale: float | None = None
+    causal: bool = False
+    window: int | None = None
+    bias: RelativeBias | None = None
+
+
+Gelu = Literal["erf", "tanh"]
+
+
+class Ops(ABC):
+    """One engine's operations. Base operations are abstract; fused ones have a composite that an engine may override."""
+
+    # --- base -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def constant(self, array: NDArray[Any]) -> Value:
+        """A weight: the array is kept, not copied, where the engine can compute from it as it is."""
+
+    @abstractmethod
+    def embedding(self, table: Value, ids: Value) -> Value:
+        """Rows of a table: table `[V, D]`, ids `[*]` -> `[*, D]`."""
+
+    @abstractmethod
+    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+        """x W^T + b: x `[*, I]`, weight `[O, I]`, bias `[O]` -> `[*, O]`."""
+
+    @abstractmethod
+    def add(self, x: Value, y: Value | float) -> Value:
+        """x + y, `[*, D]`; y may be `[D]`, a number, or of size 1 along any axis."""
+
+    @abstractmethod
+    def sub(self, x: Value, y: Value | float) -> Value:
+        """x - y, shapes as in `add`."""
+
+    @abstractmethod
+    def mul(self, x: Value, y: Value | float) -> Value:
+        """x * y, shapes as in `add`."""
+
+    @abstractmethod
+    def div(self, x: Value, y: Value | float) -> Value:
+        """x / y, shapes as in `add`."""
+
+    @abstractmethod
+    def gelu(self, x: Value, form: Gelu = "erf") -> Value:
+        """x * Phi(x), exactly, or by the tanh approximation (Hendrycks & Gimpel, arXiv:1606.08415)."""
+
+    @abstractmethod
+    def relu(self, x: Value) -> Value:
+        """max(x, 0)."""
+
+    @abstractmethod
+    def silu(self, x: Value) -> Value:
+        """x * sigmoid(x)."""
+
+    @abstractmethod
+    def tanh(self, x: Value) -> Value:
+        """Hyperbolic tangent."""
+
+    @abstractmethod
+    def sigmoid(self, x: Value) -> Value:
+        """1 / (1 + e^-x)."""
+
+    @abstractmethod
+    def sqrt(self, x: Value) -> Value:
+        """Square root."""
+
+    @abstractmethod
+    def exp(self, x: Value) -> Value:
+        """e^x."""
+
+    @abstractmethod
+    def log1p(self, x: Value) -> Value:
+        """ln(1 + x)."""
+
+    @abstractmethod
+    def softmax(self, x: Value) -> Value:
+        """Softmax over the last axis."""
+
+    @abstractmethod
+    def sum(self, x: Value) -> Value:
+        """Sum over the last axis, kept: `[*, D]` -> `[*, 1]`."""
+
+    @abstractmethod
+    def mean(self, x: Value) -> Value:
+        """Mean over the last axis, kept: `[*, D]` -> `[*, 1]`."""
+
+    @abstractmethod
+    def max(self, x: Value) -> Value:
+        """Largest over the last axis, kept: `[*, D]` -> `[*, 1]`."""
+
+    @abstractmethod
+    def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
+        """Parts of the last axis, of the given sizes."""
+
+    @abstractmethod
+    def concat(self, xs: Sequence[Value]) -> Value:
+        """Joined along the last axis."""
+
+    @abstractmethod
+    def heads(self, x: Value, n: int) -> Value:
+        """`[*, N*H]` -> `[*, N, H]`."""
+
+    @abstractmethod
+    def merge(self, x: Value) -> Value:
+        """`[*, N, H]` -> `[*, N*H]`."""
+
+    # --- operations that know the layout --------------------------------------------------------------------------
+
+    @abstractmethod
+    def positions(self, layout: Layout) -> Value:
+        """0, 1, 2, ... within each sequence, as ids for `embedding`: `[*]`, or of size 1 along the batch."""
+
+    @abstractmethod
+    def positions_of_tokens(self, ids: Value, padding_id: int, layout: Layout) -> Value:
+        """RoBERTa's positions `[*]`: tokens other than `padding_id` are counted from `padding_id + 1`, and a token that
+        is `padding_id` has that position (Transformers' `create_position_ids_from_input_ids`)."""
+
+    @abstractmethod
+    def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        """Scaled dot-product attention within each sequence: q, k, v `[*, N, H]` -> `[*, N, H]`.
+
+        No token sees the padding or another sequence. k and v may have fewer heads (grouped queries)."""
+
+    @abstractmethod
+    def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
+        """One vector for each sequence: `[*, D]` -> `[B, D]`; `splade` is max over the tokens of ln(1 + relu(x))."""
+
+    # --- fused ----------------------------------------------------------------------------------------------------
+
+    def layer_norm(self, x: Value, weight: Value, bias: Value | None, eps: float) -> Value:
+        """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al., arXiv:1607.06450)."""
+        centred = self.sub(x, self.mean(x))
+        deviation = self.sqrt(self.add(self.mean(self.mul(centred, centred)), eps))
+        scaled = self.mul(self.div(centred, deviation), weight)
+        return scaled if bias is None else self.add(scaled, bias)
+
+    def rms_norm(self, x: Value, weight: Value, eps: float) -> Value:
+        """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang & Sennrich, arXiv:1910.07467)."""
+        return self.mul(self.div(x, self.sqrt(self.add(self.mean(self.mul(x, x)), eps))), weight)
+
+    def l2_normalize(self, x: Value) -> Value:
+        """x / |x| over the last axis."""
+        return self.div(x, self.sqrt(self.sum(self.mul(x, x))))

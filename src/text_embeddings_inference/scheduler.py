@@ -1,0 +1,115 @@
+"""Which inputs run together, and when: a pure state machine. It knows tokens, lengths and ages; no clock, no I/O.
+
+It never waits for a batch to fill. Whoever has an idle stream asks for the next batch and gets what has gathered meanwhile:
+the oldest entry, and around it those of like length, so that little padding is computed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+SPARE_PADDING = 32
+"""Padding that a batch may always have, in tokens: about what it costs to run one batch more."""
+WORST_PADDING = 1 / 8
+"""Padding that a larger batch may have, as a share of its tokens."""
+
+
+class Entry(Protocol):
+    """One input that waits: its length in tokens, and whether nobody waits for it any more."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def cancelled(self) -> bool: ...
+
+
+E = TypeVar("E", bound=Entry)
+
+Cost = Callable[[int, int, int], int]
+"""(longest, count, tokens) -> tokens computed; see `engines.base.Engine.cost`."""
+
+
+class _Waiting(NamedTuple, Generic[E]):
+    length: int
+    number: int
+    """How many came before it."""
+    entry: E
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.length, self.number
+
+
+class Scheduler(Generic[E]):
+    """The queue of one engine.
+
+    Every batch holds the oldest entry, so nothing starves: an entry waits at most for those that came before it.
+    """
+
+    def __init__(self, cost: Cost, *, max_tokens: int, max_entries: int | None = None) -> None:
+        """max_tokens: computed tokens of a batch (a longer entry runs alone); max_entries: None or 0 for no limit."""
+        self._cost = cost
+        self._max_tokens = max_tokens
+        self._max_entries = max_entries
+        self._waiting: list[_Waiting[E]] = []  # by length, then age
+        self._number = 0
+        self.waiting_tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, entry: E) -> None:
+        """Queues an entry."""
+        insort(self._waiting, _Waiting(entry.length, self._number, entry), key=lambda waiting: waiting.order)
+        self._number += 1
+        self.waiting_tokens += entry.length
+
+    def drop_cancelled(self) -> list[E]:
+        """Takes out the entries nobody waits for any more."""
+        dropped = [waiting.entry for waiting in self._waiting if waiting.entry.cancelled]
+        if dropped:
+            self._waiting = [waiting for waiting in self._waiting if not waiting.entry.cancelled]
+            self.waiting_tokens -= sum(entry.length for entry in dropped)
+        return dropped
+
+    def next_batch(self, streams: int = 1) -> list[E]:
+        """The entries to run together; empty if nothing waits.
+
+        streams: how many batches could start now; what waits is shared out between them.
+        """
+        if not self._waiting:
+            return []
+        oldest = min(self._waiting, key=lambda waiting: waiting.number)
+        start = bisect_left(self._waiting, oldest.order, key=lambda waiting: waiting.order)
+        budget = min(self._max_tokens, -(-self.waiting_tokens // streams))
+        low, high = self._widen(start, budget)
+        batch = [waiting.entry for waiting in self._waiting[low:high]]
+        del self._waiting[low:high]
+        self.waiting_tokens -= sum(entry.length for entry in batch)
+        return batch
+
+    def _widen(self, start: int, budget: int) -> tuple[int, int]:
+        """The window of `_waiting` around `start`: grown by the neighbour that costs less padding, as far as it pays."""
+        low, high, tokens = start, start + 1, self._waiting[start].length
+        while high - low < (self._max_entries or len(self._waiting)):
+            grown = [
+                self._with(neighbour, min(low, neighbour), max(high, neighbour + 1), tokens)
+                for neighbour in (low - 1, high)
+                if 0 <= neighbour < len(self._waiting)
+            ]
+            if not grown:
+                break
+            padding, total, first, last = min(grown)
+            if total + padding > budget or padding > max(SPARE_PADDING, total * WORST_PADDING):
+                break
+            low, high, tokens = first, last, total
+        return low, high
+
+    def _with(self, neighbour: int, low: int, high: int, tokens: int) -> tuple[int, int, int, int]:
+        """(padding, tokens, low, high) of the window with one neighbour more."""
+        total = tokens + self._waiting[neighbour].length
+        padding = self._cost(self._waiting[high - 1].length, high - low, total) - total
+        return padding, total, low, high
