@@ -1,0 +1,64 @@
+"""How many CPUs this process may use: its affinity mask and its cgroup's quota, not what the machine has."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+
+def usable_cpus() -> int:
+    """The smaller of affinity mask and cgroup quota (rounded up), at least 1."""
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota = cgroup_quota() if sys.platform == "linux" else None
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """The tightest CPU quota on the way from this process's cgroup up to the mount, in CPUs; None: no quota.
+
+    Reads cgroup v2 (`cpu.max`) and v1 (`cpu.cfs_quota_us`, `cpu.cfs_period_us`) under `root`. Groups that are not
+    visible, as in a container that shows only its own part of the tree, are passed over.
+    """
+    try:
+        membership = (root / "proc/self/cgroup").read_text()
+    except OSError:
+        return None
+    quotas: list[float] = []
+    for line in membership.splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            quotas += _quotas_v2(root / "sys/fs/cgroup", group)
+        elif "cpu" in controllers.split(","):
+            quotas += _quotas_v1(root / "sys/fs/cgroup" / controllers, group)
+            quotas += _quotas_v1(root / "sys/fs/cgroup/cpu", group)
+    return min(quotas, default=None)
+
+
+def _quotas_v2(mount: Path, group: str) -> Iterator[float]:
+    for directory in _ancestors(mount, group):
+        fields = _words(directory / "cpu.max")
+        if len(fields) == 2 and fields[0] != "max":
+            yield int(fields[0]) / int(fields[1])
+
+
+def _quotas_v1(mount: Path, group: str) -> Iterator[float]:
+    for directory in _ancestors(mount, group):
+        fields = _words(directory / "cpu.cfs_quota_us") + _words(directory / "cpu.cfs_period_us")
+        if len(fields) == 2 and int(fields[0]) > 0:  # -1: no quota
+            yield int(fields[0]) / int(fields[1])
+
+
+def _ancestors(mount: Path, group: str) -> Iterator[Path]:
+    """The directory of `group` and of every group above it, the mount itself last."""
+    path = PurePosixPath(group.lstrip("/"))
+    return (mount / part for part in (path, *path.parents))
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:  # not there in the root group, or not visible from here
+        return []

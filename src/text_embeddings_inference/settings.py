@@ -1,0 +1,354 @@
+"""Every setting of the server, each written once: flag, environment variable, default, unit and help text.
+
+Flag and variable follow from the field's name: `max_batch_tokens` is `--max-batch-tokens` and `MAX_BATCH_TOKENS`.
+"""
+
+# ruff: noqa: RUF009 - `option` and `variable` make dataclass fields
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from .command_line import CommandLine
+from .cpus import usable_cpus
+from .options import OPTION, AutoInteger, Boolean, Choice, File, Flag, Integer, Text, option, variable, words
+from .types import Pooling
+
+PROGRAM = "text-embeddings-router"
+CONTRACT_VERSION = "1.9.3"
+"""The version of text-embeddings-inference whose behaviour we give; clients see it in `--version` and `/info`."""
+
+MODEL = "Model"
+PROMPTS = "Prompts"
+LIMITS = "Serving limits"
+SERVER = "Server"
+HUB = "Hub"
+TELEMETRY = "Logs, metrics and traces"
+ENGINE = "Engine (not in text-embeddings-inference 1.9.3)"
+TRANSPORT = "Transport (not in text-embeddings-inference 1.9.3)"
+
+
+def default_tokenization_workers() -> int:
+    return max(1, min(64, usable_cpus() - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server runs with. `given` names the fields that came from the command line or the environment."""
+
+    given: frozenset[str] = frozenset()
+
+    model_id: str = option(
+        Text(),
+        MODEL,
+        "A directory that holds a model, or the id of a model on the Hub",
+        details="A directory is served as it is, without any network; anything else is taken for a Hub id.\n"
+        "Examples: sentence-transformers/all-MiniLM-L6-v2, ./my-model",
+    )
+    revision: str | None = option(
+        Text(),
+        MODEL,
+        "Branch, tag, `refs/pr/N` or commit of the model on the Hub",
+        details="Shown by `/info` as `model_sha`, for a local model too.",
+        default=None,
+        default_text="main",
+    )
+    served_model_name: str | None = option(
+        Text(),
+        MODEL,
+        "Name of the model in OpenAI answers and in `/info`",
+        default=None,
+        default_text="the model id",
+    )
+    pooling: Pooling | None = option(
+        Choice({p.replace("_", "-"): p for p in (Pooling.CLS, Pooling.MEAN, Pooling.SPLADE, Pooling.LAST_TOKEN)}),
+        MODEL,
+        "How the vectors of a text's tokens become one vector",
+        details="Overrides the model's own `1_Pooling/config.json`. Ignored, with a warning, for classifiers and "
+        "rerankers.",
+        default=None,
+        default_text="the model's",
+    )
+    dense_path: str | None = option(
+        Text(),
+        MODEL,
+        "Folder of the Dense module to use in place of the one `modules.json` lists",
+        details="For models with several of them, as `2_Dense_1024`; needs exactly one Dense module in `modules.json`.",
+        default=None,
+    )
+
+    default_prompt_name: str | None = option(
+        Text(),
+        PROMPTS,
+        "Name of the prompt put before every input that names none",
+        details="A key of `prompts` in the model's `config_sentence_transformers.json`. Example: with the name `query` "
+        'and `{"query": "query: "}` there, "What is Deep Learning?" is embedded as "query: What is Deep Learning?". '
+        "Cannot be used with `--default-prompt`.",
+        default=None,
+        conflicts=("default_prompt",),
+    )
+    default_prompt: str | None = option(
+        Text(),
+        PROMPTS,
+        "Text put before every input that names no prompt",
+        details="Cannot be used with `--default-prompt-name`.",
+        default=None,
+    )
+
+    tokenization_workers: int = option(
+        Integer(1),
+        LIMITS,
+        "Threads that tokenize",
+        default_factory=default_tokenization_workers,
+        default_text="usable CPUs minus 1, from 1 to 64",
+    )
+    max_concurrent_requests: int = option(
+        Integer(1),
+        LIMITS,
+        "Most inputs that are answered at the same time",
+        details="Each input of a batch counts. What comes on top is refused at once with status 429, so that clients "
+        "see the pressure instead of a growing queue.",
+        default=512,
+    )
+    max_batch_tokens: int = option(
+        Integer(1),
+        LIMITS,
+        "Most tokens the engine computes in one batch, padding included",
+        details="With 1000, a batch holds ten inputs of 100 tokens, or one of 1000. Larger batches use the hardware "
+        "better, until it is busy or its memory full. One input can't be longer either, see `--auto-truncate`.",
+        default=16384,
+    )
+    max_batch_requests: int | None = option(
+        Integer(),
+        LIMITS,
+        "Most inputs in one batch of the engine; 0: no limit",
+        default=None,
+        default_text="no limit",
+    )
+    max_client_batch_size: int = option(Integer(), LIMITS, "Most inputs in one request", default=32)
+    auto_truncate: bool = option(
+        Boolean(),
+        LIMITS,
+        "Cut inputs that are too long, where a request does not say",
+        details="Also at the start: if the model takes longer inputs than `--max-batch-tokens`, true lowers the limit "
+        "of an input to that, with a warning; false refuses to start.",
+        default=True,
+    )
+    payload_limit: int = option(Integer(), LIMITS, "Largest body of an HTTP request, in bytes", default=2_000_000)
+
+    hostname: str = option(
+        Text(),
+        SERVER,
+        "IP address to listen on, v4 or v6",
+        details="What is no address (containers set HOSTNAME to their name) means all addresses, with a warning.",
+        default="0.0.0.0",
+    )
+    port: int = option(Integer(0, 65535), SERVER, "Port to listen on; 0: any free one", default=3000, short="-p")
+    uds_path: str = option(
+        Text(),
+        SERVER,
+        "Taken for compatibility and ignored, with a warning: there is no separate backend process",
+        details="To serve HTTP on a Unix socket use `--listen-uds`.",
+        default="/tmp/text-embeddings-inference-server",
+    )
+    api_key: tuple[str, ...] = option(
+        Text(),
+        SERVER,
+        "Key that clients must send, as `Authorization: Bearer <key>`",
+        details="Health, metrics and documentation need none. May be given several times on the command line: any of "
+        "the keys opens. The variable holds one key, taken as it is.",
+        default=(),
+        repeatable=True,
+        secret=True,
+    )
+    cors_allow_origin: tuple[str, ...] = option(
+        Text(),
+        SERVER,
+        "Origin from which browsers may call; may be given several times",
+        details="Example: --cors-allow-origin https://a.example --cors-allow-origin https://b.example",
+        default=(),
+        default_text="any",
+        repeatable=True,
+    )
+
+    hf_token: str | None = option(
+        Text(),
+        HUB,
+        "Token for the Hub",
+        details="Without it the file `token` in HF_HOME is used, if there is one.",
+        default=None,
+        secret=True,
+        conflicts=("hf_api_token",),
+    )
+    hf_api_token: str | None = option(
+        Text(), HUB, "Deprecated: use `--hf-token`", default=None, secret=True, hidden=True
+    )
+    huggingface_hub_cache: str | None = option(
+        Text(), HUB, "Folder of the Hub cache", default=None, default_text="$HF_HOME/hub"
+    )
+
+    json_output: bool = option(Flag(), TELEMETRY, "Write logs as JSON, one object per line", default=False)
+    disable_spans: bool = option(Flag(), TELEMETRY, "Leave span data out of JSON logs", default=False)
+    otlp_endpoint: str | None = option(
+        Text(),
+        TELEMETRY,
+        "OTLP/gRPC collector to which traces are sent",
+        details="Example: http://localhost:4317",
+        default=None,
+    )
+    otlp_service_name: str = option(
+        Text(), TELEMETRY, "`service.name` of exported traces", default="text-embeddings-inference.server"
+    )
+    prometheus_port: int = option(Integer(0, 65535), TELEMETRY, "Port of the metrics", default=9000)
+
+    # What follows is our own: text-embeddings-inference 1.9.3 has only `--dtype`, with fewer values.
+
+    engine: Literal["auto", "openvino", "torch"] = option(
+        words("auto", "openvino", "torch"),
+        ENGINE,
+        "What runs the model: OpenVINO on CPUs, PyTorch on GPUs",
+        details="auto: OpenVINO.",
+        default="auto",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = option(
+        words("auto", "float32", "bfloat16", "float16", "int8"),
+        ENGINE,
+        "Number type of weights and computation",
+        details="auto: bfloat16 where the CPU computes it natively, else float32.",
+        default="auto",
+    )
+    threads: int = option(
+        Integer(1),
+        ENGINE,
+        "Threads of the engine, all streams together",
+        details="CPUs are counted within the process's affinity mask and cgroup quota.",
+        default_factory=usable_cpus,
+        default_text="usable CPUs",
+    )
+    streams: int | None = option(
+        AutoInteger(1),
+        ENGINE,
+        "Batches the engine runs at the same time, each on its share of the threads",
+        details="Several streams answer more requests per second with small models, one answers a single request "
+        "soonest. A number, or `auto` to let the engine choose.",
+        default=None,
+        default_text="auto",
+    )
+
+    listen_uds: Path | None = option(
+        File(), TRANSPORT, "Serve HTTP on this Unix socket, in place of `--hostname` and `--port`", default=None
+    )
+    tls_cert: Path | None = option(
+        File(),
+        TRANSPORT,
+        "Certificate chain (PEM): serve HTTPS; needs `--tls-key`",
+        default=None,
+        requires=("tls_key",),
+    )
+    tls_key: Path | None = option(
+        File(), TRANSPORT, "Private key (PEM) of the certificate", default=None, requires=("tls_cert",)
+    )
+    grpc_port: int | None = option(Integer(0, 65535), TRANSPORT, "Port to serve gRPC on", default=None)
+
+    log_level: str = variable(
+        "LOG_LEVEL",
+        "What is logged: off, error, warn, info, debug or trace, or target=level, several separated by commas. "
+        "Empty: errors. [default: info]",
+        default="info",
+        empty_counts=True,
+    )
+    color: bool = variable(
+        "NO_COLOR", "Not empty: text logs without colours.", default=True, parse=lambda text: not text
+    )
+    task: str | None = variable(
+        "TASK", "sentence-similarity: `POST /` of an embedding model does what `/similarity` does.", default=None
+    )
+    hf_home: Path = variable(
+        "HF_HOME",
+        "Folder of the Hub's cache and token. [default: ~/.cache/huggingface]",
+        default=Path("~/.cache/huggingface"),
+        parse=Path,
+    )
+    hf_endpoint: str = variable(
+        "HF_ENDPOINT", "Address of the Hub. [default: https://huggingface.co]", default="https://huggingface.co"
+    )
+    hf_hub_user_agent_origin: str | None = variable(
+        "HF_HUB_USER_AGENT_ORIGIN", "Told to the Hub as the origin of requests.", default=None
+    )
+    hf_hub_offline: bool = variable(
+        "HF_HUB_OFFLINE",
+        "1, true, yes or on: use what the Hub cache holds, without any network.",
+        default=False,
+        parse=lambda text: text.lower() in ("1", "true", "yes", "on"),
+    )
+
+    @staticmethod
+    def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+        """The settings of a command line (without the program's name) and an environment.
+
+        Raises SettingsError where one is wrong, and `command_line.Shown` when only help or version was asked for.
+        """
+        values = command_line().parse(argv, environ)
+        return Settings(given=frozenset(values), **values)  # type: ignore[arg-type]  # each option parses to its field
+
+    @property
+    def served_name(self) -> str:
+        return self.model_id if self.served_model_name is None else self.served_model_name
+
+    @property
+    def token(self) -> str | None:
+        """The Hub token, whichever option it came by."""
+        return self.hf_api_token if self.hf_token is None else self.hf_token
+
+    @property
+    def hub_cache(self) -> Path:
+        if self.huggingface_hub_cache is not None:
+            return Path(self.huggingface_hub_cache)
+        return self.hf_home.expanduser() / "hub"
+
+    @property
+    def address(self) -> str:
+        """The IP address to listen on: `hostname` if it is one, else all."""
+        return self.hostname if _is_address(self.hostname) else "0.0.0.0"
+
+    def warnings(self) -> list[str]:
+        """What the start log should say about settings that have no effect, or not the one expected."""
+        found = []
+        if not _is_address(self.hostname) and self.listen_uds is None:
+            found.append(f"Invalid hostname `{self.hostname}`, defaulting to 0.0.0.0")
+        if "uds_path" in self.given:
+            found.append("`--uds-path` is ignored: there is no separate backend process (see `--listen-uds`)")
+        if self.hf_api_token is not None:
+            found.append("`--hf-api-token` is deprecated, use `--hf-token`")
+        return found
+
+    def redacted(self) -> str:
+        """All settings in one line, keys and tokens starred out."""
+        shown = []
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            if OPTION in declared.metadata and not (declared.metadata[OPTION].hidden and value is None):
+                shown.append(f"{declared.name}={'***' if value and not declared.repr else repr(value)}")
+        return ", ".join(shown)
+
+
+def command_line() -> CommandLine:
+    """The command line of the server."""
+    return CommandLine.of(
+        Settings,
+        program=PROGRAM,
+        version=CONTRACT_VERSION,
+        about="Serves models for text embedding, reranking, sparse embedding and classification.",
+    )
+
+
+def _is_address(hostname: str) -> bool:
+    try:
+        ipaddress.ip_address(hostname)
+    except ValueError:
+        return False
+    return True

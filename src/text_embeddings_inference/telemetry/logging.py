@@ -1,0 +1,220 @@
+"""Logs in the two formats of text-embeddings-inference, on top of the standard library's logging.
+
+text:  2026-01-31T12:00:00.123456Z  INFO embed{total_time="1.2ms"}: package.module: package/module.py:12: Success
+JSON:  {"timestamp":..., "level":..., "message":..., <fields>, "target":..., "filename":..., "line_number":...,
+       "span":{...}, "spans":[{...}]}
+
+Spans and fields travel in `extra`: `logger.info("Success", extra=context(spans=[Span("embed", {...})]))`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from text_embeddings_inference.types import Timings
+
+ROOT = __name__.split(".")[0]
+PACKAGE_PARENT = f"{Path(__file__).parents[2]}/"
+
+OFF = logging.CRITICAL + 1
+TRACE = 5
+LEVELS = {
+    "off": OFF,
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": TRACE,
+}
+
+QUIET = {
+    "uvicorn": logging.WARNING,
+    "uvicorn.access": OFF,
+    "asyncio": logging.WARNING,
+    "filelock": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+}
+"""Loggers of others that say less than ours, unless LOG_LEVEL names them."""
+
+PREDECESSORS = ("text_embeddings_router", "text_embeddings_core", "text_embeddings_backend")
+"""Names by which LOG_LEVEL knew the parts of text-embeddings-inference; here they all mean this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A named piece of work a log line belongs to; the fields come out in the order given, sorted in JSON."""
+
+    name: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def context(*, spans: Sequence[Span] = (), fields: Mapping[str, object] | None = None) -> dict[str, object]:
+    """The `extra` of a logging call: the spans it happens in, outermost first, and fields of the event itself."""
+    return {"spans": spans, "fields": fields or {}}
+
+
+def request_span(name: str, total: float, timings: Timings) -> Span:
+    """The span of an answered request; `total` in seconds."""
+    return Span(
+        name,
+        {
+            "total_time": duration(total),
+            "tokenization_time": duration(timings.tokenization),
+            "queue_time": duration(timings.queue),
+            "inference_time": duration(timings.inference),
+        },
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as Rust shows them: `1.056232ms`, with the largest of s, ms, µs and ns that is not over the value."""
+    nanoseconds = round(seconds * 1e9)
+    for unit, size in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
+        if nanoseconds >= size:
+            whole, rest = divmod(nanoseconds, size)
+            fraction = f"{rest:0{len(str(size)) - 1}}".rstrip("0")
+            return f"{whole}.{fraction}{unit}" if fraction else f"{whole}{unit}"
+    return f"{nanoseconds}ns"
+
+
+def configure(stream: IO[str], *, as_json: bool, directives: str, color: bool, spans: bool) -> None:
+    """Send every log of the process to `stream`; called once, by the command line.
+
+    directives: LOG_LEVEL, see `levels`; color: of text logs; spans: write them in JSON logs.
+    """
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if isinstance(old.formatter, _Formatter):
+            root.removeHandler(old)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(spans) if as_json else TextFormatter(color))
+    root.addHandler(handler)
+    for name, level in levels(directives).items():
+        logging.getLogger(name).setLevel(level)
+
+
+def levels(directives: str) -> dict[str, int]:
+    """Logger name -> level, `""` for the root.
+
+    directives: `level`, `target` or `target=level`, separated by commas. Without a level for all the rest, the rest is
+    silent; the empty string means errors, and what can't be understood means `info`.
+    """
+    found = {} if directives.strip(", ") else {"": logging.ERROR}
+    for directive in filter(None, (part.strip() for part in directives.split(","))):
+        target, equals, word = directive.rpartition("=")
+        level = LEVELS.get(word.lower())
+        if "[" in directive or (equals and level is None):
+            return levels("info")
+        if level is None:
+            target, level = word, TRACE
+        found[_logger_name(target)] = level
+    found.setdefault("", OFF)
+    return {name: max(level, found[""]) for name, level in QUIET.items()} | found
+
+
+def _logger_name(target: str) -> str:
+    name = target.replace("::", ".")
+    return ROOT if name.split(".")[0] in PREDECESSORS else name
+
+
+class _Formatter(logging.Formatter):
+    """What both formats share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = (-1, "")
+
+    def timestamp(self, record: logging.LogRecord) -> str:
+        """UTC with microseconds; the part up to the second is kept, as it seldom changes."""
+        second, fraction = divmod(round(record.created * 1e6), 1_000_000)
+        if self._second[0] != second:
+            self._second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+        return f"{self._second[1]}.{fraction:06}Z"
+
+
+def _level(record: logging.LogRecord) -> str:
+    for word, level in (("ERROR", logging.ERROR), ("WARN", logging.WARNING), ("INFO", logging.INFO)):
+        if record.levelno >= level:
+            return word
+    return "DEBUG" if record.levelno >= logging.DEBUG else "TRACE"
+
+
+def _filename(record: logging.LogRecord) -> str:
+    """The source file, without what lies above this package or above `site-packages`."""
+    return record.pathname.removeprefix(PACKAGE_PARENT).rpartition("site-packages/")[2]
+
+
+class JsonFormatter(_Formatter):
+    """One object per line, keys in the order of tracing-subscriber."""
+
+    def __init__(self, spans: bool) -> None:
+        super().__init__()
+        self._with_spans = spans
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, object] = {
+            "timestamp": self.timestamp(record),
+            "level": _level(record),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        event |= {"target": record.name, "filename": _filename(record), "line_number": record.lineno}
+        if self._with_spans and (spans := getattr(record, "spans", ())):
+            shown = [{**dict(sorted(span.fields.items())), "name": span.name} for span in spans]
+            event |= {"span": shown[-1], "spans": shown}
+        return json.dumps(event, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+DIM, BOLD, ITALIC = "\x1b[2m", "\x1b[1m", "\x1b[3m"
+COLORS = {"ERROR": "\x1b[31m", "WARN": "\x1b[33m", "INFO": "\x1b[32m", "DEBUG": "\x1b[34m", "TRACE": "\x1b[35m"}
+
+
+class TextFormatter(_Formatter):
+    """One line per event; a traceback, if there is one, follows on lines of its own."""
+
+    def __init__(self, color: bool) -> None:
+        super().__init__()
+        self._color = color
+
+    def format(self, record: logging.LogRecord) -> str:
+        paint, level = self._paint, _level(record)
+        colon = paint(DIM, ":")
+        scope = "".join(self._span(span) + colon for span in getattr(record, "spans", ()))
+        fields = "".join(
+            f" {paint(ITALIC, name)}{paint(DIM, '=')}{_quoted(value)}"
+            for name, value in getattr(record, "fields", {}).items()
+        )
+        line = (
+            f"{paint(DIM, self.timestamp(record))} {paint(COLORS[level], f'{level:>5}')} {scope}{' ' if scope else ''}"
+            f"{paint(DIM, record.name)}{colon} {paint(DIM, _filename(record))}{colon}{paint(DIM, f'{record.lineno}:')} "
+            f"{_printable(record.getMessage())}{fields}"
+        )
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _span(self, span: Span) -> str:
+        paint = self._paint
+        fields = " ".join(f"{paint(ITALIC, n)}{paint(DIM, '=')}{_quoted(value)}" for n, value in span.fields.items())
+        return paint(BOLD, span.name) + (f"{paint(BOLD, '{')}{fields}{paint(BOLD, '}')}" if fields else "")
+
+    def _paint(self, style: str, text: str) -> str:
+        return f"{style}{text}\x1b[0m" if self._color else text
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+def _printable(message: str) -> str:
+    """`message` on one line: what a client sent can't forge a log line or move the cursor of a terminal."""
+    if message.isprintable():
+        return message
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
