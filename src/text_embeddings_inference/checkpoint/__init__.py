@@ -1,7 +1,17 @@
 """What lies on disk or on the Hub: where a model is, what its files say, and its weights."""
 
 from .checkpoint import Checkpoint, open_checkpoint
+from .locate import HubAccess, default_cache_dir, locate
 from .modules import Dense
 from .weights import Weights, open_weights
 
-__all__ = ["Checkpoint", "Dense", "Weights", "open_checkpoint", "open_weights"]
+__all__ = [
+    "Checkpoint",
+    "Dense",
+    "HubAccess",
+    "Weights",
+    "default_cache_dir",
+    "locate",
+    "open_checkpoint",
+    "open_weights",
+]

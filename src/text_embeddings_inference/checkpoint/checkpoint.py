@@ -65,6 +65,8 @@ def open_checkpoint(folder: Path, *, pooling: str | None = None, dense_path: str
         wanted = read_pooling(folder, modules, config.model_type)
     if wanted is Pooling.SPLADE:
         check_splade(folder, modules)
+    if dense_path is not None and len(modules.dense) != 1:
+        logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(modules.dense))
     tokenizer_file = root / "tokenizer.json"
     if not tokenizer_file.is_file():
         problem = "tokenizer.json not found. text-embeddings-inference only supports fast tokenizers"
@@ -83,7 +85,7 @@ def open_checkpoint(folder: Path, *, pooling: str | None = None, dense_path: str
         label_ids=labels.ids or {},
         max_input_length=read_max_length(root, config),
         prompts=_read_prompts(folder),
-        dense=_read_dense_modules(folder, modules.with_dense_path(dense_path)),
+        dense=_read_dense_modules(folder, modules.replace_dense(dense_path)),
         weights=open_weights(root),
         tokenizer_file=tokenizer_file,
     )

@@ -6,7 +6,6 @@ of its type, so that the names of all versions of the library fit.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +15,6 @@ from text_embeddings_inference.types import Float32Array
 
 from .files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
 from .weights import open_weight_files
-
-logger = logging.getLogger(__name__)
 
 DENSE_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -49,23 +46,17 @@ class ModulePaths:
     """Where the modules lie, relative to the checkpoint's folder ("" is the folder itself).
 
     transformer: folder of config, tokenizer and weights; pooling, splade: None without such a module; dense: in the
-    order in which they are applied; listed: whether there is a `modules.json` at all.
+    order in which they are applied.
     """
 
     transformer: str = ""
     pooling: str | None = None
     splade: str | None = None
     dense: tuple[str, ...] = ()
-    listed: bool = False
 
-    def with_dense_path(self, path: str | None) -> ModulePaths:
-        """`path` in place of the only Dense module's; ignored with a warning when there is not exactly one."""
-        if path is None:
-            return self
-        if len(self.dense) != 1:
-            logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(self.dense))
-            return self
-        return replace(self, dense=(path,))
+    def replace_dense(self, path: str | None) -> ModulePaths:
+        """`path` in place of the only Dense module's; unchanged when there is not exactly one."""
+        return self if path is None or len(self.dense) != 1 else replace(self, dense=(path,))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +105,7 @@ def read_module_paths(folder: Path) -> ModulePaths:
             after = name
     if transformer is None:
         raise CheckpointError(f"`modules.json` in {folder} lists no Transformer")
-    return ModulePaths(transformer, pooling, splade, tuple(dense), listed=True)
+    return ModulePaths(transformer, pooling, splade, tuple(dense))
 
 
 def read_dense(folder: Path, path: str) -> Dense:

@@ -1,0 +1,161 @@
+"""Files of the Hub, downloaded into its cache. Imported only when something must be fetched: huggingface_hub is slow to
+load."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import ModelInfo
+
+from text_embeddings_inference.errors import HubError
+
+from .locate import CachedSnapshot, HubAccess
+
+logger = logging.getLogger(__name__)
+
+LISTING_TIMEOUT = 10.0
+"""Seconds the Hub has to answer the first request."""
+
+FAILURE = "Could not download model artifacts"
+
+
+class UnreachableError(HubError):
+    """The Hub does not answer: no network, a wrong endpoint, or an outage."""
+
+
+class HubSource:
+    """A commit of a repository on the Hub: the cached one if there is one, else that of the wanted revision.
+
+    Asks for the list of files at once. Raises `HubError`, and `UnreachableError` when the Hub does not answer.
+    """
+
+    hint = "check `--model-id` and `--revision`: this repository can't be served (ONNX-only ones are not supported yet)"
+
+    def __init__(self, model_id: str, repository: Path, access: HubAccess, cached_commit: str | None) -> None:
+        self._model_id, self._access = model_id, access
+        self._endpoint = (access.endpoint or "https://huggingface.co").rstrip("/")
+        self._api = HfApi(
+            endpoint=self._endpoint,
+            token=access.token,
+            library_name="text-embeddings-inference",
+            user_agent={"origin": access.user_agent_origin} if access.user_agent_origin else None,
+        )
+        info = self._list_files(cached_commit)
+        if info.sha is None or info.siblings is None:
+            raise UnreachableError(
+                f"{FAILURE}: {self._endpoint} does not answer like the Hub", hint="check `HF_ENDPOINT`"
+            )
+        self._commit = info.sha
+        self._sizes = {file.rfilename: file.size for file in info.siblings}
+        self._snapshot = CachedSnapshot(repository, info.sha)
+        self.folder = self._snapshot.folder
+        with self._errors(f"the list of files of `{model_id}`"):
+            _write_reference(repository, access.revision or "main", info.sha)
+
+    def fetch(self, name: str) -> bool:
+        """Downloads the file unless it is in the cache. A broken connection is resumed; no file is left incomplete."""
+        if self._snapshot.has(name):
+            return True
+        with self._errors(f"`{name}` of `{self._model_id}`"):
+            if name not in self._sizes:
+                self._snapshot.mark_absent(name)
+                return False
+            size = self._sizes[name]
+            logger.info("Downloading `%s`%s", name, "" if size is None else f" ({_readable(size)})")
+            self._api.hf_hub_download(self._model_id, name, revision=self._commit, cache_dir=self._access.cache_dir)
+        return True
+
+    def _list_files(self, cached_commit: str | None) -> ModelInfo:
+        with self._errors(f"the list of files of `{self._model_id}`"):
+            if cached_commit is not None:
+                try:
+                    return self._ask(cached_commit)
+                except RevisionNotFoundError:  # history was rewritten since
+                    logger.warning("Commit %s of `%s` is gone: asking for a new one", cached_commit, self._model_id)
+            return self._ask(self._access.revision or "main")
+
+    def _ask(self, revision: str) -> ModelInfo:
+        return self._api.model_info(self._model_id, revision=revision, timeout=LISTING_TIMEOUT, files_metadata=True)
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Turns what huggingface_hub raises into errors that name the way out."""
+        try:
+            yield
+        except LocalEntryNotFoundError as error:  # wraps what went wrong
+            cause = error.__cause__
+            raise (
+                self._translate(cause, what) if isinstance(cause, Exception) else self._translate(error, what)
+            ) from error
+        except (httpx2.HTTPError, HFValidationError, OSError, ValueError) as error:
+            raise self._translate(error, what) from error
+
+    def _translate(self, error: Exception, what: str) -> HubError:
+        model_id, page = self._model_id, f"{self._endpoint}/{self._model_id}"
+        match error:
+            case GatedRepoError():
+                return HubError(
+                    f"{FAILURE}: `{model_id}` is gated and this token may not read it",
+                    hint=f"accept the terms at {page}, then pass a token of that account with `--hf-token`",
+                )
+            case RepositoryNotFoundError():
+                return HubError(
+                    f"{FAILURE}: `{model_id}` is no folder here and no model on {self._endpoint}, or a private one",
+                    hint="check the spelling of `--model-id`; for a private model pass `--hf-token`",
+                )
+            case RevisionNotFoundError():
+                return HubError(
+                    f"{FAILURE}: `{model_id}` has no revision `{self._access.revision or 'main'}`",
+                    hint=f"check `--revision` against {page}/commits/main",
+                )
+            case OfflineModeIsEnabled():
+                return UnreachableError(
+                    f"{FAILURE}: {what} is not in the cache ({self._access.cache_dir}), and `HF_HUB_OFFLINE` is set",
+                    hint="unset it, or give a local folder as `--model-id`",
+                )
+            case HfHubHTTPError() if error.response.status_code in (401, 403):
+                return HubError(
+                    f"{FAILURE}: {self._endpoint} refuses {what} (status {error.response.status_code})",
+                    hint="check that the token (`--hf-token`) is valid and may read the model",
+                )
+            case HfHubHTTPError():
+                kind = UnreachableError if error.response.status_code >= 500 else HubError
+                problem = f"{self._endpoint} answered {error.response.status_code} to the request for {what}"
+                return kind(f"{FAILURE}: {problem}", hint="try again later, or give a local folder as `--model-id`")
+            case httpx2.HTTPError():
+                return UnreachableError(
+                    f"{FAILURE}: could not get {what} from {self._endpoint}: {error or type(error).__name__}",
+                    hint="check the network and `HF_ENDPOINT`, or give a local folder as `--model-id`; "
+                    "files that are complete are kept",
+                )
+            case _:
+                return HubError(
+                    f"{FAILURE}: {what}: {error}",
+                    hint=f"check that {self._access.cache_dir} (`--huggingface-hub-cache`) is writable and has space",
+                )
+
+
+def _write_reference(repository: Path, revision: str, commit: str) -> None:
+    """Notes in the cache which commit a branch or tag stands for."""
+    if revision != commit:
+        path = repository / "refs" / revision
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit)
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,193 @@
+"""Where a model lies: in a folder, or in a repository of the Hub, which is then copied into the local cache.
+
+The cache is the one of all Hub tools: https://huggingface.co/docs/huggingface_hub/guides/manage-cache. What it holds of
+the wanted revision is used without asking the Hub, so a second start needs no network.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from text_embeddings_inference.errors import HubError, SettingsError
+
+from .config import SENTENCE_FILES
+from .modules import DENSE_FILES, read_module_paths
+from .pooling import DEFAULT_PATH
+from .weights import WEIGHT_FILES, read_shard_names
+
+logger = logging.getLogger(__name__)
+
+COMMIT = re.compile("[0-9a-f]{40}")
+
+# A name, or an owner and a name. The Hub allows less; what matters here is that it can't point out of the cache.
+REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class HubAccess:
+    """How repositories of the Hub are reached.
+
+    cache_dir: folder of the cache; revision: branch, tag, `refs/pr/N` or commit (None: `main`); token: None: the one
+    the Hub's own tools have stored; endpoint: base URL (None: https://huggingface.co); offline: use the cache only;
+    user_agent_origin: added to the user agent as `origin/...`.
+    """
+
+    cache_dir: Path
+    revision: str | None = None
+    token: str | None = None
+    endpoint: str | None = None
+    offline: bool = False
+    user_agent_origin: str | None = None
+
+
+class Source(Protocol):
+    """A place that files of one commit come from."""
+
+    folder: Path
+    """Where files lie once they are fetched."""
+
+    hint: str
+    """The way out for a file that is not there."""
+
+    def fetch(self, name: str) -> bool:
+        """Makes sure that the file lies in `folder`; False when there is no such file."""
+        ...
+
+
+class CachedSnapshot:
+    """One commit of a repository in the cache."""
+
+    def __init__(self, repository: Path, commit: str) -> None:
+        self.folder = repository / "snapshots" / commit
+        self.commit = commit
+        self._absent = repository / ".no_exist" / commit
+
+    def has(self, name: str) -> bool | None:
+        """Whether the file is there; None when nobody has asked the Hub for it yet."""
+        if (self.folder / name).is_file():
+            return True
+        return False if (self._absent / name).is_file() else None
+
+    def mark_absent(self, name: str) -> None:
+        """Notes that the commit has no such file."""
+        path = self._absent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+class CacheSource:
+    """Files from the cache alone. What the cache does not know is taken for absent."""
+
+    hint = "start once with network, or check `--huggingface-hub-cache`"
+
+    def __init__(self, snapshot: CachedSnapshot) -> None:
+        self.folder = snapshot.folder
+        self.is_certain = True
+        self._snapshot = snapshot
+
+    def fetch(self, name: str) -> bool:
+        has = self._snapshot.has(name)
+        self.is_certain &= has is not None
+        return bool(has)
+
+
+def default_cache_dir(environment: Mapping[str, str]) -> Path:
+    """`$HF_HOME/hub`, else `~/.cache/huggingface/hub`."""
+    home = environment.get("HF_HOME")
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "huggingface") / "hub"
+
+
+def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -> Path:
+    """The folder of the model: `model_id` itself when that is a folder, else a snapshot of that Hub repository.
+
+    dense_path: the option `--dense-path`, a folder that is needed too. For a folder nothing is checked and no network
+    is used. Raises `HubError` when the repository can't be had, `CheckpointError` or `UnsupportedError` when its files
+    already show that it can't be served, `SettingsError` for a `dense_path` outside
+    of the repository.
+    """
+    if Path(model_id).is_dir():
+        return Path(model_id)
+    if not REPOSITORY.fullmatch(model_id) or ".." in model_id:
+        problem = f"`{model_id}` is neither an existing folder nor the id of a Hub repository"
+        raise HubError(problem, hint="check `--model-id`: a path, or `owner/name`")
+    if dense_path is not None and (dense_path.startswith("/") or ".." in PurePosixPath(dense_path).parts):
+        raise SettingsError(f"`--dense-path {dense_path}` is no folder of the repository `{model_id}`")
+    repository = access.cache_dir / f"models--{model_id.replace('/', '--')}"
+    snapshot = find_snapshot(repository, access.revision or "main")
+    cache = None if snapshot is None else CacheSource(snapshot)
+    failure = _try_fetch(cache, model_id, dense_path)
+    if cache is not None and failure is None and (cache.is_certain or access.offline):
+        return cache.folder
+    if access.offline:
+        raise failure or HubError(f"`{model_id}` is not in the cache ({access.cache_dir})", hint=CacheSource.hint)
+    from .hub import HubSource, UnreachableError  # huggingface_hub is loaded only when something must be fetched
+
+    try:
+        source = HubSource(model_id, repository, access, None if snapshot is None else snapshot.commit)
+    except UnreachableError as error:
+        if cache is None or failure is not None:
+            raise
+        logger.warning("%s. Using the files in the cache; optional ones may be missing", error)
+        return cache.folder
+    fetch_checkpoint(source, model_id, dense_path)
+    return source.folder
+
+
+def find_snapshot(repository: Path, revision: str) -> CachedSnapshot | None:
+    """The snapshot the cache has for the revision; None when it has none."""
+    commit = revision
+    if not COMMIT.fullmatch(revision):
+        reference = PurePosixPath(revision)
+        if reference.is_absolute() or ".." in reference.parts:
+            raise HubError(f"`{revision}` is no revision", hint="`--revision` takes a branch, a tag or a commit")
+        path = repository / "refs" / reference
+        commit = path.read_text().strip() if path.is_file() else ""
+    snapshot = CachedSnapshot(repository, commit)
+    return snapshot if COMMIT.fullmatch(commit) and snapshot.folder.is_dir() else None
+
+
+def fetch_checkpoint(source: Source, model_id: str, dense_path: str | None) -> None:
+    """Fetches what `open_checkpoint` reads: settings first, then weights, in one format only."""
+    source.fetch("modules.json")
+    modules = read_module_paths(source.folder)
+    root = PurePosixPath(modules.transformer)
+    for name in ("config.json", "tokenizer.json"):
+        if not source.fetch(str(root / name)):
+            raise HubError(f"`{root / name}` not found in `{model_id}`", hint=source.hint)
+    _fetch_first(source, root, SENTENCE_FILES)
+    source.fetch(str(root / "tokenizer_config.json"))
+    source.fetch("config_sentence_transformers.json")
+    source.fetch(str(PurePosixPath(DEFAULT_PATH if modules.pooling is None else modules.pooling) / "config.json"))
+    if modules.splade is not None:
+        source.fetch(f"{modules.splade}/config.json")
+    for dense in modules.replace_dense(dense_path).dense:
+        source.fetch(f"{dense}/config.json")
+        _fetch_first(source, PurePosixPath(dense), DENSE_FILES)
+    weights = _fetch_first(source, root, WEIGHT_FILES)
+    if weights is None:
+        looked_for = ", ".join(f"`{root / name}`" for name in WEIGHT_FILES)
+        raise HubError(f"Weights not found: `{model_id}` has none of {looked_for}", hint=source.hint)
+    if weights.endswith(".index.json"):
+        for shard in sorted(set(read_shard_names(source.folder / root, weights).values())):
+            if not source.fetch(str(root / shard)):
+                raise HubError(f"Weights not found: `{root / shard}` is not in `{model_id}`", hint=source.hint)
+
+
+def _fetch_first(source: Source, folder: PurePosixPath, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if source.fetch(str(folder / name))), None)
+
+
+def _try_fetch(source: Source | None, model_id: str, dense_path: str | None) -> HubError | None:
+    """Why the files are not all there; None when they are (or when there is no source)."""
+    if source is None:
+        return None
+    try:
+        fetch_checkpoint(source, model_id, dense_path)
+    except HubError as error:
+        return error
+    return None
