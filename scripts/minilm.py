@@ -19,7 +19,9 @@ def main() -> None:
     link = Path(sys.argv[1])
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        sys.exit(f"the package {PACKAGE} is not installed\nhint: run `make serve`, or `make clean` and then `make serve`")
+        sys.exit(
+            f"the package {PACKAGE} is not installed\nhint: run `make serve`, or `make clean` and then `make serve`"
+        )
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
     with weights.open("rb") as file:

@@ -1,0 +1,213 @@
+"""The rules of the repository: which way imports point, what a start may load, sizes, lock files, and no trace of
+the machine that a file was written on."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "text_embeddings_inference"
+SOURCE = ROOT / "src" / PACKAGE
+
+LEAVES = {"errors", "types"}
+SETTINGS = {"settings", "options", "cpus"}
+MODEL_CODE = {"models", "layers", "parameters", "ops"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "types": set(),
+    "cpus": set(),
+    "options": {"errors"},
+    "command_line": {"errors", "options"},
+    "settings": LEAVES | SETTINGS | {"command_line"},
+    "checkpoint": LEAVES,
+    "tokenization": LEAVES,
+    "scheduler": LEAVES,
+    "telemetry": LEAVES,
+    "ops": LEAVES,
+    "parameters": LEAVES | {"ops"},
+    "layers": LEAVES | {"ops", "parameters"},
+    "models": LEAVES | {"layers", "parameters", "ops", "checkpoint"},
+    "engines": LEAVES | MODEL_CODE | {"checkpoint"},
+    "inference": LEAVES | SETTINGS | {"tokenization", "scheduler", "engines", "checkpoint", "telemetry"},
+    "server": LEAVES | SETTINGS | {"inference", "telemetry"},
+    "cli": LEAVES | SETTINGS | {"command_line", "server", "inference", "telemetry"},
+    "__init__": LEAVES | {"inference"},
+    "__main__": {"cli"},
+}
+"""Module or package right below the package -> what it may import of the others."""
+
+ONLY_IN = {
+    "openvino": {"ops/openvino.py", "engines/openvino.py"},
+    "torch": {"ops/torch.py", "engines/torch.py"},
+    "huggingface_hub": {"checkpoint/hub.py"},
+    "transformers": set(),
+    "safetensors": set(),
+}
+"""Library -> the only files of the package that may import it."""
+
+MAX_LINES = 400
+TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".in", ".lua", ".json", ".jsonl", ".yml", ".yaml", ".sh", ".cfg", ""}
+FORBIDDEN = ("/" + "work/", "/" + "root/", "pypi" + "-more", "/opt/" + "pypi", "file:" + "///")
+"""Places on one machine; each is put together here, so that this file may be searched too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An import: the dotted name, and whether it is carried out when its module is imported."""
+
+    name: str
+    line: int
+    top_level: bool
+
+
+def sources() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def imports(path: Path) -> list[Import]:
+    """All imports of a file of the package: relative ones resolved, `from a import b` as `a.b`."""
+    package = [PACKAGE, *path.relative_to(SOURCE).parent.parts]
+    tree = ast.parse(path.read_text(), str(path))
+    in_functions = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    found = []
+    for node in ast.walk(tree):
+        top_level = id(node) not in in_functions
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, node.lineno, top_level) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            # What is imported may be a module itself, as in `from . import x`.
+            found += [Import(f"{stem}.{alias.name}", node.lineno, top_level) for alias in node.names]
+    return found
+
+
+def part_of(path: Path) -> str:
+    """The module or package right below the package that a file belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_imports_point_one_way() -> None:
+    problems = []
+    for path in sources():
+        part = part_of(path)
+        assert part in MAY_IMPORT, f"{part} is new: say in MAY_IMPORT what it may import"
+        for found in imports(path):
+            package, _, rest = found.name.partition(".")
+            target = rest.split(".")[0]
+            known = target in MAY_IMPORT  # else a name that the package itself exports
+            if package == PACKAGE and known and target != part and target not in MAY_IMPORT[part]:
+                problems.append(f"{path.relative_to(ROOT)}:{found.line}: {part} may not import {target}")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_library_is_imported_only_where_it_belongs(library: str) -> None:
+    places = {
+        path.relative_to(SOURCE).as_posix()
+        for path in sources()
+        for found in imports(path)
+        if found.name.split(".")[0] == library
+    }
+    assert places <= ONLY_IN[library]
+
+
+def test_hub_client_is_imported_only_when_something_is_fetched() -> None:
+    """checkpoint/hub.py may import it at its top, as long as checkpoint/hub.py is only imported inside functions."""
+    too_early = [
+        f"{path.relative_to(ROOT)}:{found.line}"
+        for path in sources()
+        for found in imports(path)
+        if found.top_level and f"{found.name}.".startswith(f"{PACKAGE}.checkpoint.hub.")
+    ]
+    assert not too_early
+
+
+def loaded_by(module: str) -> set[str]:
+    """The modules there are after importing `module` in a fresh interpreter."""
+    program = f"import sys, {module}; print(*(name for name, value in sys.modules.items() if value is not None))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        (PACKAGE, {"torch", "transformers", "huggingface_hub", "openvino", "starlette", "uvicorn"}),
+        (f"{PACKAGE}.cli", {"torch", "transformers", "huggingface_hub", "openvino"}),
+        (f"{PACKAGE}.server.http", {"torch", "transformers", "huggingface_hub"}),
+        # `import openvino` brings its conversion tools along, which report every import to their maker, unless stopped.
+        (
+            f"{PACKAGE}.engines.openvino",
+            {"torch", "transformers", "huggingface_hub", "openvino.tools.ovc", "openvino_telemetry"},
+        ),
+    ],
+)
+def test_import_does_not_load(module: str, unwanted: set[str]) -> None:
+    loaded = loaded_by(module) & unwanted
+    assert not loaded
+
+
+def tracked_files() -> Iterator[Path]:
+    """What git knows of this checkout."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            yield ROOT / name
+
+
+needs_checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+
+
+@needs_checkout
+def test_no_python_file_is_long() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in tracked_files() if path.suffix == ".py"}
+    long = [f"{path.relative_to(ROOT)}: {lines} lines" for path, lines in lengths.items() if lines > MAX_LINES]
+    assert lengths
+    assert not long
+
+
+@needs_checkout
+def test_no_file_names_a_place_on_the_machine_it_was_written_on() -> None:
+    problems = []
+    for path in tracked_files():
+        if path.suffix in TEXT_SUFFIXES:
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                problems += [f"{path.relative_to(ROOT)}:{number}: {word}" for word in FORBIDDEN if word in line]
+    assert not problems, "\n".join(problems)
+
+
+LOCK_FILES = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", LOCK_FILES, ids=lambda path: path.name)
+def test_lock_file_pins_and_hashes_every_package(path: Path) -> None:
+    text = re.sub(r"\\\n\s*", "", path.read_text())
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.match(r"[a-z0-9-]+==[\w.]+(?: ; [^\\]+?)? *--hash=sha256:[0-9a-f]{64}", line), line
+    names = {line.split("==")[0] for line in lines}
+    # torch is an extra: which build is right depends on the machine.
+    assert not names & {"torch", "openvino-telemetry"}
+
+
+def test_lock_files_are_there() -> None:
+    assert [path.name for path in LOCK_FILES] == ["model.txt", "serve.txt", "test.txt"]
