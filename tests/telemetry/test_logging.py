@@ -1,0 +1,169 @@
+"""Both log formats, character by character, and the directives of LOG_LEVEL."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from text_embeddings_inference.telemetry.logging import (
+    OFF,
+    TRACE,
+    JsonFormatter,
+    Span,
+    TextFormatter,
+    configure,
+    context,
+    duration,
+    levels,
+    request_span,
+)
+from text_embeddings_inference.types import Timings
+
+SPAN = request_span("embed", 0.001056232, Timings(0.000219431, 0.000252484, 0.000523817))
+
+
+def record(message: str, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("package.http", level, "/x/site-packages/package/http.py", 7, message, None, None)
+    made.created = 1769860800.123456
+    made.__dict__.update(extra)
+    return made
+
+
+def test_text() -> None:
+    assert TextFormatter(color=False).format(record("Ready")) == (
+        "2026-01-31T12:00:00.123456Z  INFO package.http: package/http.py:7: Ready"
+    )
+
+
+def test_text_with_spans_and_fields() -> None:
+    extra = context(spans=[Span("outer"), SPAN], fields={"inputs": 3, "name": 'a"b'})
+    assert TextFormatter(color=False).format(record("Success", **extra)) == (
+        '2026-01-31T12:00:00.123456Z  INFO outer:embed{total_time="1.056232ms" tokenization_time="219.431µs" '
+        'queue_time="252.484µs" inference_time="523.817µs"}: package.http: package/http.py:7: Success '
+        'inputs=3 name="a\\"b"'
+    )
+
+
+def test_text_in_color() -> None:
+    assert TextFormatter(color=True).format(record("Slow", logging.WARNING)) == (
+        "\x1b[2m2026-01-31T12:00:00.123456Z\x1b[0m \x1b[33m WARN\x1b[0m \x1b[2mpackage.http\x1b[0m\x1b[2m:\x1b[0m "
+        "\x1b[2mpackage/http.py\x1b[0m\x1b[2m:\x1b[0m\x1b[2m7:\x1b[0m Slow"
+    )
+
+
+def test_text_message_cannot_forge_a_line() -> None:
+    line = TextFormatter(color=False).format(record("bad\n2026 INFO fake\x1b[2J é"))
+    assert line.endswith(r"bad\n2026 INFO fake\x1b[2J é")
+
+
+@pytest.mark.parametrize(
+    ("level", "word"),
+    [(logging.ERROR, "ERROR"), (logging.CRITICAL, "ERROR"), (logging.DEBUG, "DEBUG"), (TRACE, "TRACE")],
+)
+def test_levels_are_five_wide(level: int, word: str) -> None:
+    assert f"Z {word} " in TextFormatter(color=False).format(record("x", level))
+
+
+def test_time_keeps_up() -> None:
+    formatter = TextFormatter(color=False)
+    late = record("x")
+    late.created = 1769860861.9999999
+    formatter.format(record("x"))
+    assert formatter.format(late).startswith("2026-01-31T12:01:02.000000Z")
+
+
+def test_json_keys_in_order() -> None:
+    text = JsonFormatter(spans=True).format(record("Success", **context(spans=[Span("outer"), SPAN], fields={"n": 1})))
+    span = (
+        '{"inference_time":"523.817µs","queue_time":"252.484µs","tokenization_time":"219.431µs",'
+        '"total_time":"1.056232ms","name":"embed"}'
+    )
+    assert text == (
+        '{"timestamp":"2026-01-31T12:00:00.123456Z","level":"INFO","message":"Success","n":1,"target":"package.http",'
+        f'"filename":"package/http.py","line_number":7,"span":{span},"spans":[{{"name":"outer"}},{span}]}}'
+    )
+
+
+def test_json_without_spans() -> None:
+    bare = ["timestamp", "level", "message", "target", "filename", "line_number"]
+    assert list(json.loads(JsonFormatter(spans=True).format(record("x")))) == bare
+    assert list(json.loads(JsonFormatter(spans=False).format(record("x", **context(spans=[SPAN]))))) == bare
+
+
+def test_exceptions() -> None:
+    try:
+        raise RuntimeError("boom")
+    except RuntimeError as error:
+        caught = (type(error), error, error.__traceback__)
+    text = TextFormatter(color=False).format(record("failed", logging.ERROR, exc_info=caught))
+    assert text.splitlines()[1] == "Traceback (most recent call last):"
+    event = json.loads(JsonFormatter(spans=True).format(record("failed", logging.ERROR, exc_info=caught)))
+    assert event["exception"].endswith("RuntimeError: boom")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0ns"),
+        (5e-9, "5ns"),
+        (5.23817e-4, "523.817µs"),
+        (1e-3, "1ms"),
+        (1.05e-3, "1.05ms"),
+        (1.001, "1.001s"),
+        (75, "75s"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("directives", "expected"),
+    [
+        ("info", {"": logging.INFO}),
+        ("DEBUG", {"": logging.DEBUG}),
+        ("", {"": logging.ERROR}),
+        ("off", {"": OFF}),
+        ("a.b=debug", {"": OFF, "a.b": logging.DEBUG}),
+        ("warn,a=info, b=trace", {"": logging.WARNING, "a": logging.INFO, "b": TRACE}),
+        ("nonsense", {"": OFF, "nonsense": TRACE}),
+        ("a=nonsense", {"": logging.INFO}),
+        ("a[span]=info", {"": logging.INFO}),
+        ("text_embeddings_router::http=debug", {"": OFF, "text_embeddings_inference": logging.DEBUG}),
+    ],
+)
+def test_directives(directives: str, expected: dict[str, int]) -> None:
+    assert levels(directives).items() >= expected.items()
+
+
+def test_loggers_of_others_are_quiet_unless_named() -> None:
+    assert levels("debug")["uvicorn.access"] == OFF
+    assert levels("debug")["httpx"] == logging.WARNING
+    assert levels("error")["httpx"] == logging.ERROR
+    assert levels("info,httpx=debug")["httpx"] == logging.DEBUG
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """A stream to log to; afterwards the loggers are as they were."""
+    loggers = [logging.getLogger(name) for name in ("", *levels("off"))]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
+    yield io.StringIO()
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_configure(stream: io.StringIO, times: int) -> None:
+    for _ in range(times):
+        configure(stream, as_json=False, directives="info", color=False, spans=True)
+    logger = logging.getLogger("text_embeddings_inference.somewhere")
+    logger.debug("not this")
+    logger.info("but %s", "this")
+    logging.getLogger("uvicorn.access").error("nor this")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("but this")
+    assert "text_embeddings_inference.somewhere: " in line

@@ -1,0 +1,147 @@
+"""Names, bounds and the text format of the metrics."""
+
+import pytest
+
+from text_embeddings_inference.telemetry.metrics import SECONDS, Metrics, plain, powers_of_two
+from text_embeddings_inference.types import Timings
+
+TIMINGS = Timings(tokenization=0.001, queue=0.002, inference=0.25)
+DURATIONS = ("duration", "tokenization_duration", "queue_duration", "inference_duration")
+
+
+def used() -> Metrics:
+    """Metrics on which everything was called once."""
+    metrics = Metrics(max_input_length=512)
+    metrics.request_started("single")
+    metrics.request_succeeded("batch", 0.5, TIMINGS)
+    metrics.request_failed("overloaded")
+    metrics.input_length(12)
+    metrics.embed_started()
+    metrics.embed_succeeded(0.5, TIMINGS)
+    metrics.predict_started()
+    metrics.predict_succeeded(0.5, TIMINGS)
+    metrics.queue_size(3)
+    metrics.batch_formed(2, 30)
+    metrics.batch_computed(30, 32)
+    metrics.fidelity(0.9999)
+    return metrics
+
+
+def samples(metrics: Metrics) -> dict[str, str]:
+    lines = metrics.render().decode().splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_nothing_before_the_first_use() -> None:
+    assert Metrics(512).render() == b""
+
+
+def test_names_and_types_are_pinned() -> None:
+    lines = used().render().decode().splitlines()
+    assert [line.removeprefix("# TYPE ") for line in lines if line.startswith("#")] == [
+        "te_request_count counter",
+        "te_request_success counter",
+        "te_request_failure counter",
+        *(f"te_request_{name} histogram" for name in DURATIONS),
+        "te_request_input_length histogram",
+        "te_embed_count counter",
+        "te_embed_success counter",
+        *(f"te_embed_{name} histogram" for name in DURATIONS),
+        "te_predict_count counter",
+        "te_predict_success counter",
+        *(f"te_predict_{name} histogram" for name in DURATIONS),
+        "te_queue_size gauge",
+        "te_batch_next_size histogram",
+        "te_batch_next_tokens histogram",
+        "tei_batch_tokens_total counter",
+        "tei_batch_computed_tokens_total counter",
+        "tei_fidelity gauge",
+    ]
+
+
+def test_text_format() -> None:
+    metrics = Metrics(4)
+    metrics.request_started("single")
+    metrics.request_started("batch")
+    metrics.request_started("single")
+    for tokens in (1, 2, 3, 9):
+        metrics.input_length(tokens)
+    metrics.queue_size(0)
+    assert metrics.render() == (
+        b"# TYPE te_request_count counter\n"
+        b'te_request_count{method="single"} 2\n'
+        b'te_request_count{method="batch"} 1\n'
+        b"\n"
+        b"# TYPE te_request_input_length histogram\n"
+        b'te_request_input_length_bucket{le="1"} 1\n'
+        b'te_request_input_length_bucket{le="2"} 2\n'
+        b'te_request_input_length_bucket{le="4"} 3\n'
+        b'te_request_input_length_bucket{le="+Inf"} 4\n'
+        b"te_request_input_length_sum 15\n"
+        b"te_request_input_length_count 4\n"
+        b"\n"
+        b"# TYPE te_queue_size gauge\n"
+        b"te_queue_size 0\n"
+        b"\n"
+    )
+
+
+def test_values() -> None:
+    found = samples(used())
+    assert found['te_request_success{method="batch"}'] == "1"
+    assert found['te_request_failure{err="overloaded"}'] == "1"
+    for prefix in ("te_request", "te_embed", "te_predict"):
+        sums = [found[f"{prefix}_{name}_sum"] for name in DURATIONS]
+        assert sums == ["0.5", "0.001", "0.002", "0.25"]
+    assert found["te_batch_next_size_sum"] == "2"
+    assert found["te_batch_next_tokens_sum"] == "30"
+    assert (found["tei_batch_tokens_total"], found["tei_batch_computed_tokens_total"]) == ("30", "32")
+    assert found["tei_fidelity"] == "0.9999"
+
+
+def test_failures() -> None:
+    metrics = Metrics(512)
+    metrics.request_failed(None)
+    assert metrics.render() == b""
+    metrics.request_failed("inference", times=3)
+    assert samples(metrics) == {'te_request_failure{err="inference"}': "3"}
+
+
+def test_bounds_of_durations() -> None:
+    texts = [plain(bound) for bound in SECONDS]
+    assert len(texts) == 35
+    assert texts[:6] == [
+        "0.000015000000000000002",
+        "0.000022500000000000005",
+        "0.00003375000000000001",
+        "0.00005062500000000001",
+        "0.00007593750000000002",
+        "0.00011390625000000003",
+    ]
+    assert texts[-3:] == ["6.4715982491098405", "9.707397373664762", "14.561096060497142"]
+
+
+@pytest.mark.parametrize(("limit", "last"), [(1, 1), (511, 256), (512, 512), (4096, 4096)])
+def test_bounds_by_powers_of_two(limit: int, last: int) -> None:
+    bounds = powers_of_two(limit)
+    assert (bounds[0], bounds[-1]) == (1, last)
+
+
+def test_bounds_of_input_length_end_at_524288() -> None:
+    metrics = Metrics(max_input_length=10_000_000)
+    metrics.input_length(1)
+    bounds = [name for name in samples(metrics) if "bucket" in name]
+    assert bounds[-2:] == ['te_request_input_length_bucket{le="524288"}', 'te_request_input_length_bucket{le="+Inf"}']
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (3, "3"), (100.0, "100"), (1e22, "1" + "0" * 22), (1e-7, "0.0000001"), (0.1, "0.1")]
+)
+def test_plain(number: float, text: str) -> None:
+    assert plain(number) == text
+
+
+def test_two_servers_do_not_share_metrics() -> None:
+    one, other = Metrics(512), Metrics(512)
+    one.embed_started()
+    assert other.render() == b""

@@ -1,0 +1,121 @@
+"""The command: exit codes, what goes to which stream, and how a failed start is told."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from text_embeddings_inference import cli
+from text_embeddings_inference.cli import main, refuse_not_yet, report
+from text_embeddings_inference.errors import HubError, SettingsError, StartError, UnsupportedError
+from text_embeddings_inference.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", {})
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers, root.level = handlers, level
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """What was run, without running it."""
+    found: list[Settings] = []
+    monkeypatch.setattr(cli, "run", found.append)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("flag", "first_line"),
+    [
+        ("-h", "Serves models for text embedding, reranking, sparse embedding and classification."),
+        ("--help", "Serves models for text embedding, reranking, sparse embedding and classification."),
+        ("-V", "text-embeddings-router 1.9.3"),
+        ("--version", "text-embeddings-router 1.9.3"),
+    ],
+)
+def test_help_and_version_go_to_stdout(
+    flag: str, first_line: str, capsys: pytest.CaptureFixture[str], runs: list[Settings]
+) -> None:
+    assert main([flag]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == first_line
+    assert err == ""
+    assert runs == []
+
+
+def test_usage_errors_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "error: the following required arguments were not provided:\n  --model-id <MODEL_ID>\n\n"
+        "Usage: text-embeddings-router [OPTIONS] --model-id <MODEL_ID>\n\n"
+        "For more information, try '--help'.\n"
+    )
+
+
+def test_runs_with_logs_on_stdout(capsys: pytest.CaptureFixture[str], runs: list[Settings]) -> None:
+    assert main(["--model-id", "m", "--api-key", "s3cret", "--json-output", "--uds-path", "/x"]) == 0
+    assert [settings.model_id for settings in runs] == ["m"]
+    out, err = capsys.readouterr()
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert first["level"] == "INFO"
+    assert "api_key=***" in first["message"]
+    assert (second["level"], "--uds-path" in second["message"]) == ("WARN", True)
+    assert "s3cret" not in out + err
+
+
+def test_start_errors_end_with_status_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Settings) -> None:
+        raise StartError("can't go on", hint="go back")
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert main(["--model-id", "m"]) == 1
+    assert capsys.readouterr().err == "Error: can't go on\n\nhint: go back\n"
+
+
+def test_settings_errors_of_the_start_end_with_status_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(settings: Settings) -> None:
+        raise SettingsError("not with this model")
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert main(["--model-id", "m"]) == 2
+    assert capsys.readouterr().err == "error: not with this model\n\nFor more information, try '--help'.\n"
+
+
+def test_report_tells_the_whole_chain() -> None:
+    error = HubError("Could not download model artifacts", hint="check the network")
+    error.__cause__ = OSError("no route to host")
+    error.__cause__.__cause__ = TimeoutError()
+    assert "\n".join(report(error)) == (
+        "Error: Could not download model artifacts\n\nCaused by:\n    0: no route to host\n    1: TimeoutError\n\n"
+        "hint: check the network"
+    )
+
+
+def test_report_does_not_number_a_single_cause() -> None:
+    error = StartError("outer")
+    error.__cause__ = UnsupportedError("inner", hint="the way out")
+    assert "\n".join(report(error)) == "Error: outer\n\nCaused by:\n    inner\n\nhint: the way out"
+
+
+@pytest.mark.parametrize("option", cli.NOT_YET)
+def test_options_whose_work_is_to_come_end_the_start(option: str, runs: list[Settings]) -> None:
+    flag, _, value = option.partition(" ")
+    assert main(["--model-id", "m", flag, value or "4317"]) == 1
+    assert runs == []
+
+
+def test_other_values_of_such_options_are_fine() -> None:
+    refuse_not_yet(Settings.parse(["--model-id", "m", "--engine", "auto", "--dtype", "float32"], {}))
