@@ -14,15 +14,14 @@ import collections
 import mmap
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
-
-import numpy as np
 
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 
 from .files import DOWNLOAD_AGAIN, is_integer
-from .tensors import NUMPY_TYPES, Tensor
+from .tensors import NUMPY_TYPES, Span, Tensor
 
 CONVERT = "convert the checkpoint to safetensors, or use one that has `model.safetensors`"
 
@@ -51,14 +50,14 @@ def read_pickle(path: Path, data: mmap.mmap) -> list[Tensor]:
     Raises `CheckpointError` for a file that is cut off, breaks the format or wants more than tensors (the message names
     what), and `UnsupportedError` for layouts that can't be read.
     """
-    state, spans = (_read_zip if data[:4] == b"PK\x03\x04" else _read_legacy)(path, data)
+    state, extents = (_read_zip if data[:4] == b"PK\x03\x04" else _read_legacy)(path, data)
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state dict, but {_kind(state)}", hint=CONVERT)
     tensors = []
-    for name, value in state.items():
+    for name, value in dict.items(state):  # a pickle can hide the method of an OrderedDict behind an attribute
         if not isinstance(name, str) or not isinstance(value, _Strided):
             raise CheckpointError(f"{path}: `{name}` is no tensor, but {_kind(value)}", hint=CONVERT)
-        tensors.append(_tensor(path, data, name, value, spans))
+        tensors.append(_tensor(path, data, name, value, extents))
     return tensors
 
 
@@ -87,7 +86,7 @@ class _Strided(NamedTuple):
     stride: Any
 
 
-class _Span(NamedTuple):
+class _Extent(NamedTuple):
     """The bytes of a storage in the file."""
 
     begin: int
@@ -158,7 +157,7 @@ def _load(path: Path, unpickler: pickle.Unpickler) -> Any:
         raise CheckpointError(problem, hint=DOWNLOAD_AGAIN) from error
 
 
-def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Span]]:
+def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
     """The object, and where its storages lie."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -175,32 +174,32 @@ def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Span]]:
             with archive.open(name) as file:
                 unpickler = _Unpickler(file, path)
                 state = _load(path, unpickler)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         raise CheckpointError(f"{path} is damaged or cut off: {error}", hint=DOWNLOAD_AGAIN) from error
-    spans = {}
+    extents = {}
     for key in unpickler.storages:
         info = files.get(f"{prefix}data/{key}")
         if info is None:
             raise CheckpointError(f"{path}: storage `{key}` is missing", hint=DOWNLOAD_AGAIN)
-        spans[key] = _zip_span(path, data, info)
-    return state, spans
+        extents[key] = _zip_extent(path, data, info)
+    return state, extents
 
 
-def _zip_span(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> _Span:
+def _zip_extent(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> _Extent:
     """Where the bytes of an archive's uncompressed file lie: behind its local header (APPNOTE.TXT, 4.3.7)."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
         raise UnsupportedError(f"{path}: `{info.filename}` is compressed or encrypted", hint=CONVERT)
     header = data[info.header_offset : info.header_offset + 30]
-    if len(header) < 30 or header[:4] != b"PK\x03\x04":
+    if info.header_offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise CheckpointError(f"{path}: `{info.filename}` has no header: damaged", hint=DOWNLOAD_AGAIN)
     names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     begin = info.header_offset + 30 + names
     if begin + info.file_size > len(data):
         raise CheckpointError(f"{path}: `{info.filename}` lies past the end of the file", hint=DOWNLOAD_AGAIN)
-    return _Span(begin, begin + info.file_size)
+    return _Extent(begin, begin + info.file_size)
 
 
-def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Span]]:
+def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
     """Like `_read_zip`. The map is the file here: the unpickler reads from it no more than it needs."""
     file = cast(IO[bytes], data)
     data.seek(0)
@@ -209,14 +208,14 @@ def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Span]]:
     if _load(path, _Unpickler(file, path)) != LEGACY_PROTOCOL:
         raise UnsupportedError(f"{path} has an unknown version of the format of torch.save", hint=CONVERT)
     system = _load(path, _Unpickler(file, path))
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
+    if type(system) is not dict or system.get("little_endian") is not True:
         raise UnsupportedError(f"{path} was not written on a little-endian system", hint=CONVERT)
     unpickler = _Unpickler(file, path)
     state = _load(path, unpickler)
     keys = _load(path, _Unpickler(file, path))
-    if not isinstance(keys, list) or set(keys) != set(unpickler.storages):
+    if type(keys) is not list or not all(isinstance(key, str) for key in keys) or set(keys) != set(unpickler.storages):
         raise CheckpointError(f"{path}: the list of storages does not fit the tensors", hint=DOWNLOAD_AGAIN)
-    spans = {}
+    extents = {}
     begin = data.tell()
     for key in keys:
         storage = unpickler.storages[key]
@@ -226,16 +225,16 @@ def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Span]]:
             raise CheckpointError(f"{path} is cut off: storage `{key}` lies past its end", hint=DOWNLOAD_AGAIN)
         if int.from_bytes(data[begin - 8 : begin], "little") != storage.elements:
             raise CheckpointError(f"{path}: storage `{key}` has another size than its tensors say", hint=DOWNLOAD_AGAIN)
-        spans[key] = _Span(begin, end)
+        extents[key] = _Extent(begin, end)
         begin = end
-    return state, spans
+    return state, extents
 
 
-def _tensor(path: Path, data: mmap.mmap, name: str, view: _Strided, spans: dict[str, _Span]) -> Tensor:
+def _tensor(path: Path, data: mmap.mmap, name: str, view: _Strided, extents: dict[str, _Extent]) -> Tensor:
     """The tensor of `view`, once it is sure that all of it lies inside its storage, and the storage inside its span."""
     dtype, key, elements = view.storage
     numpy_type = NUMPY_TYPES[dtype]
-    span = spans[key]
+    extent = extents[key]
     if not (_are_sizes(view.shape) and _are_sizes(view.stride) and is_integer(view.offset) and view.offset >= 0):
         raise CheckpointError(f"{path}: tensor `{name}` has no valid shape, stride or offset", hint=DOWNLOAD_AGAIN)
     if len(view.shape) != len(view.stride):
@@ -244,13 +243,12 @@ def _tensor(path: Path, data: mmap.mmap, name: str, view: _Strided, spans: dict[
         )
     last = view.offset + sum((size - 1) * step for size, step in zip(view.shape, view.stride, strict=True))
     stop = view.offset if 0 in view.shape else last + 1
-    if stop > elements or elements * numpy_type.itemsize > span.end - span.begin:
+    if stop > elements or elements * numpy_type.itemsize > extent.end - extent.begin:
         problem = f"{path}: tensor `{name}` of shape {view.shape} reaches outside of its storage"
         raise CheckpointError(problem, hint=DOWNLOAD_AGAIN)
-    begin = span.begin + view.offset * numpy_type.itemsize
+    begin = extent.begin + view.offset * numpy_type.itemsize
     strides = tuple(step * numpy_type.itemsize for step in view.stride)
-    stored: Any = np.ndarray(view.shape, numpy_type, data, begin, strides)
-    return Tensor(path, name, dtype, stored)
+    return Span(begin, view.shape, strides).tensor(path, name, dtype, data)
 
 
 def _are_sizes(values: Any) -> bool:

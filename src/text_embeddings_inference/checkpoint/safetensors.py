@@ -13,12 +13,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 
 from .files import DOWNLOAD_AGAIN, describe, is_integer
-from .tensors import NUMPY_TYPES, Tensor
+from .tensors import NUMPY_TYPES, Span, Tensor
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
@@ -111,8 +109,7 @@ class _Entry:
             )
 
     def tensor(self, data: mmap.mmap, start: int) -> Tensor:
-        stored: Any = np.ndarray(self.shape, NUMPY_TYPES[self.dtype], data, start + self.begin)
-        return Tensor(self.path, self.name, self.dtype, stored)
+        return Span(start + self.begin, tuple(self.shape)).tensor(self.path, self.name, self.dtype, data)
 
 
 def _are_sizes(values: Any) -> bool:

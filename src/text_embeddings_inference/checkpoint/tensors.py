@@ -60,6 +60,22 @@ class Tensor(NamedTuple):
         return np.require(self.stored, wanted, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
 
 
+class Span(NamedTuple):
+    """A tensor's place in a map: first byte, shape, and strides in bytes (None: C order). All of it must be inside."""
+
+    begin: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+
+    def tensor(self, file: Path, name: str, dtype: str, data: mmap.mmap) -> Tensor:
+        try:
+            stored: Any = np.ndarray(self.shape, NUMPY_TYPES[dtype], data, self.begin, self.strides)
+        except (ValueError, OverflowError) as error:  # more than NumPy can count
+            problem = f"{file}: tensor `{name}` has an impossible shape {self.shape}: {error}"
+            raise CheckpointError(problem, hint=DOWNLOAD_AGAIN) from error
+        return Tensor(file, name, dtype, stored)
+
+
 def map_file(path: Path) -> mmap.mmap:
     """The whole file, mapped copy-on-write: nothing is read yet, and arrays on it are writable.
 

@@ -84,9 +84,7 @@ def blocks(args: BlockArgs, p: Parameters) -> list[PostNormBlock]:
     """The encoder's blocks, one for each layer."""
     act = activation("hidden_act", args.hidden_act)
     width, heads, inner = args.hidden_size, args.num_attention_heads, args.intermediate_size
-    return [
-        PostNormBlock(p / i, width, heads, inner, act, args.layer_norm_eps) for i in range(args.num_hidden_layers)
-    ]
+    return [PostNormBlock(p / i, width, heads, inner, act, args.layer_norm_eps) for i in range(args.num_hidden_layers)]
 
 
 class Model:

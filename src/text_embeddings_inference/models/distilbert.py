@@ -79,7 +79,9 @@ class Model:
         self.embeddings = Embeddings(args, p / "embeddings")
         act = activation("activation", args.activation)
         self.layers = [
-            PostNormBlock(p / "layers" / i, args.hidden_size, args.num_attention_heads, args.intermediate_size, act, EPS)
+            PostNormBlock(
+                p / "layers" / i, args.hidden_size, args.num_attention_heads, args.intermediate_size, act, EPS
+            )
             for i in range(args.num_hidden_layers)
         ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import accumulate, repeat
 from typing import Literal, TypeAlias
@@ -74,9 +74,9 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self._sum: float = 0
 
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        self._counts[bisect_left(self._bounds, value)] += times
+        self._sum += value * times
 
     def lines(self) -> Iterator[str]:
         totals = list(accumulate(self._counts))
@@ -97,11 +97,11 @@ class _Durations:
         self.inference = Histogram(f"{prefix}_inference_duration", SECONDS)
         self.all = (self.total, self.tokenization, self.queue, self.inference)
 
-    def observe(self, total: float, timings: Timings) -> None:
-        self.total.observe(total)
-        self.tokenization.observe(timings.tokenization)
-        self.queue.observe(timings.queue)
-        self.inference.observe(timings.inference)
+    def observe(self, total: float, timings: Timings, times: int = 1) -> None:
+        self.total.observe(total, times)
+        self.tokenization.observe(timings.tokenization, times)
+        self.queue.observe(timings.queue, times)
+        self.inference.observe(timings.inference, times)
 
 
 class Metrics:
@@ -153,28 +153,31 @@ class Metrics:
             with self._lock:
                 self._request_failure.add(times, label)
 
-    def input_length(self, tokens: int) -> None:
-        """An input passed all checks: its tokens after truncation, special ones included."""
+    def input_lengths(self, tokens: Iterable[int]) -> None:
+        """Inputs passed all checks: the tokens of each after truncation, special ones included."""
         with self._lock:
-            self._input_length.observe(tokens)
+            for length in tokens:
+                self._input_length.observe(length)
 
-    def embed_started(self) -> None:
+    def embed_started(self, inputs: int) -> None:
         with self._lock:
-            self._embed_count.add()
+            self._embed_count.add(inputs)
 
-    def embed_succeeded(self, total: float, timings: Timings) -> None:
+    def embed_succeeded(self, total: float, timings: Timings, inputs: int) -> None:
+        """`inputs` inputs of a request were answered, each in the same times."""
         with self._lock:
-            self._embed_success.add()
-            self._embed.observe(total, timings)
+            self._embed_success.add(inputs)
+            self._embed.observe(total, timings, inputs)
 
-    def predict_started(self) -> None:
+    def predict_started(self, inputs: int) -> None:
         with self._lock:
-            self._predict_count.add()
+            self._predict_count.add(inputs)
 
-    def predict_succeeded(self, total: float, timings: Timings) -> None:
+    def predict_succeeded(self, total: float, timings: Timings, inputs: int) -> None:
+        """As `embed_succeeded`, for classifications and rerankings."""
         with self._lock:
-            self._predict_success.add()
-            self._predict.observe(total, timings)
+            self._predict_success.add(inputs)
+            self._predict.observe(total, timings, inputs)
 
     def queue_size(self, inputs: int) -> None:
         with self._lock:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
+from text_embeddings_inference import truncation
 from text_embeddings_inference.errors import (
     CheckpointError,
     EmptyInputError,
@@ -34,10 +34,7 @@ CHARACTERS_PER_TOKEN = 250
 """An input may have this many characters for each token of the longest input."""
 
 INLINE_CHARACTERS = 1000
-"""Up to about this many characters tokenizing takes well under a millisecond; see `Tokenizer.is_long`."""
-
-CHARACTERS_PER_CALL = 30
-"""What one more input costs beside its characters, in characters."""
+"""Up to about this many ASCII characters tokenizing takes well under a millisecond; see `Tokenizer.is_long`."""
 
 
 def resolve_default_prompt(prompts: Mapping[str, str] | None, name: str) -> str:
@@ -86,6 +83,7 @@ class Tokenizer:
         self._prompts = prompts
         self._default_prompt = default_prompt
         largest_id = max([tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder()])
+        self._splits_at_spaces = truncation.splits_at_spaces(tokenizer)
         self._may_exceed_vocabulary = largest_id >= vocabulary
 
     @classmethod
@@ -125,26 +123,21 @@ class Tokenizer:
 
         Texts get the prompt and special tokens. Token ids are run as they are, but with a prompt they are decoded.
         """
-        results: list[Encoding | RequestError | None] = []
-        texts: list[str | Pair] = []
-        for item in inputs:
+        results: dict[int, Encoding | RequestError] = {}
+        whole: dict[int, str | Pair] = {}
+        for place, item in enumerate(inputs):
             try:
                 prepared = self._prepare(item, options)
             except RequestError as error:
-                results.append(error)
+                results[place] = error
                 continue
             if isinstance(prepared, Encoding):
-                results.append(prepared)
+                results[place] = prepared
             else:
-                results.append(None)
-                texts.append(prepared)
-        if not texts:
-            return [result for result in results if result is not None]
-        encoded = iter(self._run(texts))
-        return [
-            self._finish(next(encoded), item, options) if result is None else result
-            for item, result in zip(inputs, results, strict=True)
-        ]
+                whole[place] = prepared
+        for place, encoding in self._run_heads(whole, options).items():
+            results[place] = self._finish(encoding, inputs[place], options)
+        return [results[place] for place in range(len(inputs))]
 
     def tokenize(
         self, texts: Sequence[str], *, add_special_tokens: bool = True, prompt_name: str | None = None
@@ -176,14 +169,13 @@ class Tokenizer:
     def is_long(inputs: Sequence[Input]) -> bool:
         """Whether `encode` is likely to take so long that it belongs into a worker thread.
 
-        False means less than about 0.5 ms; handing the work to a thread and back costs about 0.1 ms.
+        False means less than about 0.5 ms; handing the work to a thread and back costs about 0.1 ms. In ASCII
+        characters, one more input costs about 30, a character that is not ASCII 4, and a token id next to nothing.
         """
-        cost = CHARACTERS_PER_CALL * len(inputs)
+        cost = 30 * len(inputs)
         for item in inputs:
-            if isinstance(item, str):
-                cost += len(item)
-            elif isinstance(item, tuple):
-                cost += len(item[0]) + len(item[1])
+            for part in (item,) if isinstance(item, str) else item if isinstance(item, tuple) else ():
+                cost += len(part) if part.isascii() else 4 * len(part)
         return cost > INLINE_CHARACTERS
 
     def _prompt(self, name: str | None) -> str | None:
@@ -203,7 +195,7 @@ class Tokenizer:
                 raise InputError(
                     f"`inputs` must have less than {self.max_characters} characters. Given: {_characters(item)}"
                 )
-            item = _cut(item, self.max_characters)
+            item = truncation.cut_bytes(item, self.max_characters)
         if isinstance(item, str):
             return item if prompt is None else prompt + item
         if isinstance(item, tuple):
@@ -225,11 +217,29 @@ class Tokenizer:
             ids = ids[-self.max_input_length :] if options.direction == "left" else ids[: self.max_input_length]
         return Encoding(np.array(ids, np.int32), None, characters)
 
-    def _run(self, texts: list[str | Pair]) -> list[tokenizers.Encoding | RequestError]:
+    def _run_heads(
+        self, texts: dict[int, str | Pair], options: EncodeOptions
+    ) -> dict[int, tokenizers.Encoding | RequestError]:
+        """Tokenize the texts, but of those to be truncated only the part that is kept, where that is known."""
+        if not (options.truncate and options.direction == "right" and self._splits_at_spaces):
+            return self._run(texts)
+        limit = self.max_input_length
+        heads = {place: truncation.head(text, limit) for place, text in texts.items()}
+        encodings = self._run(heads)
+        for place, encoding in encodings.items():
+            if heads[place] is texts[place] or isinstance(encoding, RequestError) or truncation.fills(encoding, limit):
+                del texts[place]
+        return encodings | self._run(texts)
+
+    def _run(self, texts: dict[int, str | Pair]) -> dict[int, tokenizers.Encoding | RequestError]:
+        if not texts:
+            return {}
         try:
-            return list(self._tokenizer.encode_batch_fast(texts))
+            # Unlike `encode`, this gives up the interpreter lock; unlike `encode_batch`, it computes no offsets.
+            encodings = self._tokenizer.encode_batch_fast(list(texts.values()))
         except Exception:  # one text failed; the library does not say which
-            return [self._try_one(text) for text in texts]
+            return {place: self._try_one(text) for place, text in texts.items()}
+        return dict(zip(texts, encodings, strict=True))
 
     def _try_one(self, text: str | Pair) -> tokenizers.Encoding | RequestError:
         try:
@@ -242,7 +252,6 @@ class Tokenizer:
             if not _is_unicode(part):
                 raise InputError("`inputs` holds a lone surrogate, which no text has")
         try:
-            # Not `encode`, which keeps the interpreter lock.
             return self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
         except Exception as error:  # the library raises nothing narrower
             raise TokenizerError(str(error)) from error
@@ -259,7 +268,7 @@ class Tokenizer:
         if len(ids) > self.max_input_length:
             if not options.truncate:
                 return self._too_long(len(ids))
-            kept = _kept(encoding, self.max_input_length, options.direction)
+            kept = truncation.kept(encoding, self.max_input_length, options.direction)
             if kept is None:
                 return self._too_long(len(ids))
             ids = ids[kept]
@@ -299,46 +308,6 @@ def _append_end_of_text(tokenizer: tokenizers.Tokenizer, file: Path) -> None:
 
 def _characters(item: Input) -> int:
     return len(item[0]) + len(item[1]) if isinstance(item, tuple) else len(item)
-
-
-def _cut(item: Input, limit: int) -> Input:
-    """What TEI hands to the tokenizer of an input of more than `limit` characters: the first `limit` bytes."""
-    if isinstance(item, str):
-        return _cut_text(item, limit)
-    if isinstance(item, tuple):
-        return _cut_text(item[0], limit // 2), _cut_text(item[1], limit // 2)
-    return item[:limit]
-
-
-def _cut_text(text: str, limit: int) -> str:
-    """The first `limit` bytes of a text if a character ends there, else all of it."""
-    data = text.encode(errors="surrogatepass")
-    if len(data) <= limit or data[limit] & 0xC0 == 0x80:
-        return text
-    return data[:limit].decode(errors="surrogatepass")
-
-
-def _kept(encoding: tokenizers.Encoding, max_length: int, direction: str) -> NDArray[np.bool_] | None:
-    """Which tokens of an encoding longest-first truncation keeps; None if there is no room for the special tokens."""
-    sequence = np.array(encoding.sequence_ids, np.float32)  # special tokens have None, which becomes NaN
-    kept = np.isnan(sequence)
-    room = max_length - int(kept.sum())
-    if room < 0:
-        return None
-    places = [np.flatnonzero(sequence == number) for number in range(encoding.n_sequences)]
-    lengths = [room] if len(places) == 1 else _longest_first(len(places[0]), len(places[1]), room)
-    for place, length in zip(places, lengths, strict=True):
-        kept[place[len(place) - length :] if direction == "left" else place[:length]] = True
-    return kept
-
-
-def _longest_first(first: int, second: int, room: int) -> list[int]:
-    """How many tokens of either part of a pair are kept, as in the tokenizers library (`truncate_encodings`)."""
-    shorter, longer = sorted((first, second))
-    longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter, longer = room // 2, room - room // 2
-    return [longer, shorter] if first > second else [shorter, longer]
 
 
 def _tokens(encoding: tokenizers.Encoding, text: str) -> list[Token]:

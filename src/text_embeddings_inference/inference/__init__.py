@@ -1,0 +1,6 @@
+"""A request's life between the wire and the engine: limits, tokens, the queue, the batches, and where the time went."""
+
+from .limits import Limits
+from .model import Model
+
+__all__ = ["Limits", "Model"]

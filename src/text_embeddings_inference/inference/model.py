@@ -1,0 +1,272 @@
+"""One served model: tokenizer, queue and engine. Its methods are what routes call; they check, count and time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from ..engines.base import Engine
+from ..errors import (
+    BatchSizeError,
+    DimensionsError,
+    EmptyBatchError,
+    InferenceError,
+    ModelTypeError,
+    RequestError,
+    presentation,
+)
+from ..telemetry.metrics import Metrics
+from ..tokenization import Tokenizer
+from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Timings, Token, Usage
+from .limits import Limits, Permits
+from .pending import Pending, Row
+from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
+from .runner import Runner
+
+T = TypeVar("T")
+
+NOT_EMBEDDING = "Model is not an embedding model"
+NOT_SPLADE = "Model is not an embedding model with SPLADE pooling"
+NOT_CLASSIFIER = "Model is not a classifier model"
+NOT_RERANKER = "model is not a re-ranker model"
+NO_TOKENS = "`embed_all` is not available for SPLADE models"
+NO_NORMALIZE = "`normalize` is not available for SPLADE models"
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What was asked for, and what it cost."""
+
+    value: T
+    usage: Usage
+
+
+class Model:
+    """One served model. All coroutines run on one event loop; the work is done in the engine's threads.
+
+    Every method raises the first failing input's RequestError. A cancelled call frees its permits, and what it still has
+    in the queue is skipped.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        *,
+        limits: Limits,
+        metrics: Metrics,
+        tokenization_workers: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.info = info
+        self.limits = limits
+        self.metrics = metrics
+        self._tokenizer = tokenizer
+        self._engine = engine
+        self._permits = Permits(limits.max_concurrent_requests)
+        self._runner = Runner(engine, limits, metrics, clock)
+        self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
+        self._clock = clock
+
+    # --- what can be asked ----------------------------------------------------------------------------------------
+
+    async def embed(
+        self, inputs: Sequence[Input], options: EncodeOptions, *, normalize: bool = True, dimensions: int | None = None
+    ) -> Answer[list[Float32Array]]:
+        """One vector `[dimensions]` for each input."""
+        with self._admit(len(inputs)):
+            self._require(not (normalize and self._is_splade), NO_NORMALIZE)
+            rows, usage = await self._embed(inputs, options, dimensions=dimensions)
+        return Answer([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows], usage)
+
+    async def embed_all(self, inputs: Sequence[Input], options: EncodeOptions) -> Answer[list[Float32Array]]:
+        """One vector for each token of each input, `[n, D]`: the last hidden states, as they are."""
+        with self._admit(len(inputs)):
+            self._require(not self._is_splade, NO_TOKENS)
+            rows, usage = await self._embed(inputs, options, tokens=True)
+        return Answer([row.values for row in rows], usage)
+
+    async def embed_sparse(self, inputs: Sequence[Input], options: EncodeOptions) -> Answer[list[Sparse]]:
+        """The SPLADE weights of each input."""
+        with self._admit(len(inputs)):
+            self._require(self._is_splade, NOT_SPLADE)
+            rows, usage = await self._embed(inputs, options)
+        return Answer([sparse(row.values) for row in rows], usage)
+
+    async def similarity(self, source: str, sentences: Sequence[str], options: EncodeOptions) -> Answer[list[float]]:
+        """The cosine of each sentence with the source."""
+        with self._counting_failures(1):
+            if not sentences:
+                raise EmptyBatchError("inputs.sentences")
+        with self._admit(len(sentences) + 1):
+            (first, *others), usage = await self._embed([source, *sentences], options)
+        return Answer([cosine(first.values, other.values) for other in others], usage)
+
+    async def predict(
+        self, inputs: Sequence[Input], options: EncodeOptions, *, raw_scores: bool = False
+    ) -> Answer[list[list[Prediction]]]:
+        """The classes of each input, best first."""
+        with self._admit(len(inputs)):
+            self._require(self.info.kind is not Kind.EMBEDDING, NOT_CLASSIFIER)
+            rows, usage = await self._predict(inputs, options)
+        return Answer([predictions(row.values, self.info.labels, raw=raw_scores) for row in rows], usage)
+
+    async def rerank(
+        self, query: str, texts: Sequence[str], options: EncodeOptions, *, raw_scores: bool = False
+    ) -> Answer[list[Rank]]:
+        """The scores of the texts for the query, best first."""
+        with self._counting_failures(1):
+            if not texts:
+                raise EmptyBatchError("texts")
+            self._require(self.info.kind is Kind.RERANKER, NOT_RERANKER)
+        with self._admit(len(texts)):
+            rows, usage = await self._predict([(query, text) for text in texts], options)
+        return Answer(ranks(np.array([row.values[0] for row in rows]), raw=raw_scores), usage)
+
+    async def tokenize(
+        self, texts: Sequence[str], *, add_special_tokens: bool = True, prompt_name: str | None = None
+    ) -> list[list[Token]]:
+        """The tokens of each text, not truncated."""
+
+        def work() -> list[list[Token] | RequestError]:
+            return self._tokenizer.tokenize(texts, add_special_tokens=add_special_tokens, prompt_name=prompt_name)
+
+        with self._counting_failures(len(texts)):
+            self._check_batch(len(texts))
+            return self._first_error(await self._off_loop(work, texts))
+
+    async def decode(self, batch: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
+        """The text of each list of ids."""
+        with self._counting_failures(len(batch)):
+            self._check_batch(len(batch))
+            return self._first_error(self._tokenizer.decode(batch, skip_special_tokens=skip_special_tokens))
+
+    async def healthy(self) -> bool:
+        """Whether the engine's last batch went well; if not, whether it can run one token now."""
+        if not self._runner.last_failed:
+            return True
+        try:
+            await self._run([Encoding(np.zeros(1, np.int32), None, 0)])
+        except InferenceError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Answers what was accepted, then stops the engine."""
+        await asyncio.get_running_loop().run_in_executor(None, self._runner.close)
+        self._workers.shutdown()
+        self._engine.close()
+
+    # --- a request's way ------------------------------------------------------------------------------------------
+
+    async def _embed(
+        self, inputs: Sequence[Input], options: EncodeOptions, *, dimensions: int | None = None, tokens: bool = False
+    ) -> tuple[list[Row], Usage]:
+        check_positive(dimensions)
+        self._require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
+        start = self._clock()
+        self.metrics.embed_started(len(inputs))
+        encodings = await self._encode(inputs, options)
+        check_width(dimensions, self.info.dimensions)
+        rows, usage = await self._timed(encodings, start, tokens=tokens)
+        self.metrics.embed_succeeded(self._clock() - start, usage.timings, len(inputs))
+        return rows, usage
+
+    async def _predict(self, inputs: Sequence[Input], options: EncodeOptions) -> tuple[list[Row], Usage]:
+        start = self._clock()
+        self.metrics.predict_started(len(inputs))
+        rows, usage = await self._timed(await self._encode(inputs, options), start)
+        self.metrics.predict_succeeded(self._clock() - start, usage.timings, len(inputs))
+        return rows, usage
+
+    async def _encode(self, inputs: Sequence[Input], options: EncodeOptions) -> list[Encoding]:
+        results = await self._off_loop(lambda: self._tokenizer.encode(inputs, options), inputs)
+        encodings = self._first_error(results)
+        self.metrics.input_lengths(len(encoding) for encoding in encodings)
+        return encodings
+
+    async def _timed(self, encodings: list[Encoding], start: float, *, tokens: bool = False) -> tuple[list[Row], Usage]:
+        queued = self._clock()
+        rows = await self._run(encodings, tokens=tokens)
+        count = len(rows)
+        timings = Timings(
+            tokenization=queued - start,
+            queue=sum(row.queue for row in rows) / count,
+            inference=sum(row.inference for row in rows) / count,
+        )
+        characters = sum(encoding.characters for encoding in encodings)
+        return rows, Usage(characters, sum(map(len, encodings)), timings)
+
+    async def _run(self, encodings: list[Encoding], *, tokens: bool = False) -> list[Row]:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def answer() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        pending = Pending(encodings, tokens=tokens, on_done=lambda: loop.call_soon_threadsafe(answer))
+        self._runner.submit(pending)
+        try:
+            await done
+        except asyncio.CancelledError:
+            self._runner.cancel(pending)
+            raise
+        return pending.results()
+
+    async def _off_loop(self, work: Callable[[], T], inputs: Sequence[Input]) -> T:
+        """Does the work here if it is short, in a worker thread if it would hold up the loop."""
+        if not self._tokenizer.is_long(inputs):
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    # --- checks ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_splade(self) -> bool:
+        return self.info.pooling is Pooling.SPLADE
+
+    @contextmanager
+    def _admit(self, count: int) -> Iterator[None]:
+        """Holds the permits of a request of `count` inputs."""
+        with self._counting_failures(count):
+            self._check_batch(count)
+            with self._permits.take(count):
+                yield
+
+    @contextmanager
+    def _counting_failures(self, inputs: int) -> Iterator[None]:
+        try:
+            yield
+        except InferenceError:
+            raise  # counted where the batch failed
+        except RequestError as error:
+            per_input = isinstance(error, ModelTypeError | DimensionsError)
+            self.metrics.request_failed(presentation(error).metric_label, inputs if per_input else 1)
+            raise
+
+    def _check_batch(self, count: int) -> None:
+        if count == 0:
+            raise EmptyBatchError
+        if count > self.limits.max_client_batch_size:
+            raise BatchSizeError(count, self.limits.max_client_batch_size)
+
+    @staticmethod
+    def _require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise ModelTypeError(problem)
+
+    def _first_error(self, results: Sequence[T | RequestError]) -> list[T]:
+        """The results, or the error of the first input that has one; the others are counted too."""
+        errors = [result for result in results if isinstance(result, RequestError)]
+        for error in errors[1:]:
+            self.metrics.request_failed(presentation(error).metric_label)
+        if errors:
+            raise errors[0]
+        return [result for result in results if not isinstance(result, RequestError)]

@@ -1,0 +1,70 @@
+"""One request on its way through the engine: its inputs are queued one by one and come back in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import InferenceError
+from ..types import Encoding, Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the engine gave for one input.
+
+    values: its row of `Output.pooled` `[D]`, or its rows of `Output.tokens` `[n, D]`; inference: seconds the engine
+    took for the batch; queue: seconds between queueing and answer, less inference.
+    """
+
+    values: Float32Array
+    inference: float
+    queue: float
+
+
+class Pending:
+    """A request waiting for its rows. Written by the engine's threads, under the runner's lock."""
+
+    def __init__(self, encodings: Sequence[Encoding], *, tokens: bool, on_done: Callable[[], None]) -> None:
+        """tokens: the last hidden states are wanted, not the pooled vector; on_done: called once, in an engine thread."""
+        self.jobs = [Job(self, index, encoding) for index, encoding in enumerate(encodings)]
+        self.tokens = tokens
+        self.cancelled = False
+        self.on_done = on_done
+        self.rows: list[Row | InferenceError | None] = [None] * len(encodings)
+        self._missing = len(encodings)
+
+    def deliver(self, job: Job, row: Row | InferenceError) -> bool:
+        """Takes the answer to one input; True if it was the last."""
+        assert self.rows[job.index] is None, "an input was answered twice"
+        self.rows[job.index] = row
+        self._missing -= 1
+        return self._missing == 0
+
+    def results(self) -> list[Row]:
+        """The rows, in the order of the inputs. Raises the first input's error, if there is one."""
+        rows = []
+        for row in self.rows:
+            if isinstance(row, InferenceError):
+                raise row
+            assert row is not None, "asked before all rows were there"
+            rows.append(row)
+        return rows
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One input in the queue: what the scheduler sees, and the way back."""
+
+    pending: Pending
+    index: int
+    encoding: Encoding
+    queued_at: float = field(default=0.0)
+
+    @property
+    def length(self) -> int:
+        return len(self.encoding)
+
+    @property
+    def cancelled(self) -> bool:
+        return self.pending.cancelled

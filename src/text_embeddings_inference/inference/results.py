@@ -1,0 +1,97 @@
+"""From the engine's rows to what was asked for: vectors, sparse entries, probabilities, scores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DimensionsError, NotANumberError
+from ..types import Float32Array
+
+
+class Sparse(NamedTuple):
+    """The entries of a sparse vector that are not 0, by ascending index."""
+
+    indices: NDArray[np.int64]
+    values: Float32Array
+
+
+class Prediction(NamedTuple):
+    """The score of one class."""
+
+    label: str
+    score: float
+
+
+class Rank(NamedTuple):
+    """The score of one text; index: its place in the request."""
+
+    index: int
+    score: float
+
+
+def vector(row: Float32Array, *, normalize: bool, dimensions: int | None) -> Float32Array:
+    """The first `dimensions` values, then divided by their length (a vector of zeros becomes NaN)."""
+    row = row[:dimensions]
+    if not normalize:
+        return row
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return row * np.float32(1 / np.sqrt(np.dot(row, row)))
+
+
+def check_positive(dimensions: int | None) -> None:
+    """Raises DimensionsError for 0."""
+    if dimensions is not None and dimensions <= 0:
+        raise DimensionsError("should be positive")
+
+
+def check_width(dimensions: int | None, width: int) -> None:
+    """Raises DimensionsError for more dimensions than the vector has."""
+    if dimensions is not None and dimensions > width:
+        raise DimensionsError("should be smaller than the maximum embedding dimension.")
+
+
+def sparse(row: Float32Array) -> Sparse:
+    indices = np.flatnonzero(row)
+    return Sparse(indices, row[indices])
+
+
+def predictions(logits: Float32Array, labels: tuple[str, ...], *, raw: bool) -> list[Prediction]:
+    """All classes, best first; of equal scores the higher class index comes first.
+
+    Softmax over several labels, sigmoid of a single one, logits if `raw`. Raises NotANumberError.
+    """
+    scores = logits if raw else sigmoid(logits) if len(labels) == 1 else softmax(logits)
+    return [Prediction(labels[i], float(scores[i])) for i in best_first(scores)]
+
+
+def ranks(logits: Float32Array, *, raw: bool) -> list[Rank]:
+    """All texts, best first; of equal scores the later text comes first. Raises NotANumberError."""
+    scores = logits if raw else sigmoid(logits)
+    return [Rank(i, float(scores[i])) for i in best_first(scores)]
+
+
+def best_first(scores: Float32Array) -> list[int]:
+    """Places by descending score: a stable ascending sort, reversed."""
+    if np.isnan(scores).any():
+        raise NotANumberError
+    return np.argsort(scores, kind="stable")[::-1].tolist()
+
+
+def sigmoid(x: Float32Array) -> Float32Array:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))
+
+
+def softmax(x: Float32Array) -> Float32Array:
+    """Shifted by the maximum, so that nothing overflows."""
+    powers = np.exp(x - x.max())
+    return powers / powers.sum()
+
+
+def cosine(x: Float32Array, y: Float32Array) -> float:
+    """0 if either vector is all zeros."""
+    product = float(np.dot(x, y))
+    return product / float(np.sqrt(np.dot(x, x) * np.dot(y, y))) if product else 0.0

@@ -1,0 +1,146 @@
+"""The threads that keep an engine busy: each takes the next batch when it is free, runs it, and delivers the rows.
+
+There is one thread more than the engine has streams. While all streams are busy it may form one batch ahead, and only a
+full one, so that a stream finds its next batch inside the engine and nobody is put into a small batch too early.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from ..engines.base import Engine
+from ..errors import InferenceError
+from ..scheduler import Scheduler
+from ..telemetry.metrics import Metrics
+from ..types import Float32Array, Output
+from .limits import Limits
+from .pending import Job, Pending, Row
+
+logger = logging.getLogger(__name__)
+
+
+class Runner:
+    """Queue and threads of one engine. `submit` and `cancel` may be called from any thread."""
+
+    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._clock = clock
+        self._batch_tokens = min(engine.batch_tokens, limits.max_batch_tokens)
+        self._scheduler: Scheduler[Job] = Scheduler(
+            engine.cost, max_tokens=self._batch_tokens, max_entries=limits.max_batch_requests
+        )
+        self._running = 0  # batches taken and not yet answered
+        self._closed = False
+        self._changed = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"engine-{n}", daemon=True) for n in range(engine.streams + 1)
+        ]
+        self.last_failed = False
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, pending: Pending) -> None:
+        """Queues every input of a request."""
+        now = self._clock()
+        with self._changed:
+            if self._closed:
+                raise InferenceError("the server is shutting down")
+            for job in pending.jobs:
+                job.queued_at = now
+                self._scheduler.add(job)
+            self._metrics.queue_size(len(self._scheduler))
+            self._changed.notify(min(len(pending.jobs), len(self._threads)))
+
+    def cancel(self, pending: Pending) -> None:
+        """Nobody waits for the request any more: what is still queued will not be run."""
+        with self._changed:
+            pending.cancelled = True
+
+    def close(self) -> None:
+        """Runs what is queued, then ends the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while batch := self._take():
+            jobs, alone = batch
+            self._run(jobs, alone=alone)
+            with self._changed:
+                self._running -= 1
+
+    def _take(self) -> tuple[list[Job], bool] | None:
+        """The next batch, and whether it has the engine for itself; None when all is done and the runner is closed."""
+        with self._changed:
+            while True:
+                for _ in self._scheduler.drop_cancelled():
+                    self._metrics.request_failed("dropped")
+                if len(self._scheduler) and self._may_start():
+                    free = max(1, self._engine.streams - self._running)
+                    jobs = self._scheduler.next_batch(free)
+                    alone = self._running == 0 and not len(self._scheduler)
+                    self._running += 1
+                    self._metrics.queue_size(len(self._scheduler))
+                    self._metrics.batch_formed(len(jobs), sum(job.length for job in jobs))
+                    return jobs, alone
+                if self._closed and not len(self._scheduler):
+                    return None
+                self._changed.wait()
+
+    def _may_start(self) -> bool:
+        streams = self._engine.streams
+        ahead = self._running == streams and self._scheduler.waiting_tokens >= self._batch_tokens
+        return self._running < streams or ahead
+
+    def _run(self, jobs: list[Job], *, alone: bool) -> None:
+        """Runs a batch and delivers its rows. A batch that fails is halved until the input that fails is alone."""
+        start = self._clock()
+        try:
+            batch = self._engine.arrange([job.encoding for job in jobs])
+            output = self._engine.run(batch, tokens=any(job.pending.tokens for job in jobs), alone=alone)
+        except Exception as problem:  # whatever the hardware's library raises is the fault of this batch alone
+            self._fail(jobs, problem)
+            return
+        end = self._clock()
+        self.last_failed = False
+        self._metrics.batch_computed(batch.tokens, batch.computed_tokens)
+        starts = [0] * len(jobs)
+        if batch.is_packed:
+            starts = [int(n) for n in batch.lengths.cumsum() - batch.lengths]
+        rows = [
+            Row(self._values(job, output, index, starts[index]), end - start, start - job.queued_at)
+            for index, job in enumerate(jobs)
+        ]
+        self._deliver(jobs, rows)
+
+    def _fail(self, jobs: list[Job], problem: Exception) -> None:
+        self.last_failed = True
+        if len(jobs) > 1:
+            middle = len(jobs) // 2
+            self._run(jobs[:middle], alone=False)
+            self._run(jobs[middle:], alone=False)
+            return
+        logger.error("the engine failed on an input of %d tokens: %s", jobs[0].length, problem)
+        self._metrics.request_failed("inference")
+        self._deliver(jobs, [InferenceError(str(problem))])
+
+    def _deliver(self, jobs: list[Job], rows: list[Row] | list[InferenceError]) -> None:
+        with self._changed:
+            done = [job.pending for job, row in zip(jobs, rows, strict=True) if job.pending.deliver(job, row)]
+        for pending in done:
+            pending.on_done()
+
+    @staticmethod
+    def _values(job: Job, output: Output, index: int, start: int) -> Float32Array:
+        """The job's own part of the output: a view, never a copy."""
+        if not job.pending.tokens:
+            return output.pooled[index]
+        assert output.tokens is not None, "asked a model without token vectors for them"
+        if output.tokens.ndim == 2:
+            return output.tokens[start : start + job.length]
+        return output.tokens[index, : job.length]
