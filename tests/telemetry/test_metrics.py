@@ -15,11 +15,11 @@ def used() -> Metrics:
     metrics.request_started("single")
     metrics.request_succeeded("batch", 0.5, TIMINGS)
     metrics.request_failed("overloaded")
-    metrics.input_length(12)
-    metrics.embed_started()
-    metrics.embed_succeeded(0.5, TIMINGS)
-    metrics.predict_started()
-    metrics.predict_succeeded(0.5, TIMINGS)
+    metrics.input_lengths([12])
+    metrics.embed_started(1)
+    metrics.embed_succeeded(0.5, TIMINGS, 1)
+    metrics.predict_started(1)
+    metrics.predict_succeeded(0.5, TIMINGS, 1)
     metrics.queue_size(3)
     metrics.batch_formed(2, 30)
     metrics.batch_computed(30, 32)
@@ -64,8 +64,7 @@ def test_text_format() -> None:
     metrics.request_started("single")
     metrics.request_started("batch")
     metrics.request_started("single")
-    for tokens in (1, 2, 3, 9):
-        metrics.input_length(tokens)
+    metrics.input_lengths([1, 2, 3, 9])
     metrics.queue_size(0)
     assert metrics.render() == (
         b"# TYPE te_request_count counter\n"
@@ -99,6 +98,16 @@ def test_values() -> None:
     assert found["tei_fidelity"] == "0.9999"
 
 
+def test_inputs_of_a_request_count_one_by_one() -> None:
+    metrics = Metrics(512)
+    metrics.embed_started(3)
+    metrics.embed_succeeded(0.5, TIMINGS, 3)
+    found = samples(metrics)
+    assert (found["te_embed_count"], found["te_embed_success"]) == ("3", "3")
+    assert (found["te_embed_duration_count"], found["te_embed_duration_sum"]) == ("3", "1.5")
+    assert found['te_embed_inference_duration_bucket{le="+Inf"}'] == "3"
+
+
 def test_failures() -> None:
     metrics = Metrics(512)
     metrics.request_failed(None)
@@ -129,7 +138,7 @@ def test_bounds_by_powers_of_two(limit: int, last: int) -> None:
 
 def test_bounds_of_input_length_end_at_524288() -> None:
     metrics = Metrics(max_input_length=10_000_000)
-    metrics.input_length(1)
+    metrics.input_lengths([1])
     bounds = [name for name in samples(metrics) if "bucket" in name]
     assert bounds[-2:] == ['te_request_input_length_bucket{le="524288"}', 'te_request_input_length_bucket{le="+Inf"}']
 
@@ -143,5 +152,5 @@ def test_plain(number: float, text: str) -> None:
 
 def test_two_servers_do_not_share_metrics() -> None:
     one, other = Metrics(512), Metrics(512)
-    one.embed_started()
+    one.embed_started(1)
     assert other.render() == b""
