@@ -9,13 +9,14 @@ Spans and fields travel in `extra`: `logger.info("Success", extra=context(spans=
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import orjson
 
 from text_embeddings_inference.types import Timings
 
@@ -125,7 +126,7 @@ def _logger_name(target: str) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """What both formats share."""
+    """What both formats share. A line is written for every request, so what repeats is kept."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,10 +172,10 @@ class JsonFormatter(_Formatter):
         if self._with_spans and (spans := getattr(record, "spans", ())):
             shown = [{**dict(sorted(span.fields.items())), "name": span.name} for span in spans]
             event |= {"span": shown[-1], "spans": shown}
-        return json.dumps(event, ensure_ascii=False, separators=(",", ":"), default=str)
+        return orjson.dumps(event, default=str).decode()
 
 
-DIM, BOLD, ITALIC = "\x1b[2m", "\x1b[1m", "\x1b[3m"
+RESET, BOLD, DIM, ITALIC = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[3m"
 COLORS = {"ERROR": "\x1b[31m", "WARN": "\x1b[33m", "INFO": "\x1b[32m", "DEBUG": "\x1b[34m", "TRACE": "\x1b[35m"}
 
 
@@ -184,33 +185,42 @@ class TextFormatter(_Formatter):
     def __init__(self, color: bool) -> None:
         super().__init__()
         self._color = color
+        self._levels = {level: f" {self._paint(style, f'{level:>5}')} " for level, style in COLORS.items()}
+        self._colon, self._equals = self._paint(DIM, ":"), self._paint(DIM, "=")
+        self._open, self._close = self._paint(BOLD, "{"), self._paint(BOLD, "}")
+        self._places: dict[tuple[str, str, int], str] = {}
 
     def format(self, record: logging.LogRecord) -> str:
-        paint, level = self._paint, _level(record)
-        colon = paint(DIM, ":")
-        scope = "".join(self._span(span) + colon for span in getattr(record, "spans", ()))
-        fields = "".join(
-            f" {paint(ITALIC, name)}{paint(DIM, '=')}{_quoted(value)}"
-            for name, value in getattr(record, "fields", {}).items()
-        )
+        scope = "".join([self._span(span) + self._colon for span in getattr(record, "spans", ())])
+        fields = self._fields(getattr(record, "fields", {}))
         line = (
-            f"{paint(DIM, self.timestamp(record))} {paint(COLORS[level], f'{level:>5}')} {scope}{' ' if scope else ''}"
-            f"{paint(DIM, record.name)}{colon} {paint(DIM, _filename(record))}{colon}{paint(DIM, f'{record.lineno}:')} "
-            f"{_printable(record.getMessage())}{fields}"
+            f"{self._paint(DIM, self.timestamp(record))}{self._levels[_level(record)]}{scope}{' ' if scope else ''}"
+            f"{self._place(record)}{_printable(record.getMessage())}{' ' if fields else ''}{fields}"
         )
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
+    def _place(self, record: logging.LogRecord) -> str:
+        """Target, file and line."""
+        key = (record.name, record.pathname, record.lineno)
+        if key not in self._places:
+            target, file = self._paint(DIM, record.name), self._paint(DIM, _filename(record))
+            line = self._paint(DIM, f"{record.lineno}:")
+            self._places[key] = f"{target}{self._colon} {file}{self._colon}{line} "
+        return self._places[key]
+
     def _span(self, span: Span) -> str:
-        paint = self._paint
-        fields = " ".join(f"{paint(ITALIC, n)}{paint(DIM, '=')}{_quoted(value)}" for n, value in span.fields.items())
-        return paint(BOLD, span.name) + (f"{paint(BOLD, '{')}{fields}{paint(BOLD, '}')}" if fields else "")
+        fields = self._fields(span.fields)
+        return self._paint(BOLD, span.name) + (f"{self._open}{fields}{self._close}" if fields else "")
+
+    def _fields(self, fields: Mapping[str, object]) -> str:
+        return " ".join([f"{self._paint(ITALIC, n)}{self._equals}{_quoted(value)}" for n, value in fields.items()])
 
     def _paint(self, style: str, text: str) -> str:
-        return f"{style}{text}\x1b[0m" if self._color else text
+        return f"{style}{text}{RESET}" if self._color else text
 
 
 def _quoted(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    return orjson.dumps(value).decode() if isinstance(value, str) else str(value)
 
 
 def _printable(message: str) -> str:
