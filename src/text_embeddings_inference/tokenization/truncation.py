@@ -1,0 +1,127 @@
+"""What is cut from an input that is too long: before it is tokenized, to save work, and afterwards.
+
+"Room" is the number of tokens of one input less its special tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from ..types import Input, Pair
+
+HEAD_CHARACTERS_PER_TOKEN = 6
+"""So many characters of a long text are tokenized at first for each token that may be kept; prose has four to five."""
+
+LOCAL_NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "StripAccents"}
+"""In these a space never joins the character before it."""
+
+
+def kept(
+    encoding: tokenizers.Encoding, max_length: int, direction: Literal["left", "right"]
+) -> NDArray[np.bool_] | None:
+    """Which tokens of an encoding longest-first truncation keeps; None if there is no room for the special tokens."""
+    sequence = np.array(encoding.sequence_ids, np.float32)  # special tokens have None, which becomes NaN
+    mask = np.isnan(sequence)
+    room = max_length - int(mask.sum())
+    if room < 0:
+        return None
+    places = [np.flatnonzero(sequence == number) for number in range(encoding.n_sequences)]
+    lengths = [room] if len(places) == 1 else longest_first(len(places[0]), len(places[1]), room)
+    for place, length in zip(places, lengths, strict=True):
+        mask[place[len(place) - length :] if direction == "left" else place[:length]] = True
+    return mask
+
+
+def longest_first(first: int, second: int, room: int) -> list[int]:
+    """How many tokens of either part of a pair are kept, as in the tokenizers library (`truncate_encodings`)."""
+    shorter, longer = sorted((first, second))
+    longer = max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter, longer = room // 2, room - room // 2
+    return [longer, shorter] if first > second else [shorter, longer]
+
+
+def cut_bytes(item: Input, limit: int) -> Input:
+    """What TEI hands to the tokenizer of an input of more than `limit` characters: the first `limit` bytes."""
+    if isinstance(item, str):
+        return _cut_text(item, limit)
+    if isinstance(item, tuple):
+        return _cut_text(item[0], limit // 2), _cut_text(item[1], limit // 2)
+    return item[:limit]
+
+
+def _cut_text(text: str, limit: int) -> str:
+    """The first `limit` bytes of a text if a character ends there, else all of it."""
+    data = text.encode(errors="surrogatepass")
+    if len(data) <= limit or data[limit] & 0xC0 == 0x80:
+        return text
+    return data[:limit].decode(errors="surrogatepass")
+
+
+def head(text: str | Pair, max_length: int) -> str | Pair:
+    """So much of a long text as is likely to fill `max_length` tokens; the same object if nothing is cut.
+
+    Of a pair only the second text is cut, and only if the first is not long. Only right if `splits_at_spaces`, and
+    only to be used if the encoding `fills` what is kept.
+    """
+    limit = max_length * HEAD_CHARACTERS_PER_TOKEN
+    if isinstance(text, str):
+        return _cut_at_space(text, limit) if len(text) > limit else text
+    first, second = text
+    if len(second) <= limit or len(first) > limit:
+        return text
+    shorter = _cut_at_space(second, limit)
+    return text if shorter is second else (first, shorter)
+
+
+def fills(encoding: tokenizers.Encoding, max_length: int) -> bool:
+    """Whether truncation on the right keeps of the encoding of a head what it would keep of the whole text."""
+    if encoding.n_sequences == 1:
+        return len(encoding) >= max_length
+    sequence = encoding.sequence_ids
+    first, second, special = sequence.count(0), sequence.count(1), sequence.count(None)
+    return second >= max_length - special and second > first
+
+
+def splits_at_spaces(tokenizer: tokenizers.Tokenizer) -> bool:
+    """Whether the tokens of a text that is cut before a space are always the first tokens of the whole text.
+
+    That is so if no token crosses the cut (the pre-tokenizer starts a new piece at a run of spaces, and no added token
+    holds white space) and the normalizer makes nothing before the cut depend on what follows. What is not known to be
+    so counts as not so.
+    """
+    if any(any(map(str.isspace, token.content)) for token in tokenizer.get_added_tokens_decoder().values()):
+        return False
+    return all(map(_is_local, _steps(tokenizer.normalizer, "normalizers"))) and any(
+        step["type"] in ("BertPreTokenizer", "WhitespaceSplit") or (step["type"] == "ByteLevel" and step["use_regex"])
+        for step in _steps(tokenizer.pre_tokenizer, "pretokenizers")[:1]
+    )
+
+
+def _steps(component: Any, key: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, each as it is written in tokenizer.json."""
+    if component is None:
+        return []
+    state: dict[str, Any] = json.loads(component.__getstate__())
+    steps: list[dict[str, Any]] = state[key] if state["type"] == "Sequence" else [state]
+    return steps
+
+
+def _is_local(normalizer: dict[str, Any]) -> bool:
+    if normalizer["type"] == "Replace":
+        pattern = normalizer["pattern"]
+        return pattern == {"Regex": " {2,}"} or ("String" in pattern and " " not in pattern["String"])
+    return normalizer["type"] in LOCAL_NORMALIZERS
+
+
+def _cut_at_space(text: str, limit: int) -> str:
+    """`text` up to the last space in its first `limit` characters that follows a printable ASCII character."""
+    place = text.rfind(" ", 0, limit)
+    while place > 0 and not "!" <= text[place - 1] <= "~":
+        place = text.rfind(" ", 0, place)
+    return text[:place] if place > 0 else text
