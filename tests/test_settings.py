@@ -51,6 +51,8 @@ def test_values() -> None:
     assert settings.pooling is Pooling.LAST_TOKEN
     assert settings.streams == 2
     assert (settings.tls_cert, settings.tls_key) == (Path("c.pem"), Path("k.pem"))
+    assert parse("--max-batch-requests", "8").max_batch_requests == 8
+    assert parse("--max-batch-requests", "0").max_batch_requests is None
     assert parse("--streams", "auto", "--pooling", "splade").pooling is Pooling.SPLADE
 
 

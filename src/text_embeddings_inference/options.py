@@ -72,6 +72,14 @@ class AutoInteger(Integer):
 
 
 @dataclass(frozen=True, slots=True)
+class Limit(Integer):
+    """A number; 0 is no limit and becomes None."""
+
+    def parse(self, text: str) -> object:
+        return Integer.parse(self, text) or None
+
+
+@dataclass(frozen=True, slots=True)
 class Choice(Text):
     """One of a few words, case-sensitive; the value is what the word stands for."""
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from .command_line import CommandLine
 from .cpus import usable_cpus
-from .options import OPTION, AutoInteger, Boolean, Choice, File, Flag, Integer, Text, option, variable, words
+from .options import OPTION, AutoInteger, Boolean, Choice, File, Flag, Integer, Limit, Text, option, variable, words
 from .types import Pooling
 
 PROGRAM = "text-embeddings-router"
@@ -123,7 +123,7 @@ class Settings:
         default=16384,
     )
     max_batch_requests: int | None = option(
-        Integer(),
+        Limit(),
         LIMITS,
         "Most inputs in one batch of the engine; 0: no limit",
         default=None,
@@ -203,7 +203,13 @@ class Settings:
     otlp_service_name: str = option(
         Text(), TELEMETRY, "`service.name` of exported traces", default="text-embeddings-inference.server"
     )
-    prometheus_port: int = option(Integer(0, 65535), TELEMETRY, "Port of the metrics", default=9000)
+    prometheus_port: int = option(
+        Integer(0, 65535),
+        TELEMETRY,
+        "Port that serves the metrics alone",
+        details="They are at `/metrics` of the main port as well.",
+        default=9000,
+    )
 
     # What follows is our own: text-embeddings-inference 1.9.3 has only `--dtype`, with fewer values.
 
