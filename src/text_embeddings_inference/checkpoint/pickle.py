@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple, cast
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 
 from .files import DOWNLOAD_AGAIN, is_integer
-from .tensors import NUMPY_TYPES, Span, Tensor
+from .tensors import NUMPY_TYPES, Span, Tensor, way_out
 
 CONVERT = "convert the checkpoint to safetensors, or use one that has `model.safetensors`"
 
@@ -174,7 +174,7 @@ def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
             with archive.open(name) as file:
                 unpickler = _Unpickler(file, path)
                 state = _load(path, unpickler)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or cut off: {error}", hint=DOWNLOAD_AGAIN) from error
     extents = {}
     for key in unpickler.storages:
@@ -204,7 +204,7 @@ def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
     file = cast(IO[bytes], data)
     data.seek(0)
     if data[:1] != b"\x80" or _load(path, _Unpickler(file, path)) != LEGACY_MAGIC:
-        raise CheckpointError(f"{path} is no file of torch.save, or damaged", hint=_hint(data))
+        raise CheckpointError(f"{path} is no file of torch.save, or damaged", hint=way_out(data))
     if _load(path, _Unpickler(file, path)) != LEGACY_PROTOCOL:
         raise UnsupportedError(f"{path} has an unknown version of the format of torch.save", hint=CONVERT)
     system = _load(path, _Unpickler(file, path))
@@ -258,9 +258,3 @@ def _are_sizes(values: Any) -> bool:
 def _kind(value: Any) -> str:
     names: dict[type, str] = {_Strided: "a tensor", _Storage: "a storage", dict: "a dictionary"}
     return names.get(type(value), type(value).__name__)
-
-
-def _hint(data: mmap.mmap) -> str:
-    if data[:7] == b"version":
-        return "this is a Git LFS pointer, not the file itself: run `git lfs pull` in the checkpoint's folder"
-    return DOWNLOAD_AGAIN

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 
 from .files import DOWNLOAD_AGAIN, describe, is_integer
-from .tensors import NUMPY_TYPES, Span, Tensor
+from .tensors import NUMPY_TYPES, Span, Tensor, way_out
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
@@ -54,7 +54,7 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER_BYTES:
         problem = f"{path} is no safetensors file: a header of {length} bytes (at most {MAX_HEADER_BYTES})"
-        raise CheckpointError(problem, hint=_hint(data))
+        raise CheckpointError(problem, hint=way_out(data))
     if 8 + length > len(data):
         problem = f"{path} is cut off: its header alone needs {8 + length} bytes, the file has {len(data)}"
         raise CheckpointError(problem, hint=DOWNLOAD_AGAIN)
@@ -72,12 +72,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(unique) != len(pairs):
         raise ValueError("a key is there twice")
     return unique
-
-
-def _hint(data: mmap.mmap) -> str:
-    if data[:7] == b"version":
-        return "this is a Git LFS pointer, not the file itself: run `git lfs pull` in the checkpoint's folder"
-    return DOWNLOAD_AGAIN
 
 
 def _fail(path: Path, name: str, problem: str) -> NoReturn:

@@ -90,3 +90,10 @@ def map_file(path: Path) -> mmap.mmap:
         raise CheckpointError(f"Could not open {path}: {error.strerror}") from error
     except ValueError:  # an empty file can't be mapped
         raise CheckpointError(f"{path} is empty", hint=DOWNLOAD_AGAIN) from None
+
+
+def way_out(data: mmap.mmap) -> str:
+    """What to do about a file that does not begin as it should."""
+    if data[:7] == b"version":
+        return "this is a Git LFS pointer, not the file itself: run `git lfs pull` in the checkpoint's folder"
+    return DOWNLOAD_AGAIN

@@ -118,7 +118,7 @@ def read_shard_names(folder: Path, index: str) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"`weight_map` of `{index}` in {folder} is missing or empty", hint=DOWNLOAD_AGAIN)
     for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or PurePosixPath(shard).name != shard:
+        if not isinstance(shard, str) or shard in ("", "..") or PurePosixPath(shard).name != shard:
             raise CheckpointError(
                 f"`weight_map` of `{index}` in {folder}: no file name for `{tensor}`: {describe(shard)}"
             )
