@@ -3,6 +3,8 @@
 # Every package comes from a lock file with hashes (requirements/*.txt, written by `make lock`) into .venv. What is done
 # is remembered by an empty file in .venv/done, so a second call installs nothing.
 
+.POSIX:
+
 PYTHON = python3
 PORT = 8080
 MODEL = $(MINILM)
@@ -17,7 +19,6 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.POSIX:
 .PHONY: help serve test lint format bench lock clean
 
 help:
