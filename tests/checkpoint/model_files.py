@@ -48,7 +48,7 @@ def write_model(folder: Path, *, config: dict[str, Any] | None = None, **files: 
     return folder
 
 
-def write_dense(folder: Path, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, **config: Any) -> None:
+def write_dense(folder: Path, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, /, **config: Any) -> None:
     """A Dense module; config: keys put over the right ones."""
     sizes = {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None}
     write_json(folder / "config.json", sizes | config)

@@ -105,7 +105,7 @@ def _read_prompts(folder: Path) -> dict[str, str]:
     """`prompts` of `config_sentence_transformers.json`. `default_prompt_name` there has no effect, as in TEI 1.9.3."""
     name = "config_sentence_transformers.json"
     values = read_optional_object(folder, name) or {}
-    prompts = values.get("prompts") or {}
+    prompts = {} if values.get("prompts") is None else values["prompts"]
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         problem = f"`prompts` should be an object of strings, is {describe(prompts)}"
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")

@@ -109,7 +109,7 @@ def _flagged(folder: Path, name: str, values: dict[str, Any]) -> list[Pooling]:
 def _named_modes(folder: Path, name: str, value: Any) -> list[Pooling]:
     names = value if isinstance(value, list) else [value]
     for mode in names:
-        if mode not in MODE_NAMES:
+        if not isinstance(mode, str) or mode not in MODE_NAMES:
             problem = f"Pooling config `{name}` in {folder} is not supported: `pooling_mode` is {describe(value)}"
             raise UnsupportedError(problem, hint=f"supported: {', '.join(MODE_NAMES)}")
     return [MODE_NAMES[mode] for mode in names]
