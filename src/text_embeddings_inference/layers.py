@@ -1,6 +1,6 @@
 """The layers models are made of, written once on `ops`. Each takes its `Parameters` and the sizes it expects.
 
-Shapes in names: `D` model, `N` heads, `H` head, `F` feed-forward, `V` vocabulary; `*` is `B, S` (padded) or `T` (packed).
+Letters: `D` model, `N` heads, `H` a head, `V` vocabulary; `*` is `B, S` (padded) or `T` (packed).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Attention:
 
 
 class PostNormBlock:
-    """The Transformer's encoder block (Vaswani et al., arXiv:1706.03762): each half is added to its input, then normed."""
+    """The Transformer's encoder block (Vaswani et al., arXiv:1706.03762): each half's sum with its input is normed."""
 
     def __init__(self, p: Parameters, width: int, heads: int, inner: int, act: Activation, eps: float) -> None:
         self.attention = Attention(p / "attention", width, heads)
@@ -108,7 +108,7 @@ class PostNormBlock:
 
 
 class ClassificationHead:
-    """From the first token to the logits: an optional `dense` with its activation, then `out`: `[*, D]` -> `[B, labels]`."""
+    """The first token's logits: an optional `dense` with its activation, then `out`: `[*, D]` -> `[B, labels]`."""
 
     def __init__(self, p: Parameters, width: int, labels: int, act: Activation, *, dense: bool = True) -> None:
         self.dense = Linear(p / "dense", width, width) if dense else None

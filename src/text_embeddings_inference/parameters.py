@@ -1,14 +1,14 @@
 """From a checkpoint's tensors to a model's parameters: by a table, checked for completeness in both directions.
 
-A table has a row for each module of the checkpoint: its name there, and the parameter's name in our model file (None: known
-and of no use to us). `{i}` stands for a number, the same on both sides. A row for `a.b` covers `a.b.weight`, `a.b.bias` and
-their old spellings `a.b.gamma`, `a.b.beta`.
+A table has a row for each module of the checkpoint: its name there, and the parameter's name in our model file (None:
+known and of no use to us). `{i}` stands for a number, the same on both sides. A row for `a.b` covers `a.b.weight`,
+`a.b.bias` and their old spellings `a.b.gamma`, `a.b.beta`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .errors import CheckpointError
 from .ops.spec import Ops, Value
 
-Table = Mapping[str, str | None]
+Table = dict[str, str | None]
 
 _LEAVES = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 
@@ -105,7 +105,7 @@ def bind(
 
 
 def check_all_used(parameters: Parameters) -> None:
-    """Raises CheckpointError if a tensor of the model was not asked for, such as a layer that config.json doesn't count."""
+    """Raises CheckpointError if a tensor of the model was not asked for: a layer that config.json doesn't count."""
     if unused := parameters.unused():
         others = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """Which inputs run together, and when: a pure state machine. It knows tokens, lengths and ages; no clock, no I/O.
 
-It never waits for a batch to fill. Whoever has an idle stream asks for the next batch and gets what has gathered meanwhile:
-the oldest entry, and around it those of like length, so that little padding is computed.
+It never waits for a batch to fill. Whoever has an idle stream asks for the next batch and gets what has gathered
+meanwhile: the oldest entry, and around it those of like length, so that little padding is computed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Scheduler(Generic[E]):
         return batch
 
     def _widen(self, start: int, budget: int) -> tuple[int, int]:
-        """The window of `_waiting` around `start`: grown by the neighbour that costs less padding, as far as it pays."""
+        """The window of `_waiting` around `start`, grown by the neighbour that costs less padding, while it pays."""
         low, high, tokens = start, start + 1, self._waiting[start].length
         while high - low < (self._max_entries or len(self._waiting)):
             grown = [

@@ -10,14 +10,15 @@ from ..types import Batch, Encoding, Output
 class Engine(Protocol):
     """One model, compiled for one kind of hardware.
 
-    name: `openvino`, `torch`; dtype: what it computes in; dimensions: width `D` of the pooled vectors;
-    streams: how many batches it can run side by side; batch_tokens: computed tokens of a batch above which larger
-    batches gain nothing.
+    name: `openvino`, `torch`; dtype: what it computes in; dimensions: width `D` of the pooled vectors; vocabulary: how
+    many token ids there are; streams: how many batches it can run side by side; batch_tokens: computed tokens of a
+    batch above which larger batches gain nothing.
     """
 
     name: str
     dtype: str
     dimensions: int
+    vocabulary: int
     streams: int
     batch_tokens: int
 

@@ -1,4 +1,4 @@
-"""The CPU engine: a model as an OpenVINO graph, compiled to run one batch on all cores and, once there is load, several."""
+"""The CPU engine: a model as an OpenVINO graph, compiled to run one batch on all cores or, under load, several."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from ..checkpoint import Checkpoint
+from ..errors import UnsupportedError
 from ..models.network import Network, build
 from ..ops.openvino import OpenVINOOps, PaddedLayout
 from ..ops.spec import Inputs, Layout, Value
@@ -22,30 +23,31 @@ logger = logging.getLogger(__name__)
 BATCH_TOKENS = 1024
 """Larger batches were not faster on any CPU measured (docs/log.md)."""
 SPLADE_ELEMENTS = 1 << 25
-"""SPLADE's logits are `[B, S, V]`: at most this many, or they crowd out the caches (and 30,000 entries times 16,384 tokens
-would take 2 GB)."""
+"""SPLADE's logits are `[B, S, V]`: at most this many of them (128 MB), which are about 1,000 tokens of BERT."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def choose_dtype(wanted: str) -> str:
-    """`auto` is bfloat16 where the CPU computes in it natively, else float32."""
-    if wanted != "auto":
-        return wanted
-    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "bfloat16" if "BF16" in capabilities else "float32"
+    """`auto` is bfloat16 where the CPU computes in it natively, else float32. Raises UnsupportedError."""
+    native = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if wanted == "auto":
+        return "bfloat16" if native else "float32"
+    if wanted == "bfloat16" and not native:
+        raise UnsupportedError("`--dtype bfloat16`: this CPU does not compute in it", hint="use `--dtype auto`")
+    return wanted
 
 
 class OpenVINOEngine:
     """Runs padded batches on the CPU (see `base.Engine`).
 
-    A batch that is alone runs on `threads` threads together; under load `streams` batches run side by side on a share of
-    them each, which is faster for small models. The second form is compiled in the background when it is first needed.
+    A batch that is alone runs on all `threads`; under load `streams` batches run side by side on a share of them each,
+    which is faster for small models. The second form is compiled in the background when it is first needed.
     """
 
     name = "openvino"
 
     def __init__(self, checkpoint: Checkpoint, *, dtype: str, threads: int, streams: int) -> None:
-        """Raises UnsupportedError or CheckpointError where the checkpoint can't be built (see `models.network.build`)."""
+        """Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`)."""
         self.dtype = dtype
         self.streams = streams
         self._checkpoint = checkpoint
@@ -117,7 +119,7 @@ def _feed(batch: Batch) -> list[NDArray[np.int32]]:
 
 
 def _build_graph(checkpoint: Checkpoint) -> tuple[ov.Model, Network]:
-    """Inputs: token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`. Outputs: pooled, and hidden states."""
+    """Inputs: token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`; outputs: pooled, hidden states."""
     input_ids = op.parameter([-1, -1], np.int32, name="input_ids")
     type_ids = op.parameter([-1, -1], np.int32, name="token_type_ids")
     lengths = op.parameter([-1], np.int32, name="lengths")

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,10 +23,12 @@ from ..errors import (
     RequestError,
     presentation,
 )
+from ..settings import Settings
 from ..telemetry.metrics import Metrics
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Timings, Token, Usage
 from .limits import Limits, Permits
+from .loading import Parts, load_parts, measure_fidelity
 from .pending import Pending, Row
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
 from .runner import Runner
@@ -73,6 +77,32 @@ class Model:
         self._runner = Runner(engine, limits, metrics, clock)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
         self._clock = clock
+
+    @classmethod
+    def load(cls, settings: Settings) -> Model:
+        """The model that the settings describe, warmed up. Raises StartError."""
+        parts = load_parts(settings)
+        model = cls(
+            parts.info,
+            parts.tokenizer,
+            parts.engine,
+            limits=Limits(
+                max_concurrent_requests=settings.max_concurrent_requests,
+                max_client_batch_size=settings.max_client_batch_size,
+                max_batch_tokens=settings.max_batch_tokens,
+                max_batch_requests=settings.max_batch_requests,
+            ),
+            metrics=Metrics(parts.info.max_input_length),
+            tokenization_workers=settings.tokenization_workers,
+        )
+        if parts.engine.dtype != "float32":
+            Thread(target=model._measure_fidelity, args=(parts, settings), name="fidelity", daemon=True).start()
+        return model
+
+    def _measure_fidelity(self, parts: Parts, settings: Settings) -> None:
+        cosine = measure_fidelity(parts, settings)
+        self.info = replace(self.info, fidelity=cosine)
+        self.metrics.fidelity(cosine)
 
     # --- what can be asked ----------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +11,24 @@ from ..errors import DimensionsError, NotANumberError
 from ..types import Float32Array
 
 
-class Sparse(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sparse:
     """The entries of a sparse vector that are not 0, by ascending index."""
 
     indices: NDArray[np.int64]
     values: Float32Array
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Prediction:
     """The score of one class."""
 
     label: str
     score: float
 
 
-class Rank(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rank:
     """The score of one text; index: its place in the request."""
 
     index: int
@@ -77,17 +80,17 @@ def best_first(scores: Float32Array) -> list[int]:
     """Places by descending score: a stable ascending sort, reversed."""
     if np.isnan(scores).any():
         raise NotANumberError
-    return np.argsort(scores, kind="stable")[::-1].tolist()
+    return [int(i) for i in np.argsort(scores, kind="stable")[::-1]]
 
 
 def sigmoid(x: Float32Array) -> Float32Array:
     with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-x))
+        return np.float32(1) / (np.float32(1) + np.exp(-x))
 
 
 def softmax(x: Float32Array) -> Float32Array:
     """Shifted by the maximum, so that nothing overflows."""
-    powers = np.exp(x - x.max())
+    powers: Float32Array = np.exp(x - x.max())
     return powers / powers.sum()
 
 

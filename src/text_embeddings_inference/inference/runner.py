@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..engines.base import Engine
 from ..errors import InferenceError
@@ -129,7 +129,7 @@ class Runner:
         self._metrics.request_failed("inference")
         self._deliver(jobs, [InferenceError(str(problem))])
 
-    def _deliver(self, jobs: list[Job], rows: list[Row] | list[InferenceError]) -> None:
+    def _deliver(self, jobs: list[Job], rows: Sequence[Row | InferenceError]) -> None:
         with self._changed:
             done = [job.pending for job, row in zip(jobs, rows, strict=True) if job.pending.deliver(job, row)]
         for pending in done:
@@ -139,8 +139,11 @@ class Runner:
     def _values(job: Job, output: Output, index: int, start: int) -> Float32Array:
         """The job's own part of the output: a view, never a copy."""
         if not job.pending.tokens:
-            return output.pooled[index]
+            pooled: Float32Array = output.pooled[index]
+            return pooled
         assert output.tokens is not None, "asked a model without token vectors for them"
-        if output.tokens.ndim == 2:
-            return output.tokens[start : start + job.length]
-        return output.tokens[index, : job.length]
+        packed = output.tokens.ndim == 2
+        tokens: Float32Array = (
+            output.tokens[start : start + job.length] if packed else output.tokens[index, : job.length]
+        )
+        return tokens

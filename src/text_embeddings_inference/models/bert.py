@@ -52,7 +52,7 @@ LAYERS: Table = {
     "encoder.layer.{i}.output.LayerNorm": "layers.{i}.output_norm",
 }
 
-TENSORS: Table = EMBEDDINGS | LAYERS
+TENSORS: Table = {**EMBEDDINGS, **LAYERS}
 
 HEADS: Table = {
     "pooler.dense": "dense",

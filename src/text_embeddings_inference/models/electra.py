@@ -19,7 +19,7 @@ class Args(bert.Args, frozen=True, kw_only=True):
 
 PREFIXES = ("electra.",)
 
-TENSORS: Table = bert.TENSORS | {"embeddings_project": "project"}
+TENSORS: Table = {**bert.TENSORS, "embeddings_project": "project"}
 
 HEADS: Table = {
     "classifier.dense": "dense",

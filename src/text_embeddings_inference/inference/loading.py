@@ -1,0 +1,130 @@
+"""From a checkpoint to the parts of a model that can be asked: tokenizer, engine, and what is known of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint.locate import HubAccess, locate
+from ..engines.base import Engine
+from ..errors import StartError
+from ..settings import Settings
+from ..tokenization import Tokenizer, resolve_default_prompt
+from ..types import Encoding, ModelInfo
+from .fidelity import fidelity
+
+logger = logging.getLogger(__name__)
+
+
+MAX_STREAMS = 8
+"""More streams of one model only spread its weights over more caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a `Model` is made of."""
+
+    checkpoint: Checkpoint
+    info: ModelInfo
+    tokenizer: Tokenizer
+    engine: Engine
+
+
+def load_parts(settings: Settings) -> Parts:
+    """Finds the checkpoint, compiles it and runs it once. Raises StartError where that can't be done."""
+    pooling = None if settings.pooling is None else settings.pooling.replace("_", "-")
+    folder = locate(settings.model_id, _hub_access(settings), dense_path=settings.dense_path)
+    checkpoint = open_checkpoint(folder, pooling=pooling, dense_path=settings.dense_path)
+    max_input_length = _max_input_length(checkpoint, settings)
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
+        tokenizer = beside.submit(_load_tokenizer, checkpoint, settings, max_input_length)
+        engine = _load_engine(checkpoint, settings)
+        info = ModelInfo(
+            model_id=settings.model_id,
+            revision=settings.revision,
+            served_name=settings.served_name,
+            kind=checkpoint.kind,
+            pooling=checkpoint.pooling,
+            labels=checkpoint.labels,
+            label_ids=checkpoint.label_ids,
+            dtype=engine.dtype,
+            engine=engine.name,
+            architecture=checkpoint.model_type,
+            dimensions=engine.dimensions,
+            vocabulary=engine.vocabulary,
+            max_input_length=max_input_length,
+        )
+        return Parts(checkpoint, info, tokenizer.result(), engine)
+
+
+def measure_fidelity(parts: Parts, settings: Settings) -> float:
+    """The smallest cosine of the engine's vectors with those of float32, on built-in texts."""
+    from ..engines.openvino import OpenVINOEngine
+
+    reference = OpenVINOEngine(parts.checkpoint, dtype="float32", threads=settings.threads, streams=1)
+    cosine = fidelity(parts.engine, reference, parts.tokenizer)
+    logger.info("%s: smallest cosine with float32 on built-in texts %.5f", parts.engine.dtype, cosine)
+    return cosine
+
+
+def _hub_access(settings: Settings) -> HubAccess:
+    return HubAccess(
+        cache_dir=settings.hub_cache,
+        revision=settings.revision,
+        token=settings.token,
+        endpoint=settings.hf_endpoint,
+        offline=settings.hf_hub_offline,
+        user_agent_origin=settings.hf_hub_user_agent_origin,
+    )
+
+
+def _max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
+    length, budget = checkpoint.max_input_length, settings.max_batch_tokens
+    if length > budget:
+        if not settings.auto_truncate:
+            raise StartError(
+                f"`--max-batch-tokens` ({budget}) is less than the model's longest input ({length} tokens)",
+                hint=f"set `--max-batch-tokens` to {length} or more, or `--auto-truncate` to cut longer inputs",
+            )
+        logger.warning("Inputs are cut to %d tokens (`--max-batch-tokens`): the model could take %d", budget, length)
+    length = min(length, budget)
+    logger.info("Maximum number of tokens per request: %d", length)
+    return length
+
+
+def _load_tokenizer(checkpoint: Checkpoint, settings: Settings, max_input_length: int) -> Tokenizer:
+    prompt = settings.default_prompt
+    if settings.default_prompt_name is not None:
+        prompt = resolve_default_prompt(checkpoint.prompts, settings.default_prompt_name)
+    auto_map = checkpoint.config.get("auto_map")
+    return Tokenizer.load(
+        checkpoint.tokenizer_file,
+        max_input_length=max_input_length,
+        prompts=checkpoint.prompts,
+        default_prompt=prompt,
+        vocabulary=checkpoint.config["vocab_size"],
+        model_type=checkpoint.model_type,
+        auto_map=auto_map if isinstance(auto_map, dict) else None,
+    )
+
+
+def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
+    from ..engines.openvino import OpenVINOEngine, choose_dtype  # the only engine there is; torch comes beside it
+
+    start = time.perf_counter()
+    dtype = choose_dtype(settings.dtype)
+    streams = settings.streams or min(settings.threads, MAX_STREAMS)
+    engine = OpenVINOEngine(checkpoint, dtype=dtype, threads=settings.threads, streams=streams)
+    one_token = Encoding(np.zeros(1, np.int32), None, 0)
+    engine.run(engine.arrange([one_token]), tokens=False, alone=True)
+    logger.info(
+        "Started %s on %s: %s (wanted: %s), %d threads, up to %d streams, in %.2f s",
+        *(checkpoint.model_type, engine.name, dtype, settings.dtype, settings.threads, streams),
+        time.perf_counter() - start,
+    )
+    return engine

@@ -1,0 +1,126 @@
+"""The model in process, without a server: `load(path).embed(texts)`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from os import PathLike, fspath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .errors import ModelTypeError, RequestError
+from .inference.limits import Limits
+from .inference.loading import Parts, load_parts
+from .inference.pending import Pending, Row
+from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector
+from .inference.runner import Runner
+from .settings import Settings
+from .telemetry.metrics import Metrics
+from .types import EncodeOptions, Float32Array, Input, Kind, ModelInfo, Pooling
+
+DEFAULT = EncodeOptions()
+
+
+def load(model: str | PathLike[str], **options: Any) -> Embedder:
+    """Loads a model from a folder, or by its id from the Hub or its cache.
+
+    options: those of the command line, with underscores: `dtype="float32"`, `pooling=Pooling.CLS`, `threads=4`, ...
+    (see `settings.Settings`). Raises StartError where the model can't be loaded, TypeError for an unknown option.
+    """
+    settings = Settings(model_id=fspath(model), **options)
+    return Embedder(load_parts(settings), settings)
+
+
+class Embedder:
+    """A model to be called from any thread. Close it, or use it as a context manager, to give back its memory.
+
+    Every method takes any number of inputs at once: they are sorted, cut into batches and run on all cores. Inputs that
+    are too long are cut on the right unless `options` says otherwise. Raises the first unusable input's RequestError.
+    """
+
+    def __init__(self, parts: Parts, settings: Settings) -> None:
+        self.info: ModelInfo = parts.info
+        self._tokenizer = parts.tokenizer
+        self._engine = parts.engine
+        limits = Limits(max_batch_tokens=settings.max_batch_tokens, max_batch_requests=settings.max_batch_requests)
+        self._runner = Runner(parts.engine, limits, Metrics(parts.info.max_input_length), time.perf_counter)
+
+    def embed(
+        self,
+        inputs: Sequence[Input],
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        options: EncodeOptions = DEFAULT,
+    ) -> Float32Array:
+        """The vectors, float32 `[len(inputs), dimensions]`."""
+        check_positive(dimensions)
+        check_width(dimensions, self.info.dimensions)
+        self._require(self.info.kind is Kind.EMBEDDING, "Model is not an embedding model")
+        rows = self._run(inputs, options)
+        width = dimensions or self.info.dimensions
+        if not rows:
+            return np.empty((0, width), np.float32)
+        return np.stack([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows])
+
+    def embed_all(self, inputs: Sequence[Input], *, options: EncodeOptions = DEFAULT) -> list[Float32Array]:
+        """The vectors of each input's tokens, float32 `[tokens, D]`, special tokens included, as they are."""
+        dense = self.info.kind is Kind.EMBEDDING and self.info.pooling is not Pooling.SPLADE
+        self._require(dense, "Model is not an embedding model with token vectors")
+        return [row.values for row in self._run(inputs, options, tokens=True)]
+
+    def embed_sparse(self, inputs: Sequence[Input], *, options: EncodeOptions = DEFAULT) -> list[Sparse]:
+        """The SPLADE weights of each input."""
+        is_splade = self.info.pooling is Pooling.SPLADE
+        self._require(is_splade, "Model is not an embedding model with SPLADE pooling")
+        return [sparse(row.values) for row in self._run(inputs, options)]
+
+    def predict(
+        self, inputs: Sequence[Input], *, raw_scores: bool = False, options: EncodeOptions = DEFAULT
+    ) -> list[list[Prediction]]:
+        """The classes of each text or pair of texts, best first."""
+        self._require(self.info.kind is not Kind.EMBEDDING, "Model is not a classifier model")
+        return [predictions(row.values, self.info.labels, raw=raw_scores) for row in self._run(inputs, options)]
+
+    def rerank(
+        self, query: str, texts: Sequence[str], *, raw_scores: bool = False, options: EncodeOptions = DEFAULT
+    ) -> list[Rank]:
+        """The scores of the texts for the query, best first."""
+        self._require(self.info.kind is Kind.RERANKER, "model is not a re-ranker model")
+        rows = self._run([(query, text) for text in texts], options)
+        return ranks(np.array([row.values[0] for row in rows], np.float32), raw=raw_scores)
+
+    def close(self) -> None:
+        """Waits for what is running, then gives back threads and memory."""
+        self._runner.close()
+        self._engine.close()
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, inputs: Sequence[Input], options: EncodeOptions, *, tokens: bool = False) -> list[Row]:
+        encodings = []
+        for result in self._tokenizer.encode(inputs, options):
+            if isinstance(result, RequestError):
+                raise result
+            encodings.append(result)
+        if not encodings:
+            return []
+        done = threading.Event()
+        pending = Pending(encodings, tokens=tokens, on_done=done.set)
+        self._runner.submit(pending)
+        done.wait()
+        return pending.results()
+
+    @staticmethod
+    def _require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise ModelTypeError(problem)
