@@ -16,7 +16,6 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import ModelInfo
@@ -105,40 +104,40 @@ class HubSource:
             raise self._translate(error, what) from error
 
     def _translate(self, error: Exception, what: str) -> HubError:
-        model_id, page = self._model_id, f"{self._endpoint}/{self._model_id}"
+        model_id, endpoint = self._model_id, self._endpoint
         match error:
             case GatedRepoError():
                 return HubError(
                     f"{FAILURE}: `{model_id}` is gated and this token may not read it",
-                    hint=f"accept the terms at {page}, then pass a token of that account with `--hf-token`",
-                )
-            case RepositoryNotFoundError():
-                return HubError(
-                    f"{FAILURE}: `{model_id}` is no folder here and no model on {self._endpoint}, or a private one",
-                    hint="check the spelling of `--model-id`; for a private model pass `--hf-token`",
+                    hint=f"accept the terms at {endpoint}/{model_id}, then pass a token of that account with `--hf-token`",
                 )
             case RevisionNotFoundError():
                 return HubError(
                     f"{FAILURE}: `{model_id}` has no revision `{self._access.revision or 'main'}`",
-                    hint=f"check `--revision` against {page}/commits/main",
+                    hint=f"check `--revision` against {endpoint}/{model_id}/commits/main",
                 )
             case OfflineModeIsEnabled():
                 return UnreachableError(
                     f"{FAILURE}: {what} is not in the cache ({self._access.cache_dir}), and `HF_HUB_OFFLINE` is set",
                     hint="unset it, or give a local folder as `--model-id`",
                 )
-            case HfHubHTTPError() if error.response.status_code in (401, 403):
+            case HfHubHTTPError() if error.response.status_code in (401, 404):  # also RepositoryNotFoundError
                 return HubError(
-                    f"{FAILURE}: {self._endpoint} refuses {what} (status {error.response.status_code})",
-                    hint="check that the token (`--hf-token`) is valid and may read the model",
+                    f"{FAILURE}: `{model_id}` is no folder here and no model that this token may read on {endpoint}",
+                    hint="check the spelling of `--model-id`; for a private model pass a valid token with `--hf-token`",
+                )
+            case HfHubHTTPError() if error.response.status_code == 403:
+                return HubError(
+                    f"{FAILURE}: {endpoint} refuses {what} (status 403)",
+                    hint="check that the token (`--hf-token`) may read the model",
                 )
             case HfHubHTTPError():
                 kind = UnreachableError if error.response.status_code >= 500 else HubError
-                problem = f"{self._endpoint} answered {error.response.status_code} to the request for {what}"
+                problem = f"{endpoint} answered {error.response.status_code} to the request for {what}"
                 return kind(f"{FAILURE}: {problem}", hint="try again later, or give a local folder as `--model-id`")
             case httpx2.HTTPError():
                 return UnreachableError(
-                    f"{FAILURE}: could not get {what} from {self._endpoint}: {error or type(error).__name__}",
+                    f"{FAILURE}: could not get {what} from {endpoint}: {error or type(error).__name__}",
                     hint="check the network and `HF_ENDPOINT`, or give a local folder as `--model-id`; "
                     "files that are complete are kept",
                 )

@@ -110,7 +110,7 @@ def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -
     already show that it can't be served, `SettingsError` for a `dense_path` outside
     of the repository.
     """
-    if Path(model_id).is_dir():
+    if model_id and Path(model_id).is_dir():
         return Path(model_id)
     if not REPOSITORY.fullmatch(model_id) or ".." in model_id:
         problem = f"`{model_id}` is neither an existing folder nor the id of a Hub repository"
