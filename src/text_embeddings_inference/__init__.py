@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .library import Embedder, load
     from .types import EncodeOptions, Pooling
 
-__all__ = ["EncodeOptions", "Embedder", "Pooling", "load"]
+__all__ = ["Embedder", "EncodeOptions", "Pooling", "load"]
 
 _HOMES = {"Embedder": "library", "load": "library", "EncodeOptions": "types", "Pooling": "types"}
 

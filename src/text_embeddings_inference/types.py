@@ -107,11 +107,10 @@ class Batch:
         return self.input_ids.size
 
     @staticmethod
-    def pad(encodings: Sequence[Encoding], multiple_of: int = 1) -> Batch:
-        """The padded batch `[B, S]`, `S` rounded up to a multiple of `multiple_of`."""
+    def pad(encodings: Sequence[Encoding]) -> Batch:
+        """The padded batch `[B, S]`."""
         lengths = np.fromiter((len(e) for e in encodings), np.int32, len(encodings))
-        width = -(-int(lengths.max()) // multiple_of) * multiple_of
-        input_ids = np.zeros((len(encodings), width), np.int32)
+        input_ids = np.zeros((len(encodings), lengths.max()), np.int32)
         typed = any(e.type_ids is not None for e in encodings)
         type_ids = np.zeros_like(input_ids) if typed else None
         for row, encoding in enumerate(encodings):

@@ -53,8 +53,8 @@ class Answer(NamedTuple, Generic[T]):
 class Model:
     """One served model. All coroutines run on one event loop; the work is done in the engine's threads.
 
-    Every method raises the first failing input's RequestError. A cancelled call frees its permits, and what it still has
-    in the queue is skipped.
+    Every method raises the first failing input's RequestError. A cancelled call frees its permits, and what it still
+    has in the queue is skipped.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Pending:
     """A request waiting for its rows. Written by the engine's threads, under the runner's lock."""
 
     def __init__(self, encodings: Sequence[Encoding], *, tokens: bool, on_done: Callable[[], object]) -> None:
-        """tokens: the last hidden states are wanted, not the pooled vector; on_done: called once, by an engine's thread."""
+        """tokens: last hidden states are wanted, not the pooled vector; on_done: called once, by an engine's thread."""
         self.jobs = [Job(self, index, encoding) for index, encoding in enumerate(encodings)]
         self.tokens = tokens
         self.cancelled = False

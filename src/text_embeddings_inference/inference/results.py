@@ -91,7 +91,8 @@ def sigmoid(x: Float32Array) -> Float32Array:
 def softmax(x: Float32Array) -> Float32Array:
     """Shifted by the maximum, so that nothing overflows."""
     powers: Float32Array = np.exp(x - x.max())
-    return powers / powers.sum()
+    shares: Float32Array = powers / powers.sum()
+    return shares
 
 
 def cosine(x: Float32Array, y: Float32Array) -> float:

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al., arXiv:1810.04805): learned positions, token types, norms after each half of a block, exact GELU."""
+"""BERT (Devlin et al., arXiv:1810.04805): learned positions, token types, a norm after each half of a block."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """MPNet (Song et al., arXiv:2004.09297).
 
-Differs from BERT: no token types, RoBERTa's positions, and a bias per head and relative distance (T5's buckets), shared by
-all layers.
+Differs from BERT: no token types, RoBERTa's positions, and a bias per head and relative distance (T5's buckets),
+shared by all layers.
 """
 
 from __future__ import annotations

@@ -19,14 +19,14 @@ from . import ARCHITECTURES
 
 
 class Results(NamedTuple):
-    """pooled: `[B, D]`: a vector, SPLADE weights or logits; tokens: the last hidden states `[*, D]`, embedding models only."""
+    """pooled: `[B, D]`: a vector, SPLADE weights or logits; tokens: last hidden states `[*, D]` of embedding models."""
 
     pooled: Value
     tokens: Value | None
 
 
 class Network(NamedTuple):
-    """run: from a batch to its results; dimensions: `D` of `Results.pooled`; vocabulary: how many token ids there are."""
+    """run: from a batch to its results; dimensions: `D` of `Results.pooled`; vocabulary: number of token ids."""
 
     run: Callable[[Ops, Inputs], Results]
     dimensions: int

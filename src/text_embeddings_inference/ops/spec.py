@@ -4,7 +4,7 @@ Values are opaque: a node of a graph on one engine, an array on another. Every o
 keeps the others (written `*`), so one model file serves padded `[B, S, D]` and packed `[T, D]` batches. Only the
 operations that take a `Layout` (positions, attention, pool) know where a sequence begins and ends.
 
-Letters: `B` sequences, `S` longest length, `T` all tokens, `D` width, `N` heads, `H` a head's width, `V` rows of a table.
+Letters: `B` sequences, `S` the longest, `T` all tokens, `D` width, `N` heads, `H` a head's width, `V` rows of a table.
 """
 
 from __future__ import annotations
