@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_gated_models(hub: StandinHub, access: HubAccess, models: Path) -> None:
         with pytest.raises(HubError) as caught:
             locate(ID, dataclasses.replace(access, token=token))
         assert "`owner/model` is gated" in str(caught.value)
-        assert f"accept the terms at {hub.endpoint}/owner/model, then pass a token" in str(caught.value)
+        assert f"accept the terms at {hub.endpoint}/owner/model, then pass a token of yours" in str(caught.value)
         assert "`--hf-token`" in str(caught.value)
     assert open_checkpoint(locate(ID, dataclasses.replace(access, token="accepted"))).model_type == "bert"
 
@@ -276,6 +277,20 @@ def test_a_cache_that_can_not_be_written(hub: StandinHub, access: HubAccess, mod
     (tmp_path / "file").touch()
     with pytest.raises(HubError, match=r"`--huggingface-hub-cache`\) is writable"):
         locate(ID, dataclasses.replace(access, cache_dir=tmp_path / "file"))
+
+
+def test_tokens_are_not_shown() -> None:
+    assert "secret" not in repr(HubAccess(Path("cache"), token="secret"))
+
+
+def test_a_cache_without_knowledge_of_absent_files(hub: StandinHub, access: HubAccess, models: Path) -> None:
+    hub.add_folder(ID, models / "bert-classifier")
+    folder = locate(ID, access)
+    shutil.rmtree(folder.parent.parent / ".no_exist")
+    (folder.parent.parent / ".no_exist").touch()  # and no way to write it down
+    hub.requests.clear()
+    assert locate(ID, access) == folder
+    assert [request.path for request in hub.requests] == [f"/api/models/owner/model/revision/{COMMIT}"]
 
 
 def test_dense_in_pickled_form(hub: StandinHub, access: HubAccess, models: Path, tmp_path: Path) -> None:

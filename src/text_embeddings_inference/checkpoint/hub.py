@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -13,10 +13,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
+    XetDownloadError,
 )
 from huggingface_hub.hf_api import ModelInfo
 
@@ -62,19 +62,18 @@ class HubSource:
         self._sizes = {file.rfilename: file.size for file in info.siblings}
         self._snapshot = CachedSnapshot(repository, info.sha)
         self.folder = self._snapshot.folder
-        with self._errors(f"the list of files of `{model_id}`"):
-            _write_reference(repository, access.revision or "main", info.sha)
+        _write_reference(repository, access.revision or "main", info.sha)
 
     def fetch(self, name: str) -> bool:
         """Downloads the file unless it is in the cache. A broken connection is resumed; no file is left incomplete."""
         if self._snapshot.has(name):
             return True
+        if name not in self._sizes:
+            self._snapshot.mark_absent(name)
+            return False
+        size = self._sizes[name]
+        logger.info("Downloading `%s`%s", name, "" if size is None else f" ({_readable(size)})")
         with self._errors(f"`{name}` of `{self._model_id}`"):
-            if name not in self._sizes:
-                self._snapshot.mark_absent(name)
-                return False
-            size = self._sizes[name]
-            logger.info("Downloading `%s`%s", name, "" if size is None else f" ({_readable(size)})")
             self._api.hf_hub_download(self._model_id, name, revision=self._commit, cache_dir=self._access.cache_dir)
         return True
 
@@ -95,13 +94,9 @@ class HubSource:
         """Turns what huggingface_hub raises into errors that name the way out."""
         try:
             yield
-        except LocalEntryNotFoundError as error:  # wraps what went wrong
-            cause = error.__cause__
-            raise (
-                self._translate(cause, what) if isinstance(cause, Exception) else self._translate(error, what)
-            ) from error
-        except (httpx2.HTTPError, HFValidationError, OSError, ValueError) as error:
-            raise self._translate(error, what) from error
+        except (httpx2.HTTPError, XetDownloadError, OSError, ValueError) as error:
+            cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None  # it wraps what went wrong
+            raise self._translate(cause if isinstance(cause, Exception) else error, what) from error
 
     def _translate(self, error: Exception, what: str) -> HubError:
         model_id, endpoint = self._model_id, self._endpoint
@@ -109,7 +104,7 @@ class HubSource:
             case GatedRepoError():
                 return HubError(
                     f"{FAILURE}: `{model_id}` is gated and this token may not read it",
-                    hint=f"accept the terms at {endpoint}/{model_id}, then pass a token of that account with `--hf-token`",
+                    hint=f"accept the terms at {endpoint}/{model_id}, then pass a token of yours with `--hf-token`",
                 )
             case RevisionNotFoundError():
                 return HubError(
@@ -149,11 +144,12 @@ class HubSource:
 
 
 def _write_reference(repository: Path, revision: str, commit: str) -> None:
-    """Notes in the cache which commit a branch or tag stands for."""
+    """Notes in the cache which commit a branch or tag stands for. A cache that can't be written is asked again."""
     if revision != commit:
         path = repository / "refs" / revision
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(commit)
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(commit)
 
 
 def _readable(size: int) -> str:

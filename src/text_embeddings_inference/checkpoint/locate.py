@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class HubAccess:
 
     cache_dir: Path
     revision: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
     offline: bool = False
     user_agent_origin: str | None = None
@@ -74,10 +75,11 @@ class CachedSnapshot:
         return False if (self._absent / name).is_file() else None
 
     def mark_absent(self, name: str) -> None:
-        """Notes that the commit has no such file."""
+        """Notes that the commit has no such file. In a cache that can't be written, the next start asks again."""
         path = self._absent / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 class CacheSource:

@@ -86,13 +86,6 @@ class _Strided(NamedTuple):
     stride: Any
 
 
-class _Extent(NamedTuple):
-    """The bytes of a storage in the file."""
-
-    begin: int
-    end: int
-
-
 class _RebuildTensor:
     """torch._utils._rebuild_tensor_v2. Objects with empty slots, not functions: a pickle can write to functions."""
 
@@ -157,8 +150,8 @@ def _load(path: Path, unpickler: pickle.Unpickler) -> Any:
         raise CheckpointError(problem, hint=DOWNLOAD_AGAIN) from error
 
 
-def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
-    """The object, and where its storages lie."""
+def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, range]]:
+    """The object, and which bytes of the file its storages are."""
     try:
         with zipfile.ZipFile(path) as archive:
             files = {info.filename: info for info in archive.infolist()}
@@ -185,7 +178,7 @@ def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
     return state, extents
 
 
-def _zip_extent(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> _Extent:
+def _zip_extent(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> range:
     """Where the bytes of an archive's uncompressed file lie: behind its local header (APPNOTE.TXT, 4.3.7)."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
         raise UnsupportedError(f"{path}: `{info.filename}` is compressed or encrypted", hint=CONVERT)
@@ -196,10 +189,10 @@ def _zip_extent(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> _Extent:
     begin = info.header_offset + 30 + names
     if begin + info.file_size > len(data):
         raise CheckpointError(f"{path}: `{info.filename}` lies past the end of the file", hint=DOWNLOAD_AGAIN)
-    return _Extent(begin, begin + info.file_size)
+    return range(begin, begin + info.file_size)
 
 
-def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
+def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, range]]:
     """Like `_read_zip`. The map is the file here: the unpickler reads from it no more than it needs."""
     file = cast(IO[bytes], data)
     data.seek(0)
@@ -225,13 +218,13 @@ def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, _Extent]]:
             raise CheckpointError(f"{path} is cut off: storage `{key}` lies past its end", hint=DOWNLOAD_AGAIN)
         if int.from_bytes(data[begin - 8 : begin], "little") != storage.elements:
             raise CheckpointError(f"{path}: storage `{key}` has another size than its tensors say", hint=DOWNLOAD_AGAIN)
-        extents[key] = _Extent(begin, end)
+        extents[key] = range(begin, end)
         begin = end
     return state, extents
 
 
-def _tensor(path: Path, data: mmap.mmap, name: str, view: _Strided, extents: dict[str, _Extent]) -> Tensor:
-    """The tensor of `view`, once it is sure that all of it lies inside its storage, and the storage inside its span."""
+def _tensor(path: Path, data: mmap.mmap, name: str, view: _Strided, extents: dict[str, range]) -> Tensor:
+    """The tensor of `view`, once it is sure that it lies inside its storage, and the storage inside its extent."""
     dtype, key, elements = view.storage
     numpy_type = NUMPY_TYPES[dtype]
     extent = extents[key]
@@ -243,10 +236,10 @@ def _tensor(path: Path, data: mmap.mmap, name: str, view: _Strided, extents: dic
         )
     last = view.offset + sum((size - 1) * step for size, step in zip(view.shape, view.stride, strict=True))
     stop = view.offset if 0 in view.shape else last + 1
-    if stop > elements or elements * numpy_type.itemsize > extent.end - extent.begin:
+    if stop > elements or elements * numpy_type.itemsize > len(extent):
         problem = f"{path}: tensor `{name}` of shape {view.shape} reaches outside of its storage"
         raise CheckpointError(problem, hint=DOWNLOAD_AGAIN)
-    begin = extent.begin + view.offset * numpy_type.itemsize
+    begin = extent.start + view.offset * numpy_type.itemsize
     strides = tuple(step * numpy_type.itemsize for step in view.stride)
     return Span(begin, view.shape, strides).tensor(path, name, dtype, data)
 
