@@ -1,0 +1,221 @@
+"""The operations in NumPy, each straight from its definition in `ops.spec`: slow, in float64, one sequence at a time.
+
+Both layouts: padded `[B, S, ...]` and packed `[T, ...]`. Attention and pooling never see padding, and what they give for
+it is NaN: where padding leaks into a result, the result is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from text_embeddings_inference.ops.spec import AttentionSpec, Gelu, Layout, Ops, Value
+from text_embeddings_inference.types import Batch, Pooling
+
+Array = NDArray[Any]
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Where the sequences of a batch lie. width: `S` of a padded batch, None for a packed one."""
+
+    lengths: tuple[int, ...]
+    width: int | None
+
+    @staticmethod
+    def of(batch: Batch) -> Sequences:
+        lengths = tuple(int(n) for n in batch.lengths)
+        return Sequences(lengths, None if batch.is_packed else batch.input_ids.shape[1])
+
+    def split(self, x: Array) -> list[Array]:
+        """One array `[n, ...]` for each sequence, without its padding."""
+        if self.width is None:
+            assert len(x) == sum(self.lengths)
+            return np.split(x, np.cumsum(self.lengths)[:-1])
+        assert x.shape[:2] == (len(self.lengths), self.width)
+        return [row[:n] for row, n in zip(x, self.lengths, strict=True)]
+
+    def join(self, parts: Sequence[Array], padding: float = math.nan) -> Array:
+        """The reverse of `split`."""
+        if self.width is None:
+            return np.concatenate(parts)
+        first = parts[0]
+        joined = np.full((len(parts), self.width, *first.shape[1:]), padding, first.dtype)
+        for row, part in zip(joined, parts, strict=True):
+            row[: len(part)] = part
+        return joined
+
+
+class NumpyOps(Ops):
+    """Computes at once; see `spec.Ops` for what each operation means."""
+
+    def constant(self, array: Array) -> Value:
+        return Value(array.astype(np.float64) if array.dtype.kind == "f" else array)
+
+    def embedding(self, table: Value, ids: Value) -> Value:
+        return Value(table.raw[ids.raw])
+
+    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+        product = x.raw @ weight.raw.T
+        return Value(product if bias is None else product + bias.raw)
+
+    def add(self, x: Value, y: Value | float) -> Value:
+        return Value(x.raw + _operand(y))
+
+    def sub(self, x: Value, y: Value | float) -> Value:
+        return Value(x.raw - _operand(y))
+
+    def mul(self, x: Value, y: Value | float) -> Value:
+        return Value(x.raw * _operand(y))
+
+    def div(self, x: Value, y: Value | float) -> Value:
+        return Value(x.raw / _operand(y))
+
+    def gelu(self, x: Value, form: Gelu = "erf") -> Value:
+        if form == "erf":
+            return Value(x.raw * (1 + _erf(x.raw / math.sqrt(2))) / 2)
+        inner = math.sqrt(2 / math.pi) * (x.raw + 0.044715 * x.raw**3)
+        return Value(x.raw * (1 + np.tanh(inner)) / 2)
+
+    def relu(self, x: Value) -> Value:
+        return Value(np.where(x.raw < 0, 0, x.raw))
+
+    def silu(self, x: Value) -> Value:
+        return Value(x.raw * self.sigmoid(x).raw)
+
+    def tanh(self, x: Value) -> Value:
+        return Value(np.tanh(x.raw))
+
+    def sigmoid(self, x: Value) -> Value:
+        return Value(1 / (1 + np.exp(-x.raw)))
+
+    def sqrt(self, x: Value) -> Value:
+        return Value(np.sqrt(x.raw))
+
+    def exp(self, x: Value) -> Value:
+        return Value(np.exp(x.raw))
+
+    def log1p(self, x: Value) -> Value:
+        return Value(np.log1p(x.raw))
+
+    def softmax(self, x: Value) -> Value:
+        return Value(_softmax(x.raw))
+
+    def sum(self, x: Value) -> Value:
+        return Value(x.raw.sum(-1, keepdims=True))
+
+    def mean(self, x: Value) -> Value:
+        return Value(x.raw.mean(-1, keepdims=True))
+
+    def max(self, x: Value) -> Value:
+        return Value(x.raw.max(-1, keepdims=True))
+
+    def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
+        assert sum(sizes) == x.raw.shape[-1]
+        return [Value(part) for part in np.split(x.raw, np.cumsum(sizes)[:-1], -1)]
+
+    def concat(self, xs: Sequence[Value]) -> Value:
+        return Value(np.concatenate([x.raw for x in xs], -1))
+
+    def heads(self, x: Value, n: int) -> Value:
+        *outer, width = x.raw.shape
+        return Value(x.raw.reshape(*outer, n, width // n))
+
+    def merge(self, x: Value) -> Value:
+        *outer, n, width = x.raw.shape
+        return Value(x.raw.reshape(*outer, n * width))
+
+    def positions(self, layout: Layout) -> Value:
+        sequences = _sequences(layout)
+        return Value(sequences.join([np.arange(n) for n in sequences.lengths], padding=0))
+
+    def positions_of_tokens(self, ids: Value, padding_id: int, layout: Layout) -> Value:
+        sequences = _sequences(layout)
+        parts = []
+        for sequence in sequences.split(ids.raw):
+            position, positions = padding_id, []
+            for token in sequence:
+                position += token != padding_id
+                positions.append(padding_id if token == padding_id else position)
+            parts.append(np.array(positions, np.int64))
+        return Value(sequences.join(parts, padding=padding_id))
+
+    def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        sequences = _sequences(layout)
+        each = zip(*(sequences.split(x.raw) for x in (q, k, v)), strict=True)
+        return Value(sequences.join([_attend(q_nNH, k_nNH, v_nNH, spec) for q_nNH, k_nNH, v_nNH in each]))
+
+    def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
+        return Value(np.stack([_pool(x_nD, pooling) for x_nD in _sequences(layout).split(x.raw)]))
+
+    def layer_norm(self, x: Value, weight: Value, bias: Value | None, eps: float) -> Value:
+        mean, variance = x.raw.mean(-1, keepdims=True), x.raw.var(-1, keepdims=True)
+        scaled = (x.raw - mean) / np.sqrt(variance + eps) * weight.raw
+        return Value(scaled if bias is None else scaled + bias.raw)
+
+    def rms_norm(self, x: Value, weight: Value, eps: float) -> Value:
+        return Value(x.raw / np.sqrt(np.mean(x.raw**2, -1, keepdims=True) + eps) * weight.raw)
+
+    def l2_normalize(self, x: Value) -> Value:
+        return Value(x.raw / np.linalg.norm(x.raw, axis=-1, keepdims=True))
+
+
+def _operand(y: Value | float) -> Any:
+    return y.raw if isinstance(y, Value) else y
+
+
+def _sequences(layout: Layout) -> Sequences:
+    assert isinstance(layout.raw, Sequences)
+    return layout.raw
+
+
+def _softmax(x: Array) -> Array:
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _attend(q_nNH: Array, k_nNH: Array, v_nNH: Array, spec: AttentionSpec) -> Array:
+    """Attention within one sequence, head by head; several heads of q share one of k and v where there are fewer."""
+    n, heads, width = q_nNH.shape
+    group = heads // k_nNH.shape[1]
+    scale = 1 / math.sqrt(width) if spec.scale is None else spec.scale
+    distance = np.arange(n)[None, :] - np.arange(n)[:, None]  # key minus query
+    hidden = np.zeros((n, n), bool)
+    if spec.causal:
+        hidden |= distance > 0
+    if spec.window is not None:
+        hidden |= np.abs(distance) > spec.window
+    out = np.empty_like(q_nNH)
+    for head in range(heads):
+        scores = scale * q_nNH[:, head] @ k_nNH[:, head // group].T
+        if spec.bias is not None:
+            reach = spec.bias.reach
+            scores = scores + spec.bias.table.raw[reach + np.clip(distance, -reach, reach), head]
+        out[:, head] = _softmax(np.where(hidden, -np.inf, scores)) @ v_nNH[:, head // group]
+    return out
+
+
+def _pool(x_nD: Array, pooling: Pooling) -> Array:
+    n = len(x_nD)
+    match pooling:
+        case Pooling.CLS:
+            return x_nD[0]
+        case Pooling.LAST_TOKEN:
+            return x_nD[-1]
+        case Pooling.MEAN:
+            return x_nD.mean(0)
+        case Pooling.MAX:
+            return x_nD.max(0)
+        case Pooling.MEAN_SQRT_LEN:
+            return x_nD.sum(0) / math.sqrt(n)
+        case Pooling.WEIGHTED_MEAN:
+            return np.average(x_nD, axis=0, weights=np.arange(1, n + 1))
+        case Pooling.SPLADE:
+            return np.log1p(np.maximum(x_nD, 0)).max(0)
