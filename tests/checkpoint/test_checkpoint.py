@@ -48,7 +48,8 @@ def test_pooling_option_wins(models: Path) -> None:
 
 
 def test_pooling_option_replaces_a_missing_or_broken_file(tmp_path: Path) -> None:
-    write_model(tmp_path, **{"1_Pooling__config": "{", "modules": modules(("Transformer", ""), ("Pooling", "x"))})
+    files: dict[str, Any] = {"1_Pooling__config": "{", "modules": modules(("Transformer", ""), ("Pooling", "x"))}
+    write_model(tmp_path, **files)
     assert open_checkpoint(tmp_path, pooling="mean").pooling is Pooling.MEAN
 
 

@@ -10,7 +10,7 @@ from text_embeddings_inference.checkpoint.config import read_config, read_kind, 
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.types import Kind
 
-LABELS = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+LABELS: dict[str, Any] = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
 ONE_LABEL = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 

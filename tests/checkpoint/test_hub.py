@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub.utils import close_session
+from huggingface_hub import close_session
 from model_files import modules, write_dense, write_json, write_model
 from standin_hub import COMMIT, StandinHub, standin_hub
 

@@ -114,7 +114,7 @@ def test_bfloat16_and_untyped(tmp_path: Path) -> None:
     untyped = storage("1", 3, "UntypedStorage", "torch.storage")
     program = state_dict(b=tensor(storage("0", 2, "BFloat16Storage"), (2,), (1,)), u=tensor(untyped, (3,), (1,)))
     tensors = read(write_zip(tmp_path / "x.bin", program, {"0": b"\x80\x3f\x00\xc0", "1": b"abc"}))
-    np.testing.assert_array_equal(tensors["b"].array(), np.float32([1, -2]))
+    np.testing.assert_array_equal(tensors["b"].array(), np.array([1, -2], np.float32))
     assert tensors["u"].array().tobytes() == b"abc"
 
 

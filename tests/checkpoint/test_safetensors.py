@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from model_files import write_raw_safetensors
+from numpy.typing import NDArray
 
 from text_embeddings_inference.checkpoint.safetensors import read_safetensors
 from text_embeddings_inference.checkpoint.tensors import Tensor, map_file
@@ -23,7 +24,7 @@ def entry(dtype: str = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
 
 def test_agrees_with_the_reference_reader(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    written = {
+    written: dict[str, NDArray[Any]] = {
         "f32": generator.normal(size=(3, 5)).astype(np.float32),
         "f16": generator.normal(size=7).astype(np.float16),
         "f64": generator.normal(size=(2, 1, 2)),
@@ -45,7 +46,7 @@ def test_agrees_with_the_reference_reader(tmp_path: Path) -> None:
 def test_float32_is_a_writable_view_on_the_file(tmp_path: Path) -> None:
     header = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     header += b" " * (-len(header) % 8)
-    write_raw_safetensors(tmp_path / "x.safetensors", header, np.float32([1, 2]).tobytes())
+    write_raw_safetensors(tmp_path / "x.safetensors", header, np.array([1, 2], np.float32).tobytes())
     before = (tmp_path / "x.safetensors").read_bytes()
     tensor = read(tmp_path / "x.safetensors")["w"]
     array = tensor.array()
@@ -57,7 +58,7 @@ def test_float32_is_a_writable_view_on_the_file(tmp_path: Path) -> None:
 def test_unaligned_tensors_are_copied(tmp_path: Path) -> None:
     header = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     header += b" " * (-len(header) % 4 + 1)
-    write_raw_safetensors(tmp_path / "x.safetensors", header, np.float32([1, 2]).tobytes())
+    write_raw_safetensors(tmp_path / "x.safetensors", header, np.array([1, 2], np.float32).tobytes())
     array = read(tmp_path / "x.safetensors")["w"].array()
     assert array.flags.aligned
     np.testing.assert_array_equal(array, [1, 2])
@@ -68,7 +69,7 @@ def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
     write_raw_safetensors(tmp_path / "x.safetensors", {"w": entry("BF16", [4])}, bits.tobytes())
     tensor = read(tmp_path / "x.safetensors")["w"]
     assert tensor.stored.dtype == np.uint16
-    np.testing.assert_array_equal(tensor.array(), np.float32([1, -3.140625, np.inf, 2.0**-133]))
+    np.testing.assert_array_equal(tensor.array(), np.array([1, -3.140625, np.inf, 2.0**-133], np.float32))
 
 
 def test_bfloat16_scalar(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from model_files import write_json, write_safetensors
 from text_embeddings_inference.checkpoint import open_weights
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 
-ONE = {"w": np.float32([1, 2])}
+ONE = {"w": np.array([1, 2], np.float32)}
 INDEX = "model.safetensors.index.json"
 
 
@@ -50,7 +50,7 @@ def test_shards(models: Path) -> None:
 def test_the_order_of_formats(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"not even read")
     write_json(tmp_path / INDEX, {"weight_map": {"v": "a.safetensors"}})
-    write_safetensors(tmp_path / "a.safetensors", {"v": np.float32([3])})
+    write_safetensors(tmp_path / "a.safetensors", {"v": np.array([3], np.float32)})
     assert open_weights(tmp_path).names() == ("v",)
     write_safetensors(tmp_path / "model.safetensors", ONE)
     assert open_weights(tmp_path).names() == ("w",)
@@ -125,7 +125,7 @@ def test_broken_indexes(tmp_path: Path, weight_map: Any, problem: str) -> None:
 
 def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "a.safetensors", ONE)
-    write_safetensors(tmp_path / "b.safetensors", ONE | {"v": np.float32([3])})
+    write_safetensors(tmp_path / "b.safetensors", ONE | {"v": np.array([3], np.float32)})
     write_json(tmp_path / INDEX, {"weight_map": {"w": "a.safetensors", "v": "b.safetensors"}})
     with pytest.raises(CheckpointError, match=r"`w` is in .*a.safetensors and in .*b.safetensors"):
         open_weights(tmp_path)
