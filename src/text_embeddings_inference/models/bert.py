@@ -74,9 +74,12 @@ class Embeddings:
         self.position = Embedding(p / "position", args.max_position_embeddings, width)
         self.type = Embedding(p / "type", args.type_vocab_size, width)
         self.norm = LayerNorm(p / "norm", width, args.layer_norm_eps)
+        self.n_types = args.type_vocab_size
 
     def __call__(self, ops: Ops, inputs: Inputs, positions: Value) -> Value:
-        x = ops.add(self.word(ops, inputs.input_ids), self.type(ops, inputs.type_ids))
+        # With a single type, as in RoBERTa, the tokenizer's type ids mean nothing: every token has that type.
+        types = self.type(ops, inputs.type_ids) if self.n_types > 1 else self.type.table
+        x = ops.add(self.word(ops, inputs.input_ids), types)
         return self.norm(ops, ops.add(x, self.position(ops, positions)))
 
 

@@ -46,7 +46,7 @@ def build(checkpoint: Checkpoint, ops: Ops) -> Network:
     check_all_used(p)
 
     if checkpoint.kind is not Kind.EMBEDDING:
-        labels = len(checkpoint.labels)
+        labels = max(1, len(checkpoint.labels))  # a reranker may come without a label
         head = _head(architecture, checkpoint, "classifier")(args, labels, heads)
         return Network(lambda ops, x: Results(head(ops, model(ops, x), x.layout), None), labels, args.vocab_size)
 
