@@ -34,6 +34,20 @@ def _unsqueeze(node: ov.Node, *axes: int) -> ov.Node:
     return op.unsqueeze(node, _int64(*axes))
 
 
+def _count_heads(x: ov.Node) -> int:
+    """`N` of `[B, N, S, H]`."""
+    return int(x.get_output_partial_shape(0)[1].get_length())
+
+
+def _repeat_heads(x: ov.Node, n: int) -> ov.Node:
+    """`[B, N', S, H]` -> `[B, n, S, H]`: each head serves n / N' neighbouring heads of queries."""
+    own = _count_heads(x)
+    if own == n:
+        return x
+    assert n % own == 0
+    return op.gather(x, _int64(*np.repeat(np.arange(own), n // own)), _int64_scalar(1))
+
+
 class PaddedLayout:
     """The sequences of a padded batch: where rows end, and the masks that follow from it, each made once per graph."""
 
@@ -171,6 +185,7 @@ class OpenVINOOps(Ops):
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         order = _int64(0, 2, 1, 3)
         q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))
+        k_BNSH, v_BNSH = (_repeat_heads(x, _count_heads(q_BNSH)) for x in (k_BNSH, v_BNSH))
         bias = self._padded(layout).attention_bias(spec)
         scale = None if spec.scale is None else _float32(spec.scale)
         out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, scale)
