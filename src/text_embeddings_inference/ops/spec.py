@@ -30,7 +30,7 @@ class Value:
     def _refuse(self, *_: object) -> NoReturn:
         raise TypeError("an engine's value can only be handed to operations: it has no truth value, items or length")
 
-    __bool__ = __iter__ = __len__ = __getitem__ = _refuse
+    __bool__ = __iter__ = __len__ = __getitem__ = __contains__ = _refuse
 
 
 class Layout:
