@@ -1,7 +1,7 @@
 """The operations in NumPy, each straight from its definition in `ops.spec`: slow, in float64, one sequence at a time.
 
-Both layouts: padded `[B, S, ...]` and packed `[T, ...]`. Attention and pooling never see padding, and what they give for
-it is NaN: where padding leaks into a result, the result is NaN.
+Both layouts: padded `[B, S, ...]` and packed `[T, ...]`. Attention and pooling never see padding, and attention gives
+NaN for it: where padding leaks into a result, the result is NaN.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sequences:
 class NumpyOps(Ops):
     """Computes at once; see `spec.Ops` for what each operation means."""
 
-    def constant(self, array: Array) -> Value:
+    def constant(self, array: NDArray[Any]) -> Value:
         return Value(array.astype(np.float64) if array.dtype.kind == "f" else array)
 
     def embedding(self, table: Value, ids: Value) -> Value:
@@ -150,10 +150,10 @@ class NumpyOps(Ops):
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         sequences = _sequences(layout)
         each = zip(*(sequences.split(x.raw) for x in (q, k, v)), strict=True)
-        return Value(sequences.join([_attend(q_nNH, k_nNH, v_nNH, spec) for q_nNH, k_nNH, v_nNH in each]))
+        return Value(sequences.join([_attend(*one, spec) for one in each]))
 
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
-        return Value(np.stack([_pool(x_nD, pooling) for x_nD in _sequences(layout).split(x.raw)]))
+        return Value(np.stack([_pool(one, pooling) for one in _sequences(layout).split(x.raw)]))
 
     def layer_norm(self, x: Value, weight: Value, bias: Value | None, eps: float) -> Value:
         mean, variance = x.raw.mean(-1, keepdims=True), x.raw.var(-1, keepdims=True)
@@ -181,10 +181,10 @@ def _softmax(x: Array) -> Array:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def _attend(q_nNH: Array, k_nNH: Array, v_nNH: Array, spec: AttentionSpec) -> Array:
-    """Attention within one sequence, head by head; several heads of q share one of k and v where there are fewer."""
-    n, heads, width = q_nNH.shape
-    group = heads // k_nNH.shape[1]
+def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
+    """One sequence, head by head: q, k, v `[n, N, H]`; where k and v have fewer heads, several of q share one."""
+    n, heads, width = q.shape
+    group = heads // k.shape[1]
     scale = 1 / math.sqrt(width) if spec.scale is None else spec.scale
     distance = np.arange(n)[None, :] - np.arange(n)[:, None]  # key minus query
     hidden = np.zeros((n, n), bool)
@@ -192,30 +192,31 @@ def _attend(q_nNH: Array, k_nNH: Array, v_nNH: Array, spec: AttentionSpec) -> Ar
         hidden |= distance > 0
     if spec.window is not None:
         hidden |= np.abs(distance) > spec.window
-    out = np.empty_like(q_nNH)
+    out = np.empty_like(q)
     for head in range(heads):
-        scores = scale * q_nNH[:, head] @ k_nNH[:, head // group].T
+        scores = scale * q[:, head] @ k[:, head // group].T
         if spec.bias is not None:
             reach = spec.bias.reach
             scores = scores + spec.bias.table.raw[reach + np.clip(distance, -reach, reach), head]
-        out[:, head] = _softmax(np.where(hidden, -np.inf, scores)) @ v_nNH[:, head // group]
+        out[:, head] = _softmax(np.where(hidden, -np.inf, scores)) @ v[:, head // group]
     return out
 
 
-def _pool(x_nD: Array, pooling: Pooling) -> Array:
-    n = len(x_nD)
+def _pool(x: Array, pooling: Pooling) -> Array:
+    """x `[n, D]` of one sequence -> `[D]`."""
+    n = len(x)
     match pooling:
         case Pooling.CLS:
-            return x_nD[0]
+            return x[0]
         case Pooling.LAST_TOKEN:
-            return x_nD[-1]
+            return x[-1]
         case Pooling.MEAN:
-            return x_nD.mean(0)
+            return x.mean(0)
         case Pooling.MAX:
-            return x_nD.max(0)
+            return x.max(0)
         case Pooling.MEAN_SQRT_LEN:
-            return x_nD.sum(0) / math.sqrt(n)
+            return x.sum(0) / math.sqrt(n)
         case Pooling.WEIGHTED_MEAN:
-            return np.average(x_nD, axis=0, weights=np.arange(1, n + 1))
+            return np.average(x, axis=0, weights=np.arange(1, n + 1))
         case Pooling.SPLADE:
-            return np.log1p(np.maximum(x_nD, 0)).max(0)
+            return np.log1p(np.maximum(x, 0)).max(0)

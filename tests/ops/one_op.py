@@ -1,0 +1,89 @@
+"""Runs a function of operations as an OpenVINO graph and on the oracle, so that the results can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset15 as op
+
+from oracle.numpy_ops import NumpyOps, Sequences
+from text_embeddings_inference.ops.openvino import OpenVINOOps, PaddedLayout
+from text_embeddings_inference.ops.spec import Layout, Value
+
+Array = NDArray[Any]
+Function = Callable[..., Value]
+"""`f(ops, layout, *values) -> value`: what is run, once per engine."""
+
+PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+GARBAGE = 1e3
+"""What inputs hold where there is no token."""
+
+
+def random(*shape: int, seed: int = 0, spread: float = 1.0) -> NDArray[np.float32]:
+    """Normally distributed float32 values."""
+    return (np.random.default_rng(seed).standard_normal(shape) * spread).astype(np.float32)
+
+
+def ragged(lengths: Sequence[int], *shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Random values `[B, S, ...]` with GARBAGE for padding."""
+    x = random(len(lengths), max(lengths), *shape, seed=seed)
+    for row, n in zip(x, lengths, strict=True):
+        row[n:] = GARBAGE
+    return x
+
+
+def on_openvino(function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
+    """The result on OpenVINO in float32. The graph is compiled once for all batches: it knows neither `B` nor `S`."""
+    request = _compile(function, tuple(_input_type(array) for array in arrays)).create_infer_request()
+    request.infer([*arrays, np.array(lengths, np.int32), np.array(max(lengths), np.int64)])
+    return np.array(request.get_output_tensor(0).data)
+
+
+def on_numpy(function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
+    """The oracle's result for a padded batch, in float64."""
+    ops, layout = NumpyOps(), Layout(Sequences(tuple(lengths), max(lengths)))
+    return np.asarray(function(ops, layout, *(ops.constant(array) for array in arrays)).raw)
+
+
+def on_numpy_packed(function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
+    """The oracle's result for the same batch, packed."""
+    ops, layout = NumpyOps(), Layout(Sequences(tuple(lengths), None))
+    return np.asarray(function(ops, layout, *(ops.constant(tokens_of(array, lengths)) for array in arrays)).raw)
+
+
+def tokens_of(x: Array, lengths: Sequence[int]) -> Array:
+    """The tokens `[T, ...]` of a padded `[B, S, ...]`."""
+    x = np.broadcast_to(x, (len(lengths), *x.shape[1:]))
+    return np.concatenate([row[:n] for row, n in zip(x, lengths, strict=True)])
+
+
+def check_close(actual: Array, expected: Array, tolerance: float, what: str = "") -> None:
+    """Prints the largest difference (`pytest -s`) and fails if it is not at most `tolerance`."""
+    assert actual.shape == expected.shape
+    difference = float(np.abs(actual - expected).max())
+    print(f"\n{what or 'largest difference'}: {difference:.2g}", end=" ")
+    assert difference <= tolerance
+
+
+InputType = tuple[tuple[int, ...], str]
+"""Shape, -1 for what is open, and NumPy's name of the type."""
+
+
+def _input_type(array: Array) -> InputType:
+    """Batch and length are open, the rest is known, as in a model's graph."""
+    outer = min(array.ndim, 2) if array.ndim != 2 or array.dtype.kind != "f" else 1  # `[B, S, ...]`, ids, or `[B, D]`
+    return (-1,) * outer + array.shape[outer:], array.dtype.name
+
+
+@lru_cache(maxsize=64)
+def _compile(function: Function, inputs: tuple[InputType, ...]) -> ov.CompiledModel:
+    parameters = [op.parameter(list(shape), np.dtype(name)) for shape, name in inputs]
+    lengths, width = op.parameter([-1], np.int32), op.parameter([], np.int64)
+    result = function(OpenVINOOps(), Layout(PaddedLayout(lengths, width)), *map(Value, parameters))
+    graph = ov.Model([op.result(result.raw)], [*parameters, lengths, width])
+    return ov.Core().compile_model(graph, "CPU", PROPERTIES)

@@ -1,0 +1,92 @@
+"""Fused operations beside their composites: the definition in base operations, run on each engine, and the override."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from one_op import Function, check_close, on_numpy, on_openvino, random
+
+from text_embeddings_inference.ops.spec import Ops
+
+WEIGHT, BIAS = random(16, seed=1), random(16, seed=2)
+LENGTHS = (5, 5, 5)
+
+
+def layer_norm(ops: Ops, _: Any, x: Any) -> Any:
+    return ops.layer_norm(x, ops.constant(WEIGHT), ops.constant(BIAS), 1e-5)
+
+
+def layer_norm_composite(ops: Ops, _: Any, x: Any) -> Any:
+    return Ops.layer_norm(ops, x, ops.constant(WEIGHT), ops.constant(BIAS), 1e-5)
+
+
+def layer_norm_without_bias(ops: Ops, _: Any, x: Any) -> Any:
+    return ops.layer_norm(x, ops.constant(WEIGHT), None, 1e-5)
+
+
+def layer_norm_without_bias_composite(ops: Ops, _: Any, x: Any) -> Any:
+    return Ops.layer_norm(ops, x, ops.constant(WEIGHT), None, 1e-5)
+
+
+def rms_norm(ops: Ops, _: Any, x: Any) -> Any:
+    return ops.rms_norm(x, ops.constant(WEIGHT), 1e-6)
+
+
+def rms_norm_composite(ops: Ops, _: Any, x: Any) -> Any:
+    return Ops.rms_norm(ops, x, ops.constant(WEIGHT), 1e-6)
+
+
+def l2_normalize(ops: Ops, _: Any, x: Any) -> Any:
+    return ops.l2_normalize(x)
+
+
+def l2_normalize_composite(ops: Ops, _: Any, x: Any) -> Any:
+    return Ops.l2_normalize(ops, x)
+
+
+CASES: dict[str, tuple[Function, Function]] = {
+    "layer_norm": (layer_norm, layer_norm_composite),
+    "layer_norm-no-bias": (layer_norm_without_bias, layer_norm_without_bias_composite),
+    "rms_norm": (rms_norm, rms_norm_composite),
+    "l2_normalize": (l2_normalize, l2_normalize_composite),
+}
+
+SHIFTS = {"centred": (1.0, 0.0), "small": (1e-3, 0.0), "large": (100.0, 0.0), "shifted": (1.0, 10.0)}
+"""Spread and mean of the input."""
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("name", CASES)
+def test_fused_composite_and_oracle_agree(name: str, shift: str) -> None:
+    spread, mean = SHIFTS[shift]
+    fused, composite = CASES[name]
+    x = random(3, 5, 16, spread=spread) + np.float32(mean)
+    oracle = on_numpy(fused, x, lengths=LENGTHS)
+    check_close(on_numpy(composite, x, lengths=LENGTHS), oracle, 1e-9, "oracle's composite")
+    check_close(on_openvino(composite, x, lengths=LENGTHS), oracle, 1e-5, "OpenVINO's composite")
+    check_close(on_openvino(fused, x, lengths=LENGTHS), oracle, 1e-5, "OpenVINO's own")
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_norm_of_equal_values_is_finite(name: str) -> None:
+    """Their variance is 0: eps stands under the root."""
+    fused, _ = CASES[name]
+    x = np.zeros((1, 2, 16), np.float32)
+    check_close(on_openvino(fused, x, lengths=(2,)), on_numpy(fused, x, lengths=(2,)), 1e-6)
+
+
+def test_oracle_against_figures_worked_by_hand() -> None:
+    """Of (3, 4): mean 3.5, deviation 0.5; root of the mean square sqrt(12.5); length 5."""
+    x = np.array([[[3, 4]]], np.float32)
+    one = np.ones(2, np.float32)
+
+    def both(ops: Ops, _: Any, value: Any) -> Any:
+        weight = ops.constant(one)
+        norms = [ops.layer_norm(value, weight, weight, 0), ops.rms_norm(value, weight, 0), ops.l2_normalize(value)]
+        return ops.concat(norms)
+
+    expected = np.array([[[0, 2, 3 / 12.5**0.5, 4 / 12.5**0.5, 0.6, 0.8]]])
+    check_close(on_numpy(both, x, lengths=(1,)), expected, 1e-12)
+    check_close(on_openvino(both, x, lengths=(1,)), expected, 1e-5)

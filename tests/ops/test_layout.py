@@ -1,0 +1,183 @@
+"""The operations that know where sequences begin and end: on OpenVINO, and on the oracle in both layouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from one_op import Function, check_close, on_numpy, on_numpy_packed, on_openvino, ragged, random, tokens_of
+
+from text_embeddings_inference.ops.spec import AttentionSpec, Ops, RelativeBias
+from text_embeddings_inference.types import Pooling
+
+BATCHES = {
+    "one": (7,),
+    "one-token": (1,),
+    "equal": (5, 5),
+    "ragged": (1, 7, 3),
+    "single-tokens": (1, 1),
+    "longer": (33, 2, 32, 31),
+}
+batches = pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES.keys())
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An AttentionSpec without engine values. reach: of the relative bias, None for none."""
+
+    scale: float | None = None
+    causal: bool = False
+    window: int | None = None
+    reach: int | None = None
+
+    def spec(self, ops: Ops, heads: int) -> AttentionSpec:
+        bias = None
+        if self.reach is not None:
+            bias = RelativeBias(ops.constant(random(2 * self.reach + 1, heads, seed=9, spread=2)), self.reach)
+        return AttentionSpec(self.scale, self.causal, self.window, bias)
+
+
+SHAPES = {
+    "plain": Shape(),
+    "scale": Shape(scale=0.9),
+    "causal": Shape(causal=True),
+    "window": Shape(window=2),
+    "window-0": Shape(window=0),
+    "causal-window": Shape(causal=True, window=3),
+    "bias": Shape(reach=3),
+    "bias-far": Shape(reach=128),
+    "all": Shape(scale=1.0, causal=True, window=4, reach=2),
+}
+
+
+@cache
+def attention(shape: Shape, heads: int) -> Function:
+    def function(ops: Ops, layout: Any, q: Any, k: Any, v: Any) -> Any:
+        return ops.attention(q, k, v, shape.spec(ops, heads), layout)
+
+    return function
+
+
+def check_tokens(function: Function, *arrays: Any, lengths: tuple[int, ...], tolerance: float) -> None:
+    """Compares what tokens get: OpenVINO with the oracle, and the oracle's two layouts with each other."""
+    oracle = tokens_of(on_numpy(function, *arrays, lengths=lengths), lengths)
+    check_close(on_numpy_packed(function, *arrays, lengths=lengths), oracle, 1e-12, "packed and padded")
+    actual = on_openvino(function, *arrays, lengths=lengths)
+    assert np.isfinite(actual).all(), "padding has to stay finite"
+    check_close(tokens_of(actual, lengths), oracle, tolerance, "OpenVINO and oracle")
+
+
+@batches
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_attention(shape: Shape, lengths: tuple[int, ...]) -> None:
+    q, k, v = (ragged(lengths, 4, 8, seed=seed) for seed in range(3))
+    check_tokens(attention(shape, 4), q, k, v, lengths=lengths, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("groups", [(1, 1), (4, 2), (4, 1), (6, 3)], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES["plain"], SHAPES["all"]], ids=["plain", "all"])
+def test_attention_with_fewer_heads_of_keys(shape: Shape, groups: tuple[int, int]) -> None:
+    lengths = BATCHES["ragged"]
+    heads, key_heads = groups
+    q, k, v = ragged(lengths, heads, 8), ragged(lengths, key_heads, 8, seed=1), ragged(lengths, key_heads, 8, seed=2)
+    check_tokens(attention(shape, heads), q, k, v, lengths=lengths, tolerance=2e-5)
+
+
+def test_attention_of_several_kinds_in_one_graph() -> None:
+    """Layers with and without a window share the layout, but not the mask."""
+    lengths = BATCHES["ragged"]
+
+    def function(ops: Ops, layout: Any, q: Any) -> Any:
+        for shape in (SHAPES["plain"], SHAPES["window-0"], SHAPES["causal"], SHAPES["plain"]):
+            q = ops.add(q, ops.attention(q, q, q, shape.spec(ops, 2), layout))
+        return q
+
+    check_tokens(function, ragged(lengths, 2, 8), lengths=lengths, tolerance=2e-5)
+
+
+def test_oracle_attention_worked_by_hand() -> None:
+    """Scores 0 and ln 3 are weights 1/4 and 3/4; the first of two tokens sees only itself where causal."""
+    keys = np.array([0, np.log(3)], np.float32).reshape(1, 2, 1, 1)
+    values = np.array([4, 8], np.float32).reshape(1, 2, 1, 1)
+    queries = np.ones((1, 2, 1, 1), np.float32)
+    everything = on_numpy(attention(Shape(), 1), queries, keys, values, lengths=(2,))
+    check_close(everything.ravel(), np.array([7, 7]), 1e-6)
+    causal = on_numpy(attention(Shape(causal=True), 1), queries, keys, values, lengths=(2,))
+    check_close(causal.ravel(), np.array([4, 7]), 1e-6)
+
+
+@cache
+def pool(pooling: Pooling) -> Function:
+    def function(ops: Ops, layout: Any, x: Any) -> Any:
+        return ops.pool(x, pooling, layout)
+
+    return function
+
+
+@batches
+@pytest.mark.parametrize("pooling", Pooling)
+def test_pool(pooling: Pooling, lengths: tuple[int, ...]) -> None:
+    function, x = pool(pooling), ragged(lengths, 6)
+    oracle = on_numpy(function, x, lengths=lengths)
+    check_close(on_numpy_packed(function, x, lengths=lengths), oracle, 1e-12, "packed and padded")
+    check_close(on_openvino(function, x, lengths=lengths), oracle, 1e-5, "OpenVINO and oracle")
+
+
+def test_pool_worked_by_hand() -> None:
+    """Of 1, 2, 6 and of -4: what each pooling gives."""
+    x = np.array([[1, 2, 6], [-4, 99, 99]], np.float32)[..., None]
+    expected = {
+        Pooling.CLS: (1, -4),
+        Pooling.LAST_TOKEN: (6, -4),
+        Pooling.MEAN: (3, -4),
+        Pooling.MAX: (6, -4),
+        Pooling.MEAN_SQRT_LEN: (9 / 3**0.5, -4),
+        Pooling.WEIGHTED_MEAN: ((1 + 4 + 18) / 6, -4),
+        Pooling.SPLADE: (np.log(7), 0),
+    }
+    assert expected.keys() == set(Pooling)
+    for pooling, values in expected.items():
+        for run in (on_numpy, on_openvino):
+            check_close(run(pool(pooling), x, lengths=(3, 1)).ravel(), np.array(values), 1e-5, pooling)
+
+
+def positions(ops: Ops, layout: Any) -> Any:
+    return ops.positions(layout)
+
+
+@batches
+def test_positions(lengths: tuple[int, ...]) -> None:
+    expected = np.concatenate([np.arange(n) for n in lengths])
+    assert np.array_equal(on_numpy_packed(positions, lengths=lengths), expected)
+    assert np.array_equal(tokens_of(on_numpy(positions, lengths=lengths), lengths), expected)
+    assert np.array_equal(tokens_of(on_openvino(positions, lengths=lengths), lengths), expected)
+
+
+def test_positions_of_tokens() -> None:
+    """As Transformers' `create_position_ids_from_input_ids` counts them, padding tokens inside a sequence included."""
+    lengths = (6, 2, 1)
+    ids = np.array([[5, 1, 7, 8, 1, 9], [1, 4, 0, 0, 0, 0], [6, 0, 0, 0, 0, 0]], np.int32)
+    expected = np.array([2, 1, 3, 4, 1, 5, 1, 2, 2])
+
+    def function(ops: Ops, layout: Any, x: Any) -> Any:
+        return ops.positions_of_tokens(x, 1, layout)
+
+    assert np.array_equal(on_numpy_packed(function, ids, lengths=lengths), expected)
+    assert np.array_equal(tokens_of(on_numpy(function, ids, lengths=lengths), lengths), expected)
+    assert np.array_equal(tokens_of(on_openvino(function, ids, lengths=lengths), lengths), expected)
+
+
+@pytest.mark.parametrize("padding_id", [0, 1])
+def test_positions_of_padding_stay_within_the_table(padding_id: int) -> None:
+    """A model has `S + padding_id + 1` positions at least; whatever padding gets is looked up too."""
+    ids = np.array([[5, 6, 7, 8], [5, 0, 0, 0]], np.int32)
+
+    def function(ops: Ops, layout: Any, x: Any) -> Any:
+        return ops.positions_of_tokens(x, padding_id, layout)
+
+    positions = on_openvino(function, ids, lengths=(4, 1))
+    assert positions.min() >= 0
+    assert positions.max() <= 4 + padding_id
