@@ -7,6 +7,7 @@ meanwhile: the oldest entry, and around it those of like length, so that little 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -43,6 +44,10 @@ class _Waiting(NamedTuple, Generic[E]):
         return self.length, self.number
 
 
+def _order(waiting: _Waiting[E]) -> tuple[int, int]:
+    return waiting.order
+
+
 class Scheduler(Generic[E]):
     """The queue of one engine.
 
@@ -55,6 +60,7 @@ class Scheduler(Generic[E]):
         self._max_tokens = max_tokens
         self._max_entries = max_entries
         self._waiting: list[_Waiting[E]] = []  # by length, then age
+        self._ages: deque[tuple[int, int]] = deque()  # the `order` of those and of some that were taken, by age
         self._number = 0
         self.waiting_tokens = 0
 
@@ -63,7 +69,9 @@ class Scheduler(Generic[E]):
 
     def add(self, entry: E) -> None:
         """Queues an entry."""
-        insort(self._waiting, _Waiting(entry.length, self._number, entry), key=lambda waiting: waiting.order)
+        waiting = _Waiting(entry.length, self._number, entry)
+        insort(self._waiting, waiting, key=_order)
+        self._ages.append(waiting.order)
         self._number += 1
         self.waiting_tokens += entry.length
 
@@ -82,17 +90,27 @@ class Scheduler(Generic[E]):
         """
         if not self._waiting:
             return []
-        oldest = min(self._waiting, key=lambda waiting: waiting.number)
-        start = bisect_left(self._waiting, oldest.order, key=lambda waiting: waiting.order)
-        budget = min(self._max_tokens, -(-self.waiting_tokens // streams))
-        low, high = self._widen(start, budget)
+        share = -(-self.waiting_tokens // streams)
+        low, high = self._widen(self._oldest(), share)
         batch = [waiting.entry for waiting in self._waiting[low:high]]
         del self._waiting[low:high]
         self.waiting_tokens -= sum(entry.length for entry in batch)
         return batch
 
-    def _widen(self, start: int, budget: int) -> tuple[int, int]:
-        """The window of `_waiting` around `start`, grown by the neighbour that costs less padding, while it pays."""
+    def _oldest(self) -> int:
+        """The place in `_waiting` of the entry that waits longest."""
+        while True:
+            order = self._ages[0]
+            place = bisect_left(self._waiting, order, key=_order)
+            if place < len(self._waiting) and self._waiting[place].order == order:
+                return place
+            self._ages.popleft()  # it was taken along with an older one, or dropped
+
+    def _widen(self, start: int, share: int) -> tuple[int, int]:
+        """The window of `_waiting` around `start`, grown by the neighbour that costs less padding, while it pays.
+
+        share: most tokens, padding not counted.
+        """
         low, high, tokens = start, start + 1, self._waiting[start].length
         while high - low < (self._max_entries or len(self._waiting)):
             grown = [
@@ -103,7 +121,9 @@ class Scheduler(Generic[E]):
             if not grown:
                 break
             padding, total, first, last = min(grown)
-            if total + padding > budget or padding > max(SPARE_PADDING, total * WORST_PADDING):
+            if total > share or total + padding > self._max_tokens:
+                break
+            if padding > max(SPARE_PADDING, total * WORST_PADDING):
                 break
             low, high, tokens = first, last, total
         return low, high
