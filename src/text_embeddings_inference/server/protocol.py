@@ -1,0 +1,49 @@
+"""uvicorn's HTTP/1.1 protocol with a limit on the head of a request, and JSON where it would answer with plain text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from .errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, ErrorResponse, Reason
+
+MAX_HEAD = 1 << 16
+"""Bytes of request line and headers together."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head: int | None = 0
+        """Bytes received of a head that is not complete yet; None while a body arrives."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head += len(data)
+        super().data_received(data)
+        if self._head is not None and self._head > MAX_HEAD and not self.transport.is_closing():
+            self._refuse(HEAD_TOO_LARGE, f"request line and headers are longer than {MAX_HEAD} bytes")
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(MALFORMED_REQUEST, msg)
+
+    def _refuse(self, reason: Reason, message: str) -> None:
+        """Answers in place of the application, and closes the connection."""
+        body = msgspec.json.encode(ErrorResponse(message, reason.error_type))
+        self.transport.write(
+            STATUS_LINE[reason.status]
+            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self.transport.close()
