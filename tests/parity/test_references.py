@@ -1,0 +1,101 @@
+"""Every engine against the outputs that Transformers and sentence-transformers gave for the fixture checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from engines import ENGINES, Models, Row, fixture
+
+from oracle.expected import COSINE, FIXTURES, TOLERANCE, Case
+from text_embeddings_inference.inference.results import ranks, sigmoid, softmax, vector
+from text_embeddings_inference.types import Float32Array, Pooling
+
+on_every_engine = pytest.mark.parametrize("engine", ENGINES)
+on_every_fixture = pytest.mark.parametrize("name", FIXTURES)
+
+EMBEDDERS = [name for name in FIXTURES if fixture(name).task == "embedding"]
+RERANKERS = [name for name in FIXTURES if fixture(name).task == "reranker"]
+ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
+
+
+def check_close(actual: Float32Array, expected: Float32Array, what: str) -> None:
+    assert actual.shape == expected.shape, what
+    difference = float(np.abs(actual - expected).max())
+    assert difference <= TOLERANCE, f"{what}: differs by {difference:.2g}"
+
+
+def check_cosine(actual: Float32Array, expected: Float32Array, what: str) -> None:
+    cosine = np.dot(actual, expected) / np.linalg.norm(actual) / np.linalg.norm(expected)
+    assert cosine >= COSINE, f"{what}: cosine {cosine:.6f}"
+
+
+def check_case(row: Row, case: Case) -> None:
+    check_close(row.pooled, case.output, case.name)
+    if case.embedding is not None:
+        normalized = vector(row.pooled, normalize=True, dimensions=None)
+        check_close(normalized, case.embedding, f"{case.name}, normalized")
+    for activation, expected in case.probabilities.items():
+        check_close(ACTIVATIONS[activation](row.pooled), expected, f"{case.name}, {activation}")
+    if not case.probabilities:
+        check_cosine(row.pooled, case.output, case.name)
+    if case.tokens is not None:
+        assert row.tokens is not None
+        check_close(row.tokens, case.tokens, f"{case.name}, tokens")
+
+
+@on_every_fixture
+def test_fixture_has_what_is_compared(name: str) -> None:
+    """So that no comparison below passes because there was nothing to compare."""
+    cases, task = fixture(name).cases, fixture(name).task
+    assert len(cases) >= 8
+    assert any(case.tokens is not None for case in cases) == (task == "embedding")
+    assert all((case.embedding is not None) == bool(case.pooled) == (task == "embedding") for case in cases)
+    assert all(bool(case.probabilities) == (task in ("classification", "reranker")) for case in cases)
+    assert max(len(case.encoding) for case in cases) == fixture(name).max_input_length
+
+
+@on_every_fixture
+@on_every_engine
+def test_one_by_one(models: Models, engine: str, name: str) -> None:
+    model = models.get(engine, name)
+    for case in fixture(name).cases:
+        check_case(*model.run([case.encoding]), case)
+
+
+@on_every_fixture
+@on_every_engine
+def test_in_one_batch(models: Models, engine: str, name: str) -> None:
+    cases = fixture(name).cases
+    rows = models.get(engine, name).run([case.encoding for case in cases])
+    for row, case in zip(rows, cases, strict=True):
+        check_case(row, case)
+
+
+@pytest.mark.parametrize("pooling", [Pooling.CLS, Pooling.MEAN, Pooling.LAST_TOKEN])
+@pytest.mark.parametrize("name", [name for name in EMBEDDERS if not fixture(name).open().dense])
+@on_every_engine
+def test_another_pooling(models: Models, engine: str, name: str, pooling: Pooling) -> None:
+    cases = fixture(name).cases
+    rows = models.get(engine, name, pooling=pooling).run([case.encoding for case in cases])
+    for row, case in zip(rows, cases, strict=True):
+        check_close(row.pooled, case.pooled[pooling], case.name)
+
+
+@on_every_engine
+def test_another_dense_module(models: Models, engine: str) -> None:
+    cases = fixture("bert-dense").dense_cases
+    assert len(cases) == 8
+    for case in cases:
+        [row] = models.get(engine, "bert-dense", dense_path=case.dense_path).run([case.encoding])
+        check_close(row.pooled, case.output, case.dense_path)
+        check_close(vector(row.pooled, normalize=True, dimensions=None), case.embedding, case.dense_path)
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+@on_every_engine
+def test_rerank(models: Models, engine: str, name: str) -> None:
+    rerank = fixture(name).rerank
+    scores = np.concatenate([row.pooled for row in models.get(engine, name).run(rerank.encodings)])
+    check_close(scores, rerank.raw_scores, "raw scores")
+    check_close(sigmoid(scores), rerank.scores, "scores")
+    assert [rank.index for rank in ranks(scores, raw=False)] == rerank.order
