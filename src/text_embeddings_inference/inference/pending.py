@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import InferenceError
 from ..types import Encoding, Float32Array
@@ -27,12 +27,17 @@ class Pending:
 
     def __init__(self, encodings: Sequence[Encoding], *, tokens: bool, on_done: Callable[[], object]) -> None:
         """tokens: last hidden states are wanted, not the pooled vector; on_done: called once, by an engine's thread."""
-        self.jobs = [Job(self, index, encoding) for index, encoding in enumerate(encodings)]
+        self._encodings = encodings
         self.tokens = tokens
         self.cancelled = False
         self.on_done = on_done
         self.rows: list[Row | InferenceError | None] = [None] * len(encodings)
         self._missing = len(encodings)
+
+    def jobs(self, now: float) -> list[Job]:
+        """Its inputs, to be queued now. They know the request and not the other way round: a cycle would keep the
+        engine's output in memory until the garbage collector comes."""
+        return [Job(self, index, encoding, now) for index, encoding in enumerate(self._encodings)]
 
     def deliver(self, job: Job, row: Row | InferenceError) -> bool:
         """Takes the answer to one input; True if it was the last."""
@@ -59,7 +64,7 @@ class Job:
     pending: Pending
     index: int
     encoding: Encoding
-    queued_at: float = field(default=0.0)
+    queued_at: float
 
     @property
     def length(self) -> int:

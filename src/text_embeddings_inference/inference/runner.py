@@ -14,7 +14,7 @@ from ..engines.base import Engine
 from ..errors import InferenceError
 from ..scheduler import Scheduler
 from ..telemetry.metrics import Metrics
-from ..types import Float32Array, Output
+from ..types import Batch, Float32Array, Output
 from .limits import Limits
 from .pending import Job, Pending, Row
 
@@ -43,21 +43,24 @@ class Runner:
             thread.start()
 
     def submit(self, pending: Pending) -> None:
-        """Queues every input of a request."""
-        now = self._clock()
+        """Queues every input of a request. Raises InferenceError once the runner is closed."""
+        jobs = pending.jobs(self._clock())
         with self._changed:
             if self._closed:
-                raise InferenceError("the server is shutting down")
-            for job in pending.jobs:
-                job.queued_at = now
+                raise InferenceError("the model is closed")
+            for job in jobs:
                 self._scheduler.add(job)
             self._metrics.queue_size(len(self._scheduler))
-            self._changed.notify(min(len(pending.jobs), len(self._threads)))
+            self._changed.notify(min(len(jobs), len(self._threads)))
 
     def cancel(self, pending: Pending) -> None:
-        """Nobody waits for the request any more: what is still queued will not be run."""
+        """Nobody waits for the request any more: what is still queued is dropped."""
         with self._changed:
             pending.cancelled = True
+            dropped = self._scheduler.drop_cancelled()
+            if dropped:
+                self._metrics.request_failed("dropped", len(dropped))
+                self._metrics.queue_size(len(self._scheduler))
 
     def close(self) -> None:
         """Runs what is queued, then ends the threads."""
@@ -71,6 +74,7 @@ class Runner:
         while batch := self._take():
             jobs, alone = batch
             self._run(jobs, alone=alone)
+            del batch, jobs  # or a thread that waits for work keeps its last output in memory
             with self._changed:
                 self._running -= 1
 
@@ -78,8 +82,6 @@ class Runner:
         """The next batch, and whether it has the engine for itself; None when all is done and the runner is closed."""
         with self._changed:
             while True:
-                for _ in self._scheduler.drop_cancelled():
-                    self._metrics.request_failed("dropped")
                 if len(self._scheduler) and self._may_start():
                     free = max(1, self._engine.streams - self._running)
                     jobs = self._scheduler.next_batch(free)
@@ -89,6 +91,7 @@ class Runner:
                     self._metrics.batch_formed(len(jobs), sum(job.length for job in jobs))
                     return jobs, alone
                 if self._closed and not len(self._scheduler):
+                    self._changed.notify_all()  # those that waited for a free stream: there is nothing left to wait for
                     return None
                 self._changed.wait()
 
@@ -103,19 +106,14 @@ class Runner:
         try:
             batch = self._engine.arrange([job.encoding for job in jobs])
             output = self._engine.run(batch, tokens=any(job.pending.tokens for job in jobs), alone=alone)
+            values = self._values(jobs, batch, output)
         except Exception as problem:  # whatever the hardware's library raises is the fault of this batch alone
             self._fail(jobs, problem)
             return
-        end = self._clock()
+        inference = self._clock() - start
         self.last_failed = False
         self._metrics.batch_computed(batch.tokens, batch.computed_tokens)
-        starts = [0] * len(jobs)
-        if batch.is_packed:
-            starts = [int(n) for n in batch.lengths.cumsum() - batch.lengths]
-        rows = [
-            Row(self._values(job, output, index, starts[index]), end - start, start - job.queued_at)
-            for index, job in enumerate(jobs)
-        ]
+        rows = [Row(own, inference, start - job.queued_at) for job, own in zip(jobs, values, strict=True)]
         self._deliver(jobs, rows)
 
     def _fail(self, jobs: list[Job], problem: Exception) -> None:
@@ -127,7 +125,7 @@ class Runner:
             return
         logger.error("the engine failed on an input of %d tokens: %s", jobs[0].length, problem)
         self._metrics.request_failed("inference")
-        self._deliver(jobs, [InferenceError(str(problem))])
+        self._deliver(jobs, [InferenceError(str(problem) or type(problem).__name__)])
 
     def _deliver(self, jobs: list[Job], rows: Sequence[Row | InferenceError]) -> None:
         with self._changed:
@@ -136,14 +134,17 @@ class Runner:
             pending.on_done()
 
     @staticmethod
-    def _values(job: Job, output: Output, index: int, start: int) -> Float32Array:
-        """The job's own part of the output: a view, never a copy."""
-        if not job.pending.tokens:
-            pooled: Float32Array = output.pooled[index]
-            return pooled
-        assert output.tokens is not None, "asked a model without token vectors for them"
-        packed = output.tokens.ndim == 2
-        tokens: Float32Array = (
-            output.tokens[start : start + job.length] if packed else output.tokens[index, : job.length]
-        )
-        return tokens
+    def _values(jobs: list[Job], batch: Batch, output: Output) -> list[Float32Array]:
+        """Each job's own part of the output: a view, never a copy."""
+        starts = batch.lengths.cumsum() - batch.lengths
+        values = []
+        for index, job in enumerate(jobs):
+            if not job.pending.tokens:
+                values.append(output.pooled[index])
+                continue
+            assert output.tokens is not None, "asked a model without token vectors for them"
+            if batch.is_packed:
+                values.append(output.tokens[starts[index] : starts[index] + job.length])
+            else:
+                values.append(output.tokens[index, : job.length])
+        return values
