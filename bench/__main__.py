@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str]) -> Plan:
     parser.add_argument("--seconds", type=float, default=10, help="of each load in each round (default: 10)")
     parser.add_argument("--warmup", type=float, default=2, help="seconds before each measurement (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="all loads, one after another, this often (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="one round of 2 seconds; saves nothing")
+    parser.add_argument("--quick", action="store_true", help="one round of 3 seconds; saves nothing")
     parser.add_argument("--results", type=Path, default=FOLDER / "results", help="where the report goes")
     parser.add_argument("--no-save", action="store_true", help="only print")
     given = parser.parse_args(arguments)
@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str]) -> Plan:
         model=given.model,
         command=[] if given.url else command + shlex.split(given.server_args),
         url=given.url,
-        seconds=2 if given.quick else given.seconds,
+        seconds=3 if given.quick else given.seconds,
         warmup=1 if given.quick else given.warmup,
         rounds=1 if given.quick else given.rounds,
         starts=2 if given.quick else 5,
@@ -106,7 +106,7 @@ def measure_start(plan: Plan, body: bytes) -> list[float]:
 
 
 def measure_round(server: Server, wrk: Wrk, plan: Plan, sgemm: float) -> report.Round:
-    wrk.run(plan.warmup)
+    wrk.warm_up(plan.warmup)
     counters, cpu = server.counters(), server.cpu_seconds()
     measurement = wrk.run(plan.seconds)
     cpu_after, memory, counters_after = server.cpu_seconds(), server.memory(), server.counters()

@@ -60,35 +60,43 @@ class Wrk:
         self._file = folder / (re.sub(r"\W+", "-", load.name) + ".jsonl")
         self._file.write_bytes(b"".join(body + b"\n" for body in load.bodies))
 
+    def warm_up(self, seconds: float) -> None:
+        """Traffic that is not measured."""
+        self._send(_whole(seconds))
+
     def run(self, seconds: float) -> Measurement:
-        """Keeps all connections busy for `seconds` (rounded up to whole ones, which is what wrk can do)."""
-        whole = max(1, round(seconds))
-        command = [_find_wrk(), "--threads", "1", "--connections", str(self.load.connections), "--latency"]
-        command += ["--duration", f"{whole}s", "--timeout", f"{TIMEOUT_S}s", "--script", str(SCRIPT), self._url]
-        command += ["--", str(self._file), str(self._position)]
+        """Keeps all connections busy for `seconds`, rounded to whole ones. What is unanswered then doesn't count."""
+        first = self._position + 1  # wrk asks its script for one request before it starts, to see how long it is
         before = _children_cpu_seconds()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=whole + TIMEOUT_S + 30)
+        result = self._send(_whole(seconds))
         cpu = _children_cpu_seconds() - before
-        found = re.search(r"^RESULT (.+)$", done.stdout, re.MULTILINE)
-        if done.returncode or not found:
-            raise BenchError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
-        result = json.loads(found[1])
         if not result["requests"]:
-            raise BenchError(f"no answer within {whole} s to {self.load.name}\nhint: give --seconds a larger value")
+            hint = "hint: give --seconds a larger value"
+            raise BenchError(f"no answer within {_whole(seconds)} s to {self.load.name}\n{hint}")
         seconds_run = result["microseconds"] / 1e6
-        # wrk asks the script for one request before it starts, to see how long it is.
-        tokens = sum(self._cycle(self._position + 1, result["requests"]))
-        self._position += 1 + result["requests"] + self.load.connections
         return Measurement(
             requests=result["requests"],
             seconds=seconds_run,
-            tokens=tokens,
+            tokens=sum(self._cycle(first, result["requests"])),
             p50_ms=result["p50_us"] / 1e3,
             p95_ms=result["p95_us"] / 1e3,
             p99_ms=result["p99_us"] / 1e3,
             errors=result["refused"] + result["broken"],
             client_cores=cpu / seconds_run,
         )
+
+    def _send(self, seconds: int) -> dict[str, int]:
+        """Runs wrk; gives what wrk.lua prints."""
+        command = [_find_wrk(), "--threads", "1", "--connections", str(self.load.connections), "--latency"]
+        command += ["--duration", f"{seconds}s", "--timeout", f"{TIMEOUT_S}s", "--script", str(SCRIPT), self._url]
+        command += ["--", str(self._file), str(self._position)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + TIMEOUT_S)
+        found = re.search(r"^RESULT (.+)$", done.stdout, re.MULTILINE)
+        if done.returncode or not found:
+            raise BenchError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+        result: dict[str, int] = json.loads(found[1])
+        self._position += 1 + result["requests"] + self.load.connections
+        return result
 
     def _cycle(self, first: int, count: int) -> Iterator[int]:
         """The tokens of `count` requests from index `first` on: those sent first are, near enough, those answered."""
@@ -101,6 +109,11 @@ def generators(loads: list[Load], url: str) -> Iterator[list[Wrk]]:
     """A generator for each load; their files last as long as the context."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         yield [Wrk(load, url, Path(folder)) for load in loads]
+
+
+def _whole(seconds: float) -> int:
+    """wrk can do whole seconds only."""
+    return max(1, round(seconds))
 
 
 def _find_wrk() -> str:

@@ -123,7 +123,8 @@ def time_to_first_answer(command: Sequence[str], body: bytes) -> float:
 def _spawned(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], Server, Path]]:
     port = _free_port()
     with tempfile.NamedTemporaryFile(prefix="bench-server-", suffix=".log") as log:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
+        full, env = [*command, "--port", str(port)], os.environ | {"NO_COLOR": "1"}
+        process = subprocess.Popen(full, stdout=log, stderr=subprocess.STDOUT, env=env)
         try:
             yield process, Server(f"http://127.0.0.1:{port}", process.pid), Path(log.name)
         finally:
