@@ -24,7 +24,7 @@ def test_fixtures_open_as_expected(models: Path, name: str) -> None:
     assert checkpoint.kind is KINDS.get(expected["task"], Kind.EMBEDDING)
     assert checkpoint.pooling == ("splade" if splade else expected.get("pooling"))
     assert checkpoint.max_input_length == expected["max_input_length"]
-    assert checkpoint.prompts == (expected.get("prompts") or {})
+    assert checkpoint.prompts == expected.get("prompts")
     assert len(checkpoint.dense) == len(expected.get("dense_modules") or [])
     assert checkpoint.tokenizer_file == models / name / "tokenizer.json"
     assert len(checkpoint.weights) > 0
@@ -105,9 +105,9 @@ def test_a_transformer_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert checkpoint.weights.names() == ("w",)
 
 
-@pytest.mark.parametrize("content", [{}, {"prompts": None}, {"prompts": {}}])
+@pytest.mark.parametrize("content", [{}, {"prompts": None}])
 def test_no_prompts(tmp_path: Path, content: dict[str, Any]) -> None:
-    assert open_checkpoint(write_model(tmp_path, config_sentence_transformers=content)).prompts == {}
+    assert open_checkpoint(write_model(tmp_path, config_sentence_transformers=content)).prompts is None
 
 
 @pytest.mark.parametrize("prompts", [["a"], {"a": 1}, {"a": None}, "a", []])

@@ -25,7 +25,7 @@ class Checkpoint:
 
     folder: as given; config: the whole `config.json`; pooling: None for classifiers and rerankers (their models pool
     as they were trained); labels: names by class index, label_ids: `label2id` (both empty for embedding models);
-    max_input_length: tokens, special ones included; prompts: by name; dense: applied to the pooled vector, in order.
+    max_input_length: tokens, special ones included; prompts: by name, None if the checkpoint has none; dense: applied to the pooled vector, in order.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Checkpoint:
     labels: tuple[str, ...]
     label_ids: dict[str, int]
     max_input_length: int
-    prompts: dict[str, str]
+    prompts: dict[str, str] | None
     dense: tuple[Dense, ...]
     weights: Weights
     tokenizer_file: Path
@@ -101,11 +101,16 @@ def _read_dense_modules(folder: Path, modules: ModulePaths) -> tuple[Dense, ...]
     return dense
 
 
-def _read_prompts(folder: Path) -> dict[str, str]:
-    """`prompts` of `config_sentence_transformers.json`. `default_prompt_name` there has no effect, as in TEI 1.9.3."""
+def _read_prompts(folder: Path) -> dict[str, str] | None:
+    """`prompts` of `config_sentence_transformers.json`, None if it has none.
+
+    `default_prompt_name` there has no effect, as in TEI 1.9.3.
+    """
     name = "config_sentence_transformers.json"
     values = read_optional_object(folder, name) or {}
-    prompts = {} if values.get("prompts") is None else values["prompts"]
+    prompts = values.get("prompts")
+    if prompts is None:
+        return None
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         problem = f"`prompts` should be an object of strings, is {describe(prompts)}"
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")

@@ -21,6 +21,8 @@ from .fidelity import fidelity
 logger = logging.getLogger(__name__)
 
 
+WARM_UP_TOKENS = 8
+"""A text of a few words: the kernels of a single token are others than those of all longer texts."""
 MAX_STREAMS = 8
 """More streams of one model only spread its weights over more caches."""
 
@@ -120,8 +122,7 @@ def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
     dtype = choose_dtype(settings.dtype)
     streams = settings.streams or min(settings.threads, MAX_STREAMS)
     engine = OpenVINOEngine(checkpoint, dtype=dtype, threads=settings.threads, streams=streams)
-    one_token = Encoding(np.zeros(1, np.int32), None, 0)
-    engine.run(engine.arrange([one_token]), tokens=False, alone=True)
+    engine.run(engine.arrange([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False, alone=True)
     logger.info(
         "Started %s on %s: %s (wanted: %s), %d threads, up to %d streams, in %.2f s",
         *(checkpoint.model_type, engine.name, dtype, settings.dtype, settings.threads, streams),
