@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,6 +29,7 @@ from .requests import (
     EmbedAllRequest,
     EmbedRequest,
     EmbedSparseRequest,
+    Inputs,
     PredictRequest,
     RerankRequest,
     SimilarityParameters,
@@ -66,7 +67,7 @@ class Handlers:
 
     async def embed(self, request: EmbedRequest) -> Reply:
         """Gives one vector for each input."""
-        items, method = embed_inputs(request.inputs)
+        items, method = self._inputs(request.inputs)
         done = await self._timed(
             "embed",
             method,
@@ -76,13 +77,13 @@ class Handlers:
 
     async def embed_all(self, request: EmbedAllRequest) -> Reply:
         """Gives one vector for each token of each input."""
-        items, method = embed_inputs(request.inputs)
+        items, method = self._inputs(request.inputs)
         done = await self._timed("embed_all", method, self.model.embed_all(items, self._options(request)))
         return Reply.json(await responses.token_vectors(done.value), headers=done.headers)
 
     async def embed_sparse(self, request: EmbedSparseRequest) -> Reply:
         """Gives one sparse vector for each input (SPLADE)."""
-        items, method = embed_inputs(request.inputs)
+        items, method = self._inputs(request.inputs)
         done = await self._timed("embed_sparse", method, self.model.embed_sparse(items, self._options(request)))
         return Reply.json(await responses.sparse(done.value), headers=done.headers)
 
@@ -91,7 +92,7 @@ class Handlers:
         name = self.model.info.served_name
         if request.model not in (None, name):
             logger.warning("A request names the model `%s`; `%s` answers it", request.model, name)
-        items, method = embed_inputs(request.input)
+        items, method = self._inputs(request.input, "input")
         options = EncodeOptions(truncate=self._settings.auto_truncate)
         done = await self._timed(
             "openai_embed", method, self.model.embed(items, options, dimensions=request.dimensions)
@@ -148,6 +149,9 @@ class Handlers:
     async def metrics(self) -> Reply:
         """Gives the metrics in the text format of Prometheus."""
         return Reply(200, ((b"content-type", b"text/plain; charset=utf-8"),), [self.model.metrics.render()])
+
+    def _inputs(self, value: str | list[Any], field: str = "inputs") -> Inputs:
+        return embed_inputs(value, vocabulary=self.model.info.vocabulary, field=field)
 
     def _options(self, request: Optioned) -> EncodeOptions:
         """How the inputs of a request become tokens, the server's defaults filled in."""

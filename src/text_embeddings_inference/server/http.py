@@ -93,12 +93,12 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    metrics = next(iter(models.values())).metrics
-    listeners = [
-        Listener(metrics_app(metrics), sockets.metrics),
-        Listener(create_app(models, settings), sockets.http, tls=(settings.tls_cert, settings.tls_key)),
-    ]
     try:
+        metrics = next(iter(models.values())).metrics
+        listeners = [
+            Listener(metrics_app(metrics), sockets.metrics),
+            Listener(create_app(models, settings), sockets.http, tls=(settings.tls_cert, settings.tls_key)),
+        ]
         for listener in listeners:
             await listener.start()
         logger.info("Starting HTTP server: %s", sockets.place)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
+from ..errors import InputError
 from ..telemetry.metrics import Method
 from ..types import Input
 
@@ -202,11 +203,26 @@ def check_predict_inputs(value: str | list[Any]) -> None:
             raise ShapeError(place, f"Invalid length {len(texts)}, expected {PAIR_OR_BATCH}")
 
 
-def embed_inputs(value: str | list[Any]) -> Inputs:
-    """First match wins: a text, a list of token ids (the empty list is one), a list of these."""
-    if isinstance(value, str) or not value or isinstance(value[0], int):
+def embed_inputs(value: str | list[Any], *, vocabulary: int, field: str = "inputs") -> Inputs:
+    """First match wins: a text, a list of token ids (the empty list is one), a list of these.
+
+    Raises InputError, with the place, for an id that is not below `vocabulary`.
+    """
+    if isinstance(value, str):
         return Inputs([value], "single")
+    if not value or isinstance(value[0], int):
+        _require_known(value, field, vocabulary)
+        return Inputs([value], "single")
+    for index, item in enumerate(value):
+        if isinstance(item, list):
+            _require_known(item, f"{field}[{index}]", vocabulary)
     return Inputs(value, "batch")
+
+
+def _require_known(ids: list[int], place: str, vocabulary: int) -> None:
+    if max(ids, default=0) >= vocabulary:
+        index, unknown = next((index, id_) for index, id_ in enumerate(ids) if id_ >= vocabulary)
+        raise InputError(f"`{place}[{index}]`: token id {unknown} is outside the vocabulary of {vocabulary} ids")
 
 
 def id_lists(value: list[Any]) -> list[list[int]]:
