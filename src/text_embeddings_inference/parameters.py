@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -34,16 +35,19 @@ class Tensors(Protocol):
 class Parameters:
     """The parameters below one name (`layers.0.attention`), as constants of one engine."""
 
-    def __init__(self, found: dict[str, str], tensors: Tensors, ops: Ops, path: str = "", used: set[str] | None = None):
-        self._found = found  # parameter's name -> tensor's name
+    def __init__(self, tensors: Tensors, ops: Ops, table: Table) -> None:
         self._tensors = tensors
         self._ops = ops
-        self._path = path
-        self._used: set[str] = set() if used is None else used
+        self._table = table
+        self._found: dict[str, str] = {}  # parameter's name -> tensor's name
+        self._used: set[str] = set()
+        self._path = ""
 
     def __truediv__(self, name: str | int) -> Parameters:
         """The parameters below `name`: `p / "layers" / 0`."""
-        return Parameters(self._found, self._tensors, self._ops, f"{self._path}{name}.", self._used)
+        below = copy(self)
+        below._path = f"{self._path}{name}."
+        return below
 
     def __contains__(self, name: str) -> bool:
         return self._path + name in self._found
@@ -57,7 +61,7 @@ class Parameters:
         path = self._path + name
         if path not in self._found:
             raise CheckpointError(
-                f"the weights have no tensor for `{path}`, shape {list(shape)}",
+                f"the weights have no tensor `{self._name_in_checkpoint(path)}`, shape {list(shape)}",
                 hint="the file is incomplete, or config.json describes another model: download both again",
             )
         source = self._found[path]
@@ -77,31 +81,47 @@ class Parameters:
         """Names of the tensors that no parameter was made of."""
         return [source for path, source in self._found.items() if path not in self._used]
 
+    def add(self, path: str, source: str) -> None:
+        """Tensor `source` is the parameter `path`. Raises CheckpointError if another tensor is it already."""
+        other = self._found.setdefault(path, source)
+        if other != source:
+            raise CheckpointError(
+                f"tensors `{other}` and `{source}` are the same parameter under two names",
+                hint="remove one of them from the weights",
+            )
+
+    def _name_in_checkpoint(self, path: str) -> str:
+        """What a tensor for the parameter is called in checkpoints, without a prefix."""
+        stem, _, leaf = path.rpartition(".")
+        number = next((part for part in stem.split(".") if part.isdecimal()), "")
+        stems = (name for name, target in self._table.items() if target is not None and _fill(target, number) == stem)
+        return f"{_fill(next(stems, stem), number)}.{leaf}"
+
 
 def bind(
     tensors: Tensors, model: Table, heads: Table, prefixes: tuple[str, ...], ops: Ops
 ) -> tuple[Parameters, Parameters]:
     """The parameters of a model and of its heads. A name may begin with one of `prefixes` (`bert.`).
 
-    Raises CheckpointError for a tensor that neither table has.
+    Raises CheckpointError for a tensor that neither table has, and for two tensors of one parameter.
     """
-    found: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    rows = [(_pattern(name), target, found[0]) for name, target in model.items()]
-    rows += [(_pattern(name), target, found[1]) for name, target in heads.items()]
+    parameters = Parameters(tensors, ops, model), Parameters(tensors, ops, heads)
+    rows = [(_pattern(name), target, parameters[0]) for name, target in model.items()]
+    rows += [(_pattern(name), target, parameters[1]) for name, target in heads.items()]
     for name in tensors.names():
-        bare = next((name.removeprefix(p) for p in prefixes if p and name.startswith(p)), name)
+        bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
         for pattern, target, place in rows:
             if match := pattern.fullmatch(bare):
                 if target is not None:
-                    path = target.replace("{i}", match["i"]) if "{i}" in target else target
-                    place.setdefault(f"{path}.{_LEAVES[match['leaf']]}".lstrip("."), name)
+                    path = _fill(target, match["i"]) if "{i}" in target else target
+                    place.add(f"{path}.{_LEAVES[match['leaf']]}".lstrip("."), name)
                 break
         else:
             raise CheckpointError(
                 f"unexpected tensor `{name}`: it is not part of this architecture",
                 hint="the weights are of another model than config.json says, or have a head that is not supported",
             )
-    return Parameters(found[0], tensors, ops), Parameters(found[1], tensors, ops)
+    return parameters
 
 
 def check_all_used(parameters: Parameters) -> None:
@@ -112,6 +132,10 @@ def check_all_used(parameters: Parameters) -> None:
             f"unexpected tensor `{unused[0]}`{others}: config.json does not ask for it",
             hint="weights and config.json are of different models: download both again",
         )
+
+
+def _fill(name: str, number: str) -> str:
+    return name.replace("{i}", number)
 
 
 def _pattern(name: str) -> re.Pattern[str]:
