@@ -21,6 +21,7 @@ class Args(bert.Args, frozen=True, kw_only=True):
     inner_group_num: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inner_group_num != 1:
             raise UnsupportedError(f"config.json: `inner_group_num` is {self.inner_group_num}; supported is 1")
 

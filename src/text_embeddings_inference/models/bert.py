@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from ..errors import UnsupportedError
 from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, PostNormBlock, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
@@ -29,6 +30,11 @@ class Args(BlockArgs, frozen=True, kw_only=True):
     max_position_embeddings: int
     type_vocab_size: int = 2
     position_embedding_type: Literal["absolute"] = "absolute"
+    is_decoder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_decoder:
+            raise UnsupportedError("config.json: `is_decoder` is true; only encoders are supported")
 
 
 PREFIXES = ("bert.",)
