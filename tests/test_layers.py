@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from oracle.numpy_ops import NumpyOps, Sequences
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.layers import (
+    ACTIVATIONS,
+    Attention,
+    ClassificationHead,
+    Embedding,
+    LayerNorm,
+    Linear,
+    MaskedLMHead,
+    PostNormBlock,
+    activation,
+    t5_bucket,
+)
+from text_embeddings_inference.ops.spec import AttentionSpec, Layout, Value
+from text_embeddings_inference.parameters import Parameters, bind
+
+OPS = NumpyOps()
+
+
+class RandomTensors:
+    """Tensors by name, of the given shapes, drawn from a fixed seed."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        rng = np.random.default_rng(0)
+        self._arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+    def names(self) -> list[str]:
+        return list(self._arrays)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._arrays[name].shape
+
+    def array(self, name: str) -> NDArray[Any]:
+        return self._arrays[name]
+
+
+def parameters(**shapes: tuple[int, ...]) -> tuple[Parameters, dict[str, NDArray[Any]]]:
+    """Parameters of the given shapes (`__` for `.`), and their values by name in float64."""
+    tensors = RandomTensors({name.replace("__", "."): shape for name, shape in shapes.items()})
+    table: dict[str, str | None] = {name.rpartition(".")[0]: name.rpartition(".")[0] for name in tensors.names()}
+    p, _ = bind(tensors, table, {}, (), OPS)
+    return p, {name: tensors.array(name).astype(np.float64) for name in tensors.names()}
+
+
+def linear_shapes(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}__weight": (outputs, inputs), f"{name}__bias": (outputs,)}
+
+
+def norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}__weight": (width,), f"{name}__bias": (width,)}
+
+
+def attention_shapes(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+    names = ("query", "key", "value", "output")
+    return {key: shape for name in names for key, shape in linear_shapes(prefix + name, width, width).items()}
+
+
+def values(*shape: int) -> NDArray[np.float64]:
+    return np.random.default_rng(1).standard_normal(shape)
+
+
+def packed(*lengths: int) -> Layout:
+    return Layout(Sequences(lengths, None))
+
+
+def apply(x: NDArray[Any], values: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    return np.asarray(x @ values[f"{name}.weight"].T + values[f"{name}.bias"])
+
+
+def normed(x: NDArray[Any], values: dict[str, NDArray[Any]], name: str, eps: float) -> NDArray[Any]:
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+    return np.asarray(scaled * values[f"{name}.weight"] + values[f"{name}.bias"])
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def gelu(x: float) -> float:
+    return x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+
+def gelu_tanh(x: float) -> float:
+    return x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+FORMULAS: dict[str, Callable[[float], float]] = {
+    "gelu": gelu,
+    "gelu_python": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
+    "relu": lambda x: max(x, 0.0),
+    "silu": lambda x: x * sigmoid(x),
+    "swish": lambda x: x * sigmoid(x),
+    "tanh": math.tanh,
+    "sigmoid": sigmoid,
+    "identity": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name: str) -> None:
+    points = [-3.0, -0.5, 0.0, 0.25, 2.0]
+    result = activation("hidden_act", name)(OPS, Value(np.array(points))).raw
+    assert np.allclose(result, [FORMULAS[name](x) for x in points], rtol=0, atol=1e-12)
+
+
+def test_unknown_activation() -> None:
+    with pytest.raises(UnsupportedError, match="`hidden_act` is 'mish'") as caught:
+        activation("hidden_act", "mish")
+    assert all(name in str(caught.value) for name in ACTIVATIONS)
+
+
+def test_linear() -> None:
+    p, w = parameters(**linear_shapes("x", 3, 2))
+    x = values(4, 3)
+    assert np.allclose(Linear(p / "x", 3, 2)(OPS, Value(x)).raw, apply(x, w, "x"))
+    assert np.allclose(Linear(p / "x", 3, 2, bias=False)(OPS, Value(x)).raw, x @ w["x.weight"].T)
+
+
+def test_linear_of_another_shape() -> None:
+    p, _ = parameters(**linear_shapes("x", 3, 2))
+    with pytest.raises(CheckpointError, match=r"`x\.weight` has shape \[2, 3\]"):
+        Linear(p / "x", 2, 3)
+
+
+def test_embedding() -> None:
+    p, w = parameters(x__weight=(5, 2))
+    assert np.array_equal(Embedding(p / "x", 5, 2)(OPS, Value(np.array([4, 0, 4]))).raw, w["x.weight"][[4, 0, 4]])
+
+
+def test_layer_norm() -> None:
+    p, w = parameters(**norm_shapes("x", 6))
+    x = values(4, 6)
+    assert np.allclose(LayerNorm(p / "x", 6, 1e-3)(OPS, Value(x)).raw, normed(x, w, "x", 1e-3))
+
+
+def test_attention_of_one_token_is_its_value() -> None:
+    p, w = parameters(**attention_shapes("", 6))
+    x = values(3, 6)
+    result = Attention(p, 6, 2)(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw
+    assert np.allclose(result, apply(apply(x, w, "value"), w, "output"))
+
+
+def test_attention_keeps_its_heads_apart() -> None:
+    """Softmax of q k / sqrt(H), head by head, over two tokens."""
+    p, w = parameters(**attention_shapes("", 6))
+    x = values(2, 6)
+    q, k, v = (apply(x, w, name).reshape(2, 2, 3) for name in ("query", "key", "value"))
+    scores = np.einsum("qnh,knh->nqk", q, k) / math.sqrt(3)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    mixed = np.einsum("nqk,knh->qnh", weights, v).reshape(2, 6)
+    result = Attention(p, 6, 2)(OPS, Value(x), AttentionSpec(), packed(2)).raw
+    assert np.allclose(result, apply(mixed, w, "output"))
+
+
+def test_attention_heads_have_to_divide_the_width() -> None:
+    p, _ = parameters(**attention_shapes("", 6))
+    with pytest.raises(UnsupportedError, match="4 attention heads do not divide a width of 6"):
+        Attention(p, 6, 4)
+
+
+def test_post_norm_block() -> None:
+    shapes = attention_shapes("attention__", 4) | linear_shapes("up", 4, 8) | linear_shapes("down", 8, 4)
+    p, w = parameters(**shapes, **norm_shapes("attention_norm", 4), **norm_shapes("output_norm", 4))
+    x = values(2, 4)
+    block = PostNormBlock(p, 4, 2, 8, ACTIVATIONS["relu"], 1e-5)
+    result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
+    attended = apply(apply(x, w, "attention.value"), w, "attention.output")
+    half = normed(x + attended, w, "attention_norm", 1e-5)
+    fed = apply(np.maximum(apply(half, w, "up"), 0), w, "down")
+    assert np.allclose(result, normed(half + fed, w, "output_norm", 1e-5))
+
+
+def test_classification_head_reads_the_first_token() -> None:
+    p, w = parameters(**linear_shapes("dense", 4, 4), **linear_shapes("out", 4, 3))
+    x = values(5, 4)
+    first = x[[0, 2]]
+    head = ClassificationHead(p, 4, 3, ACTIVATIONS["tanh"])
+    assert np.allclose(head(OPS, Value(x), packed(2, 3)).raw, apply(np.tanh(apply(first, w, "dense")), w, "out"))
+    bare = ClassificationHead(p, 4, 3, ACTIVATIONS["tanh"], dense=False)
+    assert np.allclose(bare(OPS, Value(x), packed(2, 3)).raw, apply(first, w, "out"))
+
+
+@pytest.mark.parametrize("bias", ["decoder__bias", "own__bias"])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "tied"])
+def test_masked_lm_head(stored: bool, bias: str) -> None:
+    decoder = {"decoder__weight": (7, 3)} if stored else {}
+    shapes = linear_shapes("transform", 4, 3) | norm_shapes("norm", 3) | decoder | {bias: (7,), "word__weight": (7, 3)}
+    tensors = RandomTensors({name.replace("__", "."): shape for name, shape in shapes.items()})
+    table: dict[str, str | None] = {"transform": "transform", "norm": "norm", "decoder": "decoder", "word": "word"}
+    p, _ = bind(tensors, table | {"own": ""}, {}, (), OPS)
+    w = {name: tensors.array(name).astype(np.float64) for name in tensors.names()}
+    x = values(2, 4)
+    head = MaskedLMHead(p, 4, Embedding(p / "word", 7, 3), (7, 3), ACTIVATIONS["relu"], 1e-5)
+    inner = normed(np.maximum(apply(x, w, "transform"), 0), w, "norm", 1e-5)
+    table_used = w["decoder.weight" if stored else "word.weight"]
+    assert np.allclose(head(OPS, Value(x)).raw, inner @ table_used.T + w[bias.replace("__", ".")])
+
+
+def reference_bucket(distance: int, buckets: int = 32, max_distance: int = 128) -> int:
+    """`MPNetEncoder.relative_position_bucket`, for one distance (key minus query)."""
+    half = buckets // 2
+    ahead = half if distance > 0 else 0
+    n = abs(distance)
+    exact = half // 2
+    if n < exact:
+        return ahead + n
+    return ahead + min(exact + int(math.log(n / exact) / math.log(max_distance / exact) * (half - exact)), half - 1)
+
+
+def test_t5_bucket_against_the_formula() -> None:
+    """Without the distances whose logarithm is a whole number, where rounding decides: they are checked below."""
+    borders = {8, 16, 32, 64, 128}
+    distances = [d for d in range(-300, 301) if abs(d) not in borders]
+    result = t5_bucket(np.array(distances), 32, 128)
+    assert result.tolist() == [reference_bucket(d) for d in distances]
+
+
+def test_t5_bucket_at_the_borders() -> None:
+    """The first distance of each bucket belongs to it: the logarithm must not be rounded below a whole number."""
+    distances = np.array([-128, -64, -32, -16, -8, 0, 8, 16, 32, 64, 128])
+    assert t5_bucket(distances, 32, 128).tolist() == [15, 14, 12, 10, 8, 0, 24, 26, 28, 30, 31]
