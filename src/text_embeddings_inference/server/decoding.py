@@ -58,7 +58,7 @@ class BodyDecoder(Generic[S]):
             return self._decoder.decode(body)
         except msgspec.DecodeError as error:
             if end := TRAILING.search(str(error)):
-                return self._decoder.decode(body[: int(end[1])])
+                return self._decoder.decode(body[: int(end[1]) - 1])  # msgspec names the byte after the first of them
             raise
 
 
