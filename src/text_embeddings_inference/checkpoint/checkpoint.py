@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from text_embeddings_inference.errors import CheckpointError
-from text_embeddings_inference.types import Kind, Pooling
-
+from ..errors import CheckpointError
+from ..types import Kind, Pooling
 from .config import Labels, read_config, read_kind, read_labels, read_max_length
 from .files import describe, read_optional_object
 from .modules import Dense, ModulePaths, read_dense, read_module_paths
@@ -25,7 +24,8 @@ class Checkpoint:
 
     folder: as given; config: the whole `config.json`; pooling: None for classifiers and rerankers (their models pool
     as they were trained); labels: names by class index, label_ids: `label2id` (both empty for embedding models);
-    max_input_length: tokens, special ones included; prompts: by name, None if the checkpoint has none; dense: applied to the pooled vector, in order.
+    max_input_length: tokens, special ones included; prompts: by name, None if there are none; dense: applied to the
+    pooled vector, in order.
     """
 
     folder: Path

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.types import Kind
-
+from ..errors import CheckpointError, UnsupportedError
+from ..types import Kind
 from .files import describe, is_integer, read_object, read_optional_object
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from text_embeddings_inference.errors import CheckpointError
+from ..errors import CheckpointError
 
 DOWNLOAD_AGAIN = "download the checkpoint again"
 

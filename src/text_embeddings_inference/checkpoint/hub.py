@@ -20,8 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import ModelInfo
 
-from text_embeddings_inference.errors import HubError
-
+from ..errors import HubError
 from .locate import CachedSnapshot, HubAccess
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from text_embeddings_inference.errors import HubError, SettingsError
-
+from ..errors import HubError, SettingsError
 from .config import SENTENCE_FILES
 from .modules import DENSE_FILES, read_module_paths
 from .pooling import DEFAULT_PATH

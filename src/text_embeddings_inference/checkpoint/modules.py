@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.types import Float32Array
-
+from ..errors import CheckpointError, UnsupportedError
+from ..types import Float32Array
 from .files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
 from .weights import open_weight_files
 

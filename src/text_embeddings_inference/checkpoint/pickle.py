@@ -18,8 +18,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-
+from ..errors import CheckpointError, UnsupportedError
 from .files import DOWNLOAD_AGAIN, is_integer
 from .tensors import NUMPY_TYPES, Span, Tensor, way_out
 

@@ -6,9 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from text_embeddings_inference.errors import CheckpointError, SettingsError, UnsupportedError
-from text_embeddings_inference.types import Pooling
-
+from ..errors import CheckpointError, SettingsError, UnsupportedError
+from ..types import Pooling
 from .files import describe, read_object
 from .modules import ModulePaths
 

@@ -13,8 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-
+from ..errors import CheckpointError, UnsupportedError
 from .files import DOWNLOAD_AGAIN, describe, is_integer
 from .tensors import NUMPY_TYPES, Span, Tensor, way_out
 

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from text_embeddings_inference.errors import CheckpointError
-
+from ..errors import CheckpointError
 from .files import DOWNLOAD_AGAIN
 
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {

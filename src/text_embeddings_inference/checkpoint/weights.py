@@ -9,8 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-
+from ..errors import CheckpointError, UnsupportedError
 from .files import DOWNLOAD_AGAIN, describe, read_object
 from .pickle import read_pickle
 from .safetensors import read_safetensors

@@ -18,7 +18,7 @@ from typing import IO
 
 import orjson
 
-from text_embeddings_inference.types import Timings
+from ..types import Timings
 
 ROOT = __name__.split(".")[0]
 PACKAGE_PARENT = f"{Path(__file__).parents[2]}/"

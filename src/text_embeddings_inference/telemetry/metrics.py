@@ -14,7 +14,7 @@ from decimal import Decimal
 from itertools import accumulate, repeat
 from typing import Literal, TypeAlias
 
-from text_embeddings_inference.types import Timings
+from ..types import Timings
 
 Method: TypeAlias = Literal["single", "batch"]
 
