@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +41,9 @@ def vector(row: Float32Array, *, normalize: bool, dimensions: int | None) -> Flo
     row = row[:dimensions]
     if not normalize:
         return row
+    wide = row.astype(np.float64)  # squares of small values are 0 in float32
     with np.errstate(divide="ignore", invalid="ignore"):
-        return row * np.float32(1 / np.sqrt(np.dot(row, row)))
+        return row * np.float32(1 / np.sqrt(np.dot(wide, wide)))
 
 
 def check_positive(dimensions: int | None) -> None:
@@ -89,13 +91,14 @@ def sigmoid(x: Float32Array) -> Float32Array:
 
 
 def softmax(x: Float32Array) -> Float32Array:
-    """Shifted by the maximum, so that nothing overflows."""
-    powers: Float32Array = np.exp(x - x.max())
+    """Shifted by the maximum, so that nothing overflows; NaN if a logit is infinite."""
+    with np.errstate(invalid="ignore"):
+        powers: Float32Array = np.exp(x - x.max())
     shares: Float32Array = powers / powers.sum()
     return shares
 
 
 def cosine(x: Float32Array, y: Float32Array) -> float:
     """0 if either vector is all zeros."""
-    product = float(np.dot(x, y))
-    return product / float(np.sqrt(np.dot(x, x) * np.dot(y, y))) if product else 0.0
+    norms = math.sqrt(float(np.dot(x, x)) * float(np.dot(y, y)))
+    return float(np.dot(x, y)) / norms if norms else 0.0
