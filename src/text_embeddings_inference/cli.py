@@ -63,17 +63,15 @@ def run(settings: Settings) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
     with ThreadPoolExecutor(1, thread_name_prefix="load") as beside:
         loading = beside.submit(load_model, settings)
-        from .server.http import serve  # imported while the model is compiled, which needs no interpreter
+        from .server.http import Sockets, serve  # imported while the model is compiled, which needs no interpreter
 
+        sockets = Sockets.bind(settings)  # a port in use is found at once
         model = loading.result()
-    serve({settings.served_name: model}, settings)
+    serve({settings.served_name: model}, settings, sockets)
 
 
 def load_model(settings: Settings) -> Model:
     """The model of the settings. Raises StartError."""
-    # OpenVINO's package imports its converter, which we don't need, and with it a telemetry client: 70 ms of the start.
-    # None refuses the import, and OpenVINO does without.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     from .inference import Model
 
     return Model.load(settings)
