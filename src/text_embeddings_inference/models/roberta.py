@@ -15,8 +15,6 @@ from .bert import TENSORS as TENSORS
 class Args(bert.Args, frozen=True, kw_only=True):
     """The keys of config.json that are read."""
 
-    type_vocab_size: int = 1
-    layer_norm_eps: float = 1e-5
     pad_token_id: int = 1
 
 
