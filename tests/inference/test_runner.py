@@ -5,91 +5,16 @@ from __future__ import annotations
 import gc
 import random
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
+from running import house, until
 
-from tests.fakes import PATIENCE, FakeClock, FakeEngine, pooled_vector, token_vectors
+from tests.fakes import PATIENCE, FakeClock, FakeEngine
 from text_embeddings_inference.errors import InferenceError
-from text_embeddings_inference.inference.limits import Limits
-from text_embeddings_inference.inference.pending import Pending, Row
-from text_embeddings_inference.inference.runner import Runner
-from text_embeddings_inference.telemetry.metrics import Metrics
-from text_embeddings_inference.types import Batch, Encoding, Output
-
-
-class Request:
-    """A request of token ids, and the wait for its answer."""
-
-    def __init__(self, inputs: tuple[list[int], ...], *, tokens: bool = False) -> None:
-        self.inputs = inputs
-        self.done = threading.Event()
-        encodings = [Encoding(np.array(ids, np.int32), None, len(ids)) for ids in inputs]
-        self.pending = Pending(encodings, tokens=tokens, on_done=self.done.set)
-
-    def rows(self) -> list[Row]:
-        assert self.done.wait(PATIENCE), "no answer"
-        return self.pending.results()
-
-    def check(self, dimensions: int = 4) -> None:
-        """Every input got its own vector or vectors."""
-        compute = token_vectors if self.pending.tokens else pooled_vector
-        for row, ids in zip(self.rows(), self.inputs, strict=True):
-            np.testing.assert_array_equal(row.values, compute(ids, dimensions))
-
-
-class House:
-    """A runner, its engine and its metrics."""
-
-    def __init__(self, engine: FakeEngine, clock: Callable[[], float], limits: Limits) -> None:
-        self.engine = engine
-        self.metrics = Metrics(512)
-        self.runner = Runner(engine, limits, self.metrics, clock)
-
-    def ask(self, *inputs: list[int], tokens: bool = False) -> Request:
-        request = Request(inputs, tokens=tokens)
-        self.runner.submit(request.pending)
-        return request
-
-    def close(self) -> None:
-        closing = threading.Thread(target=self.runner.close, daemon=True)
-        closing.start()
-        closing.join(PATIENCE)
-        assert not closing.is_alive(), "the runner does not end"
-
-    def metric(self, line: str) -> bool:
-        return line in self.metrics.render().decode().splitlines()
-
-    @property
-    def sizes(self) -> list[int]:
-        """Inputs of every batch the engine got."""
-        return [len(ran.inputs) for ran in self.engine.batches]
-
-
-@contextmanager
-def house(
-    engine: FakeEngine | None = None, clock: Callable[[], float] = time.perf_counter, **limits: Any
-) -> Iterator[House]:
-    built = House(engine or FakeEngine(), clock, Limits(**limits))
-    try:
-        yield built
-    finally:
-        built.engine.let()
-        built.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for something that another thread is about to do."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.001)
+from text_embeddings_inference.types import Batch, Output
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
@@ -31,7 +31,7 @@ from .limits import Limits, Permits
 from .loading import Parts, load_parts, measure_fidelity
 from .pending import Pending, Row
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
-from .runner import Runner
+from .runner import CLOSED, Runner
 
 T = TypeVar("T")
 
@@ -41,6 +41,9 @@ NOT_CLASSIFIER = "Model is not a classifier model"
 NOT_RERANKER = "model is not a re-ranker model"
 NO_TOKENS = "`embed_all` is not available for SPLADE models"
 NO_NORMALIZE = "`normalize` is not available for SPLADE models"
+
+INLINE_IDS = 500
+"""So many token ids become text in about half a millisecond."""
 
 
 class Answer(NamedTuple, Generic[T]):
@@ -169,13 +172,17 @@ class Model:
 
         with self._counting_failures(len(texts)):
             self._check_batch(len(texts))
-            return self._first_error(await self._off_loop(work, texts))
+            return self._first_error(await self._do(work, is_long=self._tokenizer.is_long(texts)))
 
     async def decode(self, batch: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each list of ids."""
+
+        def work() -> list[str | RequestError]:
+            return self._tokenizer.decode(batch, skip_special_tokens=skip_special_tokens)
+
         with self._counting_failures(len(batch)):
             self._check_batch(len(batch))
-            return self._first_error(self._tokenizer.decode(batch, skip_special_tokens=skip_special_tokens))
+            return self._first_error(await self._do(work, is_long=sum(map(len, batch)) > INLINE_IDS))
 
     async def healthy(self) -> bool:
         """Whether the engine's last batch went well; if not, whether it can run one token now."""
@@ -188,8 +195,11 @@ class Model:
         return True
 
     async def close(self) -> None:
-        """Answers what was accepted, then stops the engine."""
-        await asyncio.get_running_loop().run_in_executor(None, self._runner.close)
+        """Answers what was accepted, then stops the engine. What is asked later fails with an InferenceError."""
+        await asyncio.get_running_loop().run_in_executor(None, self._stop)
+
+    def _stop(self) -> None:
+        self._runner.close()
         self._workers.shutdown()
         self._engine.close()
 
@@ -216,7 +226,10 @@ class Model:
         return rows, usage
 
     async def _encode(self, inputs: Sequence[Input], options: EncodeOptions) -> list[Encoding]:
-        results = await self._off_loop(lambda: self._tokenizer.encode(inputs, options), inputs)
+        def work() -> list[Encoding | RequestError]:
+            return self._tokenizer.encode(inputs, options)
+
+        results = await self._do(work, is_long=self._tokenizer.is_long(inputs))
         encodings = self._first_error(results)
         self.metrics.input_lengths(len(encoding) for encoding in encodings)
         return encodings
@@ -241,7 +254,11 @@ class Model:
             if not done.done():
                 done.set_result(None)
 
-        pending = Pending(encodings, tokens=tokens, on_done=lambda: loop.call_soon_threadsafe(answer))
+        def on_done() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(answer)
+
+        pending = Pending(encodings, tokens=tokens, on_done=on_done)
         self._runner.submit(pending)
         try:
             await done
@@ -250,11 +267,15 @@ class Model:
             raise
         return pending.results()
 
-    async def _off_loop(self, work: Callable[[], T], inputs: Sequence[Input]) -> T:
-        """Does the work here if it is short, in a worker thread if it would hold up the loop."""
-        if not self._tokenizer.is_long(inputs):
+    async def _do(self, work: Callable[[], T], *, is_long: bool) -> T:
+        """Does the work here, or in a worker thread if it would hold up the loop."""
+        if not is_long:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        try:
+            working = asyncio.get_running_loop().run_in_executor(self._workers, work)
+        except RuntimeError as error:  # the workers were shut down
+            raise InferenceError(CLOSED) from error
+        return await working
 
     # --- checks ---------------------------------------------------------------------------------------------------
 

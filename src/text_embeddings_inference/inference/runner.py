@@ -20,6 +20,8 @@ from .pending import Job, Pending, Row
 
 logger = logging.getLogger(__name__)
 
+CLOSED = "the model is closed"
+
 
 class Runner:
     """Queue and threads of one engine. `submit` and `cancel` may be called from any thread."""
@@ -47,7 +49,7 @@ class Runner:
         jobs = pending.jobs(self._clock())
         with self._changed:
             if self._closed:
-                raise InferenceError("the model is closed")
+                raise InferenceError(CLOSED)
             for job in jobs:
                 self._scheduler.add(job)
             self._metrics.queue_size(len(self._scheduler))
