@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import cache
 from queue import SimpleQueue
 
 import numpy as np
@@ -27,11 +28,19 @@ SPLADE_ELEMENTS = 1 << 25
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
+@cache
+def core() -> ov.Core:
+    """OpenVINO's runtime: one for the process, and for all of its time, since engines outlive the call that made them."""
+    return ov.Core()
+
+
 def choose_dtype(wanted: str) -> str:
     """`auto` is bfloat16 where the CPU computes in it natively, else float32. Raises UnsupportedError."""
-    native = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted == "auto":
         return "bfloat16" if native else "float32"
+    if wanted not in PRECISIONS:
+        raise UnsupportedError(f"`--dtype {wanted}`: CPUs run float32 and bfloat16 only", hint="use `--dtype auto`")
     if wanted == "bfloat16" and not native:
         raise UnsupportedError("`--dtype bfloat16`: this CPU does not compute in it", hint="use `--dtype auto`")
     return wanted
@@ -61,6 +70,7 @@ class OpenVINOEngine:
         self._wide = self._compile(streams=1)
         self._narrow: _Compiled | None = None
         self._narrow_needed = threading.Lock()
+        self._compiling: threading.Thread | None = None
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
         return Batch.pad(encodings)
@@ -72,11 +82,14 @@ class OpenVINOEngine:
         return (self._wide if alone else self._under_load()).run(batch, tokens=tokens)
 
     def close(self) -> None:
+        if self._compiling is not None:
+            self._compiling.join()  # it reads the weights
         self._checkpoint.weights.release()
 
     def _under_load(self) -> _Compiled:
         if self._narrow is None and self.streams > 1 and self._narrow_needed.acquire(blocking=False):
-            threading.Thread(target=self._compile_narrow, name="compile", daemon=True).start()
+            self._compiling = threading.Thread(target=self._compile_narrow, name="compile", daemon=True)
+            self._compiling.start()
         return self._narrow or self._wide
 
     def _compile_narrow(self) -> None:
@@ -89,7 +102,7 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = ov.Core().compile_model(self._graph, "CPU", properties)
+        compiled = core().compile_model(self._graph, "CPU", properties)
         self._checkpoint.weights.release()  # the compiled model has its own, rearranged copy of the matrices
         return _Compiled(compiled, requests=streams + 1)
 
