@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from os import PathLike, fspath
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from .inference.runner import Runner
 from .settings import Settings
 from .telemetry.metrics import Metrics
 from .types import EncodeOptions, Float32Array, Input, Kind, ModelInfo, Pooling
+
+InputT = TypeVar("InputT", bound=Input)
 
 DEFAULT = EncodeOptions()
 
@@ -90,7 +92,7 @@ class Embedder:
     ) -> list[Rank]:
         """The scores of the texts for the query, best first."""
         self._require(self.info.kind is Kind.RERANKER, "model is not a re-ranker model")
-        rows = self._run([(query, text) for text in texts], options)
+        rows = self._run([(query, text) for text in _several(texts)], options)
         return ranks(np.array([row.values[0] for row in rows], np.float32), raw=raw_scores)
 
     def close(self) -> None:
@@ -108,7 +110,7 @@ class Embedder:
 
     def _run(self, inputs: Sequence[Input], options: EncodeOptions, *, tokens: bool = False) -> list[Row]:
         encodings = []
-        for result in self._tokenizer.encode(inputs, options):
+        for result in self._tokenizer.encode(_several(inputs), options):
             if isinstance(result, RequestError):
                 raise result
             encodings.append(result)
@@ -116,11 +118,22 @@ class Embedder:
             return []
         done = threading.Event()
         pending = Pending(encodings, tokens=tokens, on_done=done.set)
-        self._runner.submit(pending)
-        done.wait()
+        try:
+            self._runner.submit(pending)
+            done.wait()
+        except BaseException:  # Ctrl-C: or all the rest would still be run
+            self._runner.cancel(pending)
+            raise
         return pending.results()
 
     @staticmethod
     def _require(condition: bool, problem: str) -> None:
         if not condition:
             raise ModelTypeError(problem)
+
+
+def _several(inputs: Sequence[InputT]) -> Sequence[InputT]:
+    """Raises TypeError for a single text, which is a sequence too: of its characters."""
+    if isinstance(inputs, str):
+        raise TypeError("a list of inputs is expected, not a single text")
+    return inputs

@@ -30,7 +30,7 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 @cache
 def core() -> ov.Core:
-    """OpenVINO's runtime: one for the process, and for all of its time, since engines outlive the call that made them."""
+    """OpenVINO's runtime: one for the process, for engines share its plugin."""
     return ov.Core()
 
 

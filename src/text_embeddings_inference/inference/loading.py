@@ -15,7 +15,7 @@ import numpy as np
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.locate import HubAccess, locate
 from ..engines.base import Engine
-from ..errors import StartError
+from ..errors import StartError, UnsupportedError
 from ..settings import Settings
 from ..tokenization import Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo
@@ -136,6 +136,8 @@ def _without_converter() -> Iterator[None]:
 
 
 def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
+    if settings.engine == "torch":
+        raise UnsupportedError("`--engine torch` is not implemented yet", hint="use `--engine auto`")
     with _without_converter():
         from ..engines.openvino import OpenVINOEngine, choose_dtype  # the only engine there is; torch comes beside it
 
