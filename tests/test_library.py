@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 import text_embeddings_inference
-from tests.fakes import PATIENCE, FakeEngine, fake_info, fake_tokenizer, pooled_vector
+from tests.fakes import FakeEngine, fake_info, fake_tokenizer, pooled_vector
 from text_embeddings_inference import Embedder, EncodeOptions, Pooling, load
 from text_embeddings_inference.checkpoint import Checkpoint
 from text_embeddings_inference.errors import (
@@ -29,6 +28,7 @@ from text_embeddings_inference.errors import (
     UnsupportedError,
 )
 from text_embeddings_inference.inference.loading import Parts
+from text_embeddings_inference.inference.pending import Pending
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Float32Array, Input, Kind, ModelInfo
 
@@ -265,21 +265,21 @@ def test_an_input_that_fails_raises_and_others_go_on() -> None:
         assert model.embed(["1", "2"]).shape == (2, 4)
 
 
-def test_an_interrupt_drops_what_waits() -> None:
-    def interrupt() -> None:
-        engine.wait_for(1)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    main = threading.get_ident()
-    assert main == threading.main_thread().ident
+def test_an_interrupt_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
-    with fake(engine, max_batch_requests=1) as model:
+    with fake(engine, max_batch_requests=1) as model, monkeypatch.context() as patches:
+        submit = model._runner.submit
+
+        def interrupted(pending: Pending) -> None:
+            submit(pending)
+            engine.wait_for(1)
+            raise KeyboardInterrupt
+
+        patches.setattr(model._runner, "submit", interrupted)
         engine.hold()
-        interrupting = threading.Thread(target=interrupt)
-        interrupting.start()
         with pytest.raises(KeyboardInterrupt):
             model.embed(["1", "2", "3"])
-        interrupting.join(PATIENCE)
+        patches.undo()
         engine.let()
         model.embed(["4"])
     assert [ran.inputs for ran in engine.batches] == [[[1]], [[4]]]
