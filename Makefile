@@ -13,9 +13,8 @@ ARGS =
 MINILM = .venv/models/all-MiniLM-L6-v2
 DONE = .venv/done
 BIN = .venv/bin
-# The lock files name every package, so pip has nothing to resolve. Python compiles a module when it is first imported:
-# most never are.
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile
+# The lock files name every package, so pip has nothing to resolve.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
@@ -70,6 +69,7 @@ $(DONE)/serve: $(DONE)/venv requirements/serve.txt pyproject.toml
 	@echo 'Installing the pinned packages of requirements/serve.txt (once)'
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/serve.txt
 	@$(PIP_INSTALL) --no-index --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 $(DONE)/test: $(DONE)/venv requirements/test.txt

@@ -151,7 +151,7 @@ IMPORT_SERVER = f"import {PACKAGE}.cli, {PACKAGE}.server.http"
 LOAD_AS_SERVER = f"""
 from {PACKAGE}.cli import load_model
 from {PACKAGE}.settings import Settings
-load_model(Settings(model_id={str(MODEL)!r}))
+Model.load(Settings(model_id={str(MODEL)!r}))
 """
 LOAD_IN_PROCESS = f"from {PACKAGE} import load; load({str(MODEL)!r}).embed(['text'])"
 HEAVY = {"torch", "transformers", "huggingface_hub"}

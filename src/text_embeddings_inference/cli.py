@@ -6,16 +6,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from .command_line import Shown
 from .errors import SettingsError, StartError, UnsupportedError
 from .settings import Settings
 from .telemetry import logging as logs
-
-if TYPE_CHECKING:
-    from .inference import Model
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(settings: Settings) -> None:
     """Load the model and serve it until a signal says stop."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
-    with ThreadPoolExecutor(1, thread_name_prefix="load") as beside:
-        loading = beside.submit(load_model, settings)
-        from .server.http import Sockets, serve  # imported while the model is compiled, which needs no interpreter
-
-        sockets = Sockets.bind(settings)  # a port in use is found at once
-        model = loading.result()
-    serve({settings.served_name: model}, settings, sockets)
-
-
-def load_model(settings: Settings) -> Model:
-    """The model of the settings. Raises StartError."""
     from .inference import Model
 
-    return Model.load(settings)
+    model = Model.load(settings)
+    from .server.http import Sockets, serve  # while the model is compiled, which needs no interpreter
+
+    sockets = Sockets.bind(settings)
+    model.warm_up()
+    serve({settings.served_name: model}, settings, sockets)
 
 
 def refuse_not_yet(settings: Settings) -> None:

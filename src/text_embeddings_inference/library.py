@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import ModelTypeError, RequestError
 from .inference.limits import Limits
-from .inference.loading import Parts, load_parts
+from .inference.loading import Parts, load_parts, warm_up
 from .inference.pending import Pending, Row
 from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector
 from .inference.runner import Runner
@@ -33,7 +33,9 @@ def load(model: str | PathLike[str], **options: Any) -> Embedder:
     (see `settings.Settings`). Raises StartError where the model can't be loaded, TypeError for an unknown option.
     """
     settings = Settings(model_id=fspath(model), **options)
-    return Embedder(load_parts(settings), settings)
+    parts = load_parts(settings)
+    warm_up(parts.engine)
+    return Embedder(parts, settings)
 
 
 class Embedder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
 
@@ -50,7 +51,8 @@ class OpenVINOEngine:
     """Runs padded batches on the CPU (see `base.Engine`).
 
     A batch that is alone runs on all `threads`; under load `streams` batches run side by side on a share of them each,
-    which is faster for small models. The second form is compiled in the background when it is first needed.
+    which is faster for small models. Both forms are compiled in the background: the first at once (`run` waits for it),
+    the second when it is first needed.
     """
 
     name = "openvino"
@@ -67,10 +69,10 @@ class OpenVINOEngine:
         self.batch_tokens = BATCH_TOKENS
         if checkpoint.pooling is Pooling.SPLADE:
             self.batch_tokens = min(BATCH_TOKENS, max(1, SPLADE_ELEMENTS // network.vocabulary))
-        self._wide = self._compile(streams=1)
-        self._narrow: _Compiled | None = None
-        self._narrow_needed = threading.Lock()
-        self._compiling: threading.Thread | None = None
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._wide = self._compiler.submit(self._compile, 1)
+        self._narrow: Future[_Compiled] | None = None
+        self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
         return Batch.pad(encodings)
@@ -79,21 +81,18 @@ class OpenVINOEngine:
         return longest * count
 
     def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
-        return (self._wide if alone else self._under_load()).run(batch, tokens=tokens)
+        compiled = self._wide if alone or self.streams == 1 else self._under_load()
+        return compiled.result().run(batch, tokens=tokens)
 
     def close(self) -> None:
-        if self._compiling is not None:
-            self._compiling.join()  # it reads the weights
+        self._compiler.shutdown()
         self._checkpoint.weights.release()
 
-    def _under_load(self) -> _Compiled:
-        if self._narrow is None and self.streams > 1 and self._narrow_needed.acquire(blocking=False):
-            self._compiling = threading.Thread(target=self._compile_narrow, name="compile", daemon=True)
-            self._compiling.start()
-        return self._narrow or self._wide
-
-    def _compile_narrow(self) -> None:
-        self._narrow = self._compile(streams=self.streams)
+    def _under_load(self) -> Future[_Compiled]:
+        with self._lock:
+            if self._narrow is None:
+                self._narrow = self._compiler.submit(self._compile, self.streams)
+        return self._narrow if self._narrow.done() else self._wide
 
     def _compile(self, streams: int) -> _Compiled:
         properties = {

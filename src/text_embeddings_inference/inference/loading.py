@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,30 +40,41 @@ class Parts:
 
 
 def load_parts(settings: Settings) -> Parts:
-    """Finds the checkpoint, compiles it and runs it once. Raises StartError where that can't be done."""
+    """Finds the checkpoint and opens it. The engine may still be compiling: `warm_up` waits for it.
+
+    Raises StartError where the model can't be had or can't be run.
+    """
     pooling = None if settings.pooling is None else settings.pooling.replace("_", "-")
     folder = locate(settings.model_id, _hub_access(settings), dense_path=settings.dense_path)
     checkpoint = open_checkpoint(folder, pooling=pooling, dense_path=settings.dense_path)
     max_input_length = _max_input_length(checkpoint, settings)
-    with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
-        tokenizer = beside.submit(_load_tokenizer, checkpoint, settings, max_input_length)
-        engine = _load_engine(checkpoint, settings)
-        info = ModelInfo(
-            model_id=settings.model_id,
-            revision=settings.revision,
-            served_name=settings.served_name,
-            kind=checkpoint.kind,
-            pooling=checkpoint.pooling,
-            labels=checkpoint.labels,
-            label_ids=checkpoint.label_ids,
-            dtype=engine.dtype,
-            engine=engine.name,
-            architecture=checkpoint.model_type,
-            dimensions=engine.dimensions,
-            vocabulary=engine.vocabulary,
-            max_input_length=max_input_length,
-        )
-        return Parts(checkpoint, info, tokenizer.result(), engine)
+    engine = _load_engine(checkpoint, settings)
+    info = ModelInfo(
+        model_id=settings.model_id,
+        revision=settings.revision,
+        served_name=settings.served_name,
+        kind=checkpoint.kind,
+        pooling=checkpoint.pooling,
+        labels=checkpoint.labels,
+        label_ids=checkpoint.label_ids,
+        dtype=engine.dtype,
+        engine=engine.name,
+        architecture=checkpoint.model_type,
+        dimensions=engine.dimensions,
+        vocabulary=engine.vocabulary,
+        max_input_length=max_input_length,
+    )
+    return Parts(checkpoint, info, _load_tokenizer(checkpoint, settings, max_input_length), engine)
+
+
+def warm_up(engine: Engine) -> None:
+    """Waits until the engine is ready, and runs a short text. Raises StartError if the engine can't run it."""
+    start = time.perf_counter()
+    try:
+        engine.run(engine.arrange([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False, alone=True)
+    except Exception as problem:  # whatever the hardware's library raises
+        raise StartError(f"Model backend is not healthy: {problem}") from problem
+    logger.info("Warmed up in %.2f s", time.perf_counter() - start)
 
 
 def measure_fidelity(parts: Parts, settings: Settings) -> float:
@@ -137,18 +147,14 @@ def _without_converter() -> Iterator[None]:
 
 def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
     if settings.engine == "torch":
-        raise UnsupportedError("`--engine torch` is not implemented yet", hint="use `--engine auto`")
+        raise UnsupportedError("`--engine torch`: PyTorch can't run models yet", hint="use `--engine auto`")
     with _without_converter():
         from ..engines.openvino import OpenVINOEngine, choose_dtype  # the only engine there is; torch comes beside it
 
-    start = time.perf_counter()
     dtype = choose_dtype(settings.dtype)
     streams = settings.streams or min(settings.threads, MAX_STREAMS)
-    engine = OpenVINOEngine(checkpoint, dtype=dtype, threads=settings.threads, streams=streams)
-    engine.run(engine.arrange([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False, alone=True)
     logger.info(
-        "Started %s on %s: %s (wanted: %s), %d threads, up to %d streams, in %.2f s",
-        *(checkpoint.model_type, engine.name, dtype, settings.dtype, settings.threads, streams),
-        time.perf_counter() - start,
+        "Starting %s on openvino: %s (wanted: %s), %d threads, up to %d streams",
+        *(checkpoint.model_type, dtype, settings.dtype, settings.threads, streams),
     )
-    return engine
+    return OpenVINOEngine(checkpoint, dtype=dtype, threads=settings.threads, streams=streams)

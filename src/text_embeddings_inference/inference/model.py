@@ -28,7 +28,7 @@ from ..telemetry.metrics import Metrics
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Timings, Token, Usage
 from .limits import Limits, Permits
-from .loading import Parts, load_parts, measure_fidelity
+from .loading import Parts, load_parts, measure_fidelity, warm_up
 from .pending import Pending, Row
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
 from .runner import CLOSED, Runner
@@ -83,7 +83,7 @@ class Model:
 
     @classmethod
     def load(cls, settings: Settings) -> Model:
-        """The model that the settings describe, warmed up. Raises StartError."""
+        """The model that the settings describe; it is ready after `warm_up`. Raises StartError."""
         parts = load_parts(settings)
         model = cls(
             parts.info,
@@ -101,6 +101,10 @@ class Model:
         if parts.engine.dtype != "float32":
             Thread(target=model._measure_fidelity, args=(parts, settings), name="fidelity", daemon=True).start()
         return model
+
+    def warm_up(self) -> None:
+        """Waits until the engine is compiled, and runs it once. Raises StartError."""
+        warm_up(self._engine)
 
     def _measure_fidelity(self, parts: Parts, settings: Settings) -> None:
         cosine = measure_fidelity(parts, settings)
