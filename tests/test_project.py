@@ -149,7 +149,7 @@ def loaded_by(program: str) -> set[str]:
 MODEL = ROOT / "tests" / "fixtures" / "models" / "bert"
 IMPORT_SERVER = f"import {PACKAGE}.cli, {PACKAGE}.server.http"
 LOAD_AS_SERVER = f"""
-from {PACKAGE}.cli import load_model
+from {PACKAGE}.inference import Model
 from {PACKAGE}.settings import Settings
 Model.load(Settings(model_id={str(MODEL)!r}))
 """
