@@ -8,8 +8,10 @@ import logging
 import signal
 import socket
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import uvicorn
 import uvloop
@@ -33,11 +35,12 @@ BACKLOG = 4096
 class Sockets:
     """Bound and not yet listening: whoever connects is refused until the model is ready.
 
-    metrics: where the metrics are served a second time.
+    metrics: where the metrics are served a second time; path: of the Unix socket, if `http` is one.
     """
 
     http: socket.socket
     metrics: socket.socket
+    path: Path | None = None
 
     @staticmethod
     def bind(settings: Settings) -> Sockets:
@@ -48,11 +51,11 @@ class Sockets:
             cause = OSError(f"failed to create HTTP listener: {_text(error)}")
             hint = "choose another port with --prometheus-port; 0 takes any free one"
             raise StartError("failed to build prometheus recorder", hint=hint) from cause
-        place = str(settings.listen_uds or f"{settings.address}:{settings.port}")
+        place = str(settings.listen_uds or _place(settings.address, settings.port))
         try:
             if settings.listen_uds is None:
                 return Sockets(_bind(settings.address, settings.port), metrics)
-            return Sockets(_bind_unix(settings.listen_uds), metrics)
+            return Sockets(_bind_unix(settings.listen_uds), metrics, settings.listen_uds)
         except OSError as error:
             metrics.close()
             raise StartError(f"Could not bind TCP Listener on {place}") from OSError(_text(error))
@@ -60,12 +63,11 @@ class Sockets:
     @property
     def place(self) -> str:
         """Where HTTP is served, for people."""
-        name = self.http.getsockname()
-        return str(name) if self.http.family == socket.AF_UNIX else f"{name[0]}:{name[1]}"
+        return str(self.path or _place(*self.http.getsockname()[:2]))
 
     def close(self) -> None:
-        if self.http.family == socket.AF_UNIX and self.http.fileno() >= 0:
-            Path(self.http.getsockname()).unlink(missing_ok=True)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
         self.http.close()
         self.metrics.close()
 
@@ -93,21 +95,16 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    try:
+    async with AsyncExitStack() as stack:  # undone in reverse: the metrics are there until the last request has ended
+        for model in models.values():
+            stack.push_async_callback(model.close)
         metrics = next(iter(models.values())).metrics
-        listeners = [
-            Listener(metrics_app(metrics), sockets.metrics),
-            Listener(create_app(models, settings), sockets.http, tls=(settings.tls_cert, settings.tls_key)),
-        ]
-        for listener in listeners:
-            await listener.start()
+        await stack.enter_async_context(Listener(metrics_app(metrics), sockets.metrics))
+        tls = (settings.tls_cert, settings.tls_key)
+        await stack.enter_async_context(Listener(create_app(models, settings), sockets.http, tls=tls))
         logger.info("Starting HTTP server: %s", sockets.place)
         logger.info("Ready")
         await stop.wait()
-        await asyncio.gather(*(listener.stop() for listener in listeners))
-    finally:
-        for model in models.values():
-            await model.close()
 
 
 class Listener:
@@ -135,8 +132,8 @@ class Listener:
         )
         self._clock: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Raises StartError."""
+    async def __aenter__(self) -> Self:
+        """Listens. Raises StartError."""
         config = self._server.config
         try:
             config.load()
@@ -150,8 +147,9 @@ class Listener:
         except OSError as error:  # another process bound the address too, and listened first
             raise StartError("Could not listen") from OSError(_text(error))
         self._clock = asyncio.create_task(self._keep_date())
+        return self
 
-    async def stop(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Closes the socket and idle connections, and lets running requests end, however long they take."""
         await self._server.shutdown(sockets=[self._socket])
         if self._clock is not None:
@@ -162,6 +160,10 @@ class Listener:
         while True:
             await self._server.on_tick(0)
             await asyncio.sleep(1)
+
+
+def _place(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _bind(address: str, port: int) -> socket.socket:
