@@ -72,11 +72,10 @@ class Request:
 class Client:
     """A client of one model's application; use it as a context manager, so that the model is closed."""
 
-    def __init__(self, model: Model | None = None, **settings: Any) -> None:
+    def __init__(self, model: Model | None = None, given: Settings | None = None, **settings: Any) -> None:
         self.model = model or fake_model()
-        self.app: Callable[..., Awaitable[None]] = create_app(
-            {"fake": self.model}, Settings(model_id="fake/model", **settings)
-        )
+        given = given or Settings(model_id="fake/model", **settings)
+        self.app: Callable[..., Awaitable[None]] = create_app({"fake": self.model}, given)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Client:
