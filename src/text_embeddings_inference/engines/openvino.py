@@ -92,7 +92,8 @@ class OpenVINOEngine:
         with self._lock:
             if self._narrow is None:
                 self._narrow = self._compiler.submit(self._compile, self.streams)
-        return self._narrow if self._narrow.done() else self._wide
+        is_ready = self._narrow.done() and self._narrow.exception() is None
+        return self._narrow if is_ready else self._wide
 
     def _compile(self, streams: int) -> _Compiled:
         properties = {

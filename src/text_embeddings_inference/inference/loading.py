@@ -82,7 +82,10 @@ def measure_fidelity(parts: Parts, settings: Settings) -> float:
     from ..engines.openvino import OpenVINOEngine
 
     reference = OpenVINOEngine(parts.checkpoint, dtype="float32", threads=settings.threads, streams=1)
-    cosine = fidelity(parts.engine, reference, parts.tokenizer)
+    try:
+        cosine = fidelity(parts.engine, reference, parts.tokenizer)
+    finally:
+        reference.close()
     logger.info("%s: smallest cosine with float32 on built-in texts %.5f", parts.engine.dtype, cosine)
     return cosine
 

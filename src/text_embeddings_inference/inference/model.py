@@ -80,6 +80,7 @@ class Model:
         self._runner = Runner(engine, limits, metrics, clock)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
         self._clock = clock
+        self._measuring: Thread | None = None
 
     @classmethod
     def load(cls, settings: Settings) -> Model:
@@ -99,7 +100,10 @@ class Model:
             tokenization_workers=settings.tokenization_workers,
         )
         if parts.engine.dtype != "float32":
-            Thread(target=model._measure_fidelity, args=(parts, settings), name="fidelity", daemon=True).start()
+            model._measuring = Thread(
+                target=model._measure_fidelity, args=(parts, settings), name="fidelity", daemon=True
+            )
+            model._measuring.start()
         return model
 
     def warm_up(self) -> None:
@@ -204,6 +208,8 @@ class Model:
 
     def _stop(self) -> None:
         self._runner.close()
+        if self._measuring is not None:
+            self._measuring.join()  # it runs the engine
         self._workers.shutdown()
         self._engine.close()
 
