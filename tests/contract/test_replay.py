@@ -42,7 +42,8 @@ STARTED_WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "prompt": ("xlm-roberta", {}),
     "prompt-default-name": ("xlm-roberta", {"default_prompt_name": "passage"}),
     "prompt-default-text": ("xlm-roberta", {"default_prompt": "hey: "}),
-} | {f"models/{path.stem}": (path.stem, {}) for path in sorted(RECORDED.glob("models/*.jsonl"))}
+    **{f"models/{path.stem}": (path.stem, {}) for path in sorted(RECORDED.glob("models/*.jsonl"))},
+}
 """Recorded file -> model and settings of the server that was recorded."""
 
 TANH = "its `gelu` is the tanh approximation, ours is exact"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -75,7 +75,7 @@ class Client:
     def __init__(self, model: Model | None = None, given: Settings | None = None, **settings: Any) -> None:
         self.model = model or fake_model()
         given = given or Settings(model_id="fake/model", **settings)
-        self.app: Callable[..., Awaitable[None]] = create_app({"fake": self.model}, given)
+        self.app: Callable[..., Coroutine[Any, Any, None]] = create_app({"fake": self.model}, given)  # type: ignore[assignment]  # starlette says Awaitable
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Client:

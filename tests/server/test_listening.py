@@ -267,3 +267,19 @@ def test_chunked_bodies_and_pipelined_requests() -> None:
         assert b"\r\n\r\n[[2.0,3.0,5.0,9.0]]HTTP/1.1 200 OK" in answer
 
     with_server(visit)
+
+
+def test_offer_of_another_protocol_is_ignored() -> None:
+    """Java's HttpClient offers HTTP/2 with its first request on a connection."""
+
+    def visit(sockets: Sockets) -> None:
+        body = b'{"inputs": "1 2", "normalize": false}'
+        offer = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+        request = b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        first = request + offer + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        last = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        answer = send(port(sockets.http), first + last)
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+        assert b"[[2.0,3.0,5.0,9.0]]" in answer
+
+    with_server(visit)
