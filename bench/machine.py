@@ -29,7 +29,7 @@ INSTRUCTION_SETS = (
 )
 """The flags of /proc/cpuinfo that decide how fast an encoder runs, the widest first."""
 
-PACKAGES = ("text-embeddings-inference", "openvino", "numpy", "tokenizers", "uvicorn", "uvloop", "starlette")
+PACKAGES = ("text-embeddings-inference", "openvino", "numpy", "tokenizers", "uvicorn", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,10 @@ class Linear:
 
 
 class Embedding:
-    """Rows of a table `[V, D]`."""
+    """Rows of a table `[V, D]`; `skip`: rows that are left out at its beginning, ids are counted from there."""
 
-    def __init__(self, p: Parameters, rows: int, width: int) -> None:
-        self.table = p.tensor("weight", (rows, width))
+    def __init__(self, p: Parameters, rows: int, width: int, *, skip: int = 0) -> None:
+        self.table = p.constant(p.array("weight", (rows, width))[skip:])
 
     def __call__(self, ops: Ops, ids: Value) -> Value:
         return ops.embedding(self.table, ids)

@@ -47,19 +47,11 @@ STARTED_WITH: dict[str, tuple[str, dict[str, Any]]] = {
 """Recorded file -> model and settings of the server that was recorded."""
 
 TANH = "its `gelu` is the tanh approximation, ours is exact"
-TYPED_PADDING = "it gives a typed padding token a position, Transformers and we don't"
 KNOWN = {
     ("embedding", "embed-ids-out-of-vocab"): "it drops unknown token ids, we refuse them",
     ("splade", "vertex-splade"): TANH,
     ("models/bert-splade", "sparse"): TANH,
     ("models/distilbert-splade", "sparse"): TANH,
-    ("models/camembert", "embed-mixed"): TYPED_PADDING,
-    ("models/camembert", "openai-usage"): TYPED_PADDING,
-    ("models/mpnet", "embed-mixed"): TYPED_PADDING,
-    ("models/mpnet", "openai-usage"): TYPED_PADDING,
-    ("models/roberta", "embed-mixed"): TYPED_PADDING,
-    ("models/roberta", "openai-usage"): TYPED_PADDING,
-    ("models/roberta-classifier", "predict"): TYPED_PADDING,
 }
 """(file, request) -> why our answer is another. See docs/differences.md."""
 

@@ -154,30 +154,3 @@ def test_positions(lengths: tuple[int, ...]) -> None:
     assert np.array_equal(on_numpy_packed(positions, lengths=lengths), expected)
     assert np.array_equal(tokens_of(on_numpy(positions, lengths=lengths), lengths), expected)
     assert np.array_equal(tokens_of(on_openvino(positions, lengths=lengths), lengths), expected)
-
-
-def test_positions_of_tokens() -> None:
-    """As Transformers' `create_position_ids_from_input_ids` counts them, padding tokens inside a sequence included."""
-    lengths = (6, 2, 1)
-    ids = np.array([[5, 1, 7, 8, 1, 9], [1, 4, 0, 0, 0, 0], [6, 0, 0, 0, 0, 0]], np.int32)
-    expected = np.array([2, 1, 3, 4, 1, 5, 1, 2, 2])
-
-    def function(ops: Ops, layout: Any, x: Any) -> Any:
-        return ops.positions_of_tokens(x, 1, layout)
-
-    assert np.array_equal(on_numpy_packed(function, ids, lengths=lengths), expected)
-    assert np.array_equal(tokens_of(on_numpy(function, ids, lengths=lengths), lengths), expected)
-    assert np.array_equal(tokens_of(on_openvino(function, ids, lengths=lengths), lengths), expected)
-
-
-@pytest.mark.parametrize("padding_id", [0, 1])
-def test_positions_of_padding_stay_within_the_table(padding_id: int) -> None:
-    """A model has `S + padding_id + 1` positions at least; whatever padding gets is looked up too."""
-    ids = np.array([[5, 6, 7, 8], [5, 0, 0, 0]], np.int32)
-
-    def function(ops: Ops, layout: Any, x: Any) -> Any:
-        return ops.positions_of_tokens(x, padding_id, layout)
-
-    positions = on_openvino(function, ids, lengths=(4, 1))
-    assert positions.min() >= 0
-    assert positions.max() <= 4 + padding_id

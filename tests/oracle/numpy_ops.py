@@ -136,17 +136,6 @@ class NumpyOps(Ops):
         sequences = _sequences(layout)
         return Value(sequences.join([np.arange(n) for n in sequences.lengths], padding=0))
 
-    def positions_of_tokens(self, ids: Value, padding_id: int, layout: Layout) -> Value:
-        sequences = _sequences(layout)
-        parts = []
-        for sequence in sequences.split(ids.raw):
-            position, positions = padding_id, []
-            for token in sequence:
-                position += token != padding_id
-                positions.append(padding_id if token == padding_id else position)
-            parts.append(np.array(positions, np.int64))
-        return Value(sequences.join(parts, padding=padding_id))
-
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         sequences = _sequences(layout)
         each = zip(*(sequences.split(x.raw) for x in (q, k, v)), strict=True)

@@ -71,7 +71,7 @@ class Model:
         self.layers = [groups[int(i / per_group)] for i in range(args.num_hidden_layers)]
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.project(ops, self.embeddings(ops, inputs, ops.positions(inputs.layout)))
+        x = self.project(ops, self.embeddings(ops, inputs))
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)
         return x

@@ -75,18 +75,18 @@ HEADS: Table = {
 class Embeddings:
     """Word, position and token type, summed and normed."""
 
-    def __init__(self, args: Args, p: Parameters, width: int) -> None:
+    def __init__(self, args: Args, p: Parameters, width: int, *, first_position: int = 0) -> None:
         self.word = Embedding(p / "word", args.vocab_size, width)
-        self.position = Embedding(p / "position", args.max_position_embeddings, width)
+        self.position = Embedding(p / "position", args.max_position_embeddings, width, skip=first_position)
         self.type = Embedding(p / "type", args.type_vocab_size, width)
         self.norm = LayerNorm(p / "norm", width, args.layer_norm_eps)
         self.n_types = args.type_vocab_size
 
-    def __call__(self, ops: Ops, inputs: Inputs, positions: Value) -> Value:
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
         # With a single type, as in RoBERTa, the tokenizer's type ids mean nothing: every token has that type.
         types = self.type(ops, inputs.type_ids) if self.n_types > 1 else self.type.table
         x = ops.add(self.word(ops, inputs.input_ids), types)
-        return self.norm(ops, ops.add(x, self.position(ops, positions)))
+        return self.norm(ops, ops.add(x, self.position(ops, ops.positions(inputs.layout))))
 
 
 def blocks(args: BlockArgs, p: Parameters) -> list[PostNormBlock]:
@@ -104,13 +104,10 @@ class Model:
         self.layers = blocks(args, p / "layers")
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs, self.positions(ops, inputs))
+        x = self.embeddings(ops, inputs)
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)
         return x
-
-    def positions(self, ops: Ops, inputs: Inputs) -> Value:
-        return ops.positions(inputs.layout)
 
 
 def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:

@@ -43,7 +43,7 @@ class Model:
         self.layers = bert.blocks(args, p / "layers")
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs, ops.positions(inputs.layout))
+        x = self.embeddings(ops, inputs)
         x = self.project(ops, x) if self.project else x
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)

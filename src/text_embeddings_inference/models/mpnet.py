@@ -14,8 +14,8 @@ from ..parameters import Parameters, Table
 from .bert import BlockArgs, blocks
 
 MAX_DISTANCE = 128
-PADDING_ID = 1
-"""MPNet counts positions from this id, whatever `pad_token_id` says (MPNetEmbeddings)."""
+FIRST_POSITION = 2
+"""Whatever `pad_token_id` says (MPNetEmbeddings)."""
 
 
 class Args(BlockArgs, frozen=True, kw_only=True):
@@ -61,12 +61,13 @@ class Embeddings:
 
     def __init__(self, args: Args, p: Parameters) -> None:
         self.word = Embedding(p / "word", args.vocab_size, args.hidden_size)
-        self.position = Embedding(p / "position", args.max_position_embeddings, args.hidden_size)
+        rows = args.max_position_embeddings
+        self.position = Embedding(p / "position", rows, args.hidden_size, skip=FIRST_POSITION)
         self.norm = LayerNorm(p / "norm", args.hidden_size, args.layer_norm_eps)
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        positions = ops.positions_of_tokens(inputs.input_ids, PADDING_ID, inputs.layout)
-        return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), self.position(ops, positions)))
+        positions = self.position(ops, ops.positions(inputs.layout))
+        return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), positions))
 
 
 def relative_bias(args: Args, p: Parameters) -> RelativeBias:

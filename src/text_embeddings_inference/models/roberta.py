@@ -1,12 +1,12 @@
 """RoBERTa (Liu et al., arXiv:1907.11692), XLM-RoBERTa and CamemBERT.
 
-Differs from BERT in its positions, which are counted from `pad_token_id + 1`, and in its heads.
+Differs from BERT in its positions, which are counted from `pad_token_id + 1`, and in its heads. (Transformers gives a
+padding token that was typed into a text the position of padding; here it counts like any other, as in TEI.)
 """
 
 from __future__ import annotations
 
 from ..layers import ClassificationHead, MaskedLMHead, activation
-from ..ops.spec import Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from . import bert
 from .bert import TENSORS as TENSORS
@@ -36,11 +36,9 @@ class Model(bert.Model):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
-        super().__init__(args, p)
-        self.pad_token_id = args.pad_token_id
-
-    def positions(self, ops: Ops, inputs: Inputs) -> Value:
-        return ops.positions_of_tokens(inputs.input_ids, self.pad_token_id, inputs.layout)
+        first = args.pad_token_id + 1
+        self.embeddings = bert.Embeddings(args, p / "embeddings", args.hidden_size, first_position=first)
+        self.layers = bert.blocks(args, p / "layers")
 
 
 def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:

@@ -176,12 +176,6 @@ class OpenVINOOps(Ops):
     def positions(self, layout: Layout) -> Value:
         return Value(_unsqueeze(self._padded(layout).indices, 0))
 
-    def positions_of_tokens(self, ids: Value, padding_id: int, layout: Layout) -> Value:
-        padding = op.constant(np.int32(padding_id))
-        counts = op.convert(op.not_equal(ids.raw, padding), "i32")
-        ordinal = op.cum_sum(counts, _int64_scalar(1))
-        return Value(op.add(op.multiply(ordinal, counts), padding))
-
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         order = _int64(0, 2, 1, 3)
         q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))

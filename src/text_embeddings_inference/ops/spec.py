@@ -183,11 +183,6 @@ class Ops(ABC):
         """0, 1, 2, ... within each sequence, as ids for `embedding`: `[*]`, or of size 1 along the batch."""
 
     @abstractmethod
-    def positions_of_tokens(self, ids: Value, padding_id: int, layout: Layout) -> Value:
-        """RoBERTa's positions `[*]`: tokens other than `padding_id` are counted from `padding_id + 1`, and a token that
-        is `padding_id` has that position (Transformers' `create_position_ids_from_input_ids`)."""
-
-    @abstractmethod
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         """Scaled dot-product attention within each sequence: q, k, v `[*, N, H]` -> `[*, N, H]`.
 

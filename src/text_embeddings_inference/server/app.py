@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from ..errors import RequestError
 from ..inference import Model
 from ..settings import Settings
+from .asgi import ASGIApp, Receive, Scope, Send
 from .decoding import BodyDecoder
 from .errors import METHOD_NOT_ALLOWED, NOT_FOUND, ClientGoneError, Failure, RejectedError
 from .handlers import Handlers

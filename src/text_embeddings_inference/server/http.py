@@ -15,12 +15,12 @@ from typing import Self
 
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp
 
 from ..errors import StartError
 from ..inference import Model
 from ..settings import Settings
 from .app import create_app
+from .asgi import ASGIApp
 from .metrics import metrics_app
 from .protocol import HttpProtocol
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from ..telemetry.metrics import Metrics
+from .asgi import ASGIApp, Receive, Scope, Send
 from .replies import Reply
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")

@@ -7,8 +7,7 @@ import hmac
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TypeVar
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from .asgi import ASGIApp, Message, Receive, Scope, Send
 from .errors import NOT_JSON, TOO_LARGE, UNAUTHORIZED, ClientGoneError, RejectedError
 from .replies import Header, Reply
 

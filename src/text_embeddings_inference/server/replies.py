@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from starlette.types import Send
+from .asgi import Send
 
 Header: TypeAlias = tuple[bytes, bytes]
 
