@@ -22,10 +22,12 @@ from ..types import Batch, Encoding, Output, Pooling
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS = 1024
-"""Larger batches were not faster on any CPU measured (docs/log.md)."""
+BATCH_TOKENS = {"float32": 512, "bfloat16": 1024}
+"""By number type. Larger batches were not faster on the CPUs measured, and need more memory (docs/log.md)."""
 SPLADE_ELEMENTS = 1 << 25
 """SPLADE's logits are `[B, S, V]`: at most this many of them (128 MB), which are about 1,000 tokens of BERT."""
+WARM_UP_TOKENS = 8
+"""A text of a few words: the kernels of a single token are others than those of all longer texts."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -66,9 +68,9 @@ class OpenVINOEngine:
         self._graph, network = _build_graph(checkpoint)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
-        self.batch_tokens = BATCH_TOKENS
+        self.batch_tokens = BATCH_TOKENS[dtype]
         if checkpoint.pooling is Pooling.SPLADE:
-            self.batch_tokens = min(BATCH_TOKENS, max(1, SPLADE_ELEMENTS // network.vocabulary))
+            self.batch_tokens = min(self.batch_tokens, max(1, SPLADE_ELEMENTS // network.vocabulary))
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._wide = self._compiler.submit(self._compile, 1)
         self._narrow: Future[_Compiled] | None = None
@@ -102,9 +104,10 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = core().compile_model(self._graph, "CPU", properties)
-        self._checkpoint.weights.release()  # the compiled model has its own, rearranged copy of the matrices
-        return _Compiled(compiled, requests=streams + 1)
+        compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
+        compiled.run(Batch.pad([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False)
+        self._checkpoint.weights.release()  # by now the compiled model has its own, rearranged copy of the matrices
+        return compiled
 
 
 class _Compiled:

@@ -23,8 +23,6 @@ from .fidelity import fidelity
 logger = logging.getLogger(__name__)
 
 
-WARM_UP_TOKENS = 8
-"""A text of a few words: the kernels of a single token are others than those of all longer texts."""
 MAX_STREAMS = 8
 """More streams of one model only spread its weights over more caches."""
 
@@ -68,13 +66,13 @@ def load_parts(settings: Settings) -> Parts:
 
 
 def warm_up(engine: Engine) -> None:
-    """Waits until the engine is ready, and runs a short text. Raises StartError if the engine can't run it."""
+    """Waits until the engine is ready, and runs one token. Raises StartError if the engine can't run it."""
     start = time.perf_counter()
     try:
-        engine.run(engine.arrange([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False, alone=True)
+        engine.run(engine.arrange([Encoding(np.zeros(1, np.int32), None, 0)]), tokens=False, alone=True)
     except Exception as problem:  # whatever the hardware's library raises
         raise StartError(f"Model backend is not healthy: {problem}") from problem
-    logger.info("Warmed up in %.2f s", time.perf_counter() - start)
+    logger.info("Warmed up: waited %.2f s for the engine", time.perf_counter() - start)
 
 
 def measure_fidelity(parts: Parts, settings: Settings) -> float:
