@@ -107,10 +107,10 @@ class Batch:
         return self.input_ids.size
 
     @staticmethod
-    def pad(encodings: Sequence[Encoding]) -> Batch:
-        """The padded batch `[B, S]`."""
+    def pad(encodings: Sequence[Encoding], width: int = 0) -> Batch:
+        """The padded batch `[B, S]`; S is `width`, or the longest length if that is more."""
         lengths = np.fromiter((len(e) for e in encodings), np.int32, len(encodings))
-        input_ids = np.zeros((len(encodings), lengths.max()), np.int32)
+        input_ids = np.zeros((len(encodings), max(width, lengths.max())), np.int32)
         typed = any(e.type_ids is not None for e in encodings)
         type_ids = np.zeros_like(input_ids) if typed else None
         for row, encoding in enumerate(encodings):

@@ -26,6 +26,8 @@ BATCH_TOKENS = {"float32": 512, "bfloat16": 1024}
 """By number type. Larger batches were not faster on the CPUs measured, and need more memory (docs/log.md)."""
 SPLADE_ELEMENTS = 1 << 25
 """SPLADE's logits are `[B, S, V]`: at most this many of them (128 MB), which are about 1,000 tokens of BERT."""
+WIDTH_MULTIPLE = 8
+"""Padded widths are rounded up to it: OpenVINO makes and keeps kernels for every shape it sees (docs/log.md)."""
 WARM_UP_TOKENS = 8
 """A text of a few words: the kernels of a single token are others than those of all longer texts."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
@@ -77,10 +79,14 @@ class OpenVINOEngine:
         self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
-        return Batch.pad(encodings)
+        return Batch.pad(encodings, self._width(max(map(len, encodings))))
 
     def cost(self, longest: int, count: int, tokens: int) -> int:
-        return longest * count
+        return self._width(longest) * count
+
+    def _width(self, longest: int) -> int:
+        """`longest` rounded up, but not to more positions than the model has."""
+        return max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self._checkpoint.max_input_length))
 
     def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
         compiled = self._wide if alone or self.streams == 1 else self._under_load()
