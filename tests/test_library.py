@@ -294,3 +294,10 @@ def test_public_names() -> None:
         assert getattr(text_embeddings_inference, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'unload'"):
         text_embeddings_inference.unload  # noqa: B018
+
+
+def test_pooling_by_its_name() -> None:
+    with load(MODELS / "bert", pooling="cls", threads=1) as model:
+        assert model.info.pooling is Pooling.CLS
+    with pytest.raises(ValueError, match="nothing"):
+        load(MODELS / "bert", pooling="nothing")

@@ -29,9 +29,11 @@ DEFAULT = EncodeOptions()
 def load(model: str | PathLike[str], **options: Any) -> Embedder:
     """Loads a model from a folder, or by its id from the Hub or its cache.
 
-    options: those of the command line, with underscores: `dtype="float32"`, `pooling=Pooling.CLS`, `threads=4`, ...
+    options: those of the command line, with underscores: `dtype="float32"`, `pooling="cls"`, `threads=4`, ...
     (see `settings.Settings`). Raises StartError where the model can't be loaded, TypeError for an unknown option.
     """
+    if options.get("pooling") is not None:
+        options["pooling"] = Pooling(options["pooling"])  # "mean" is as good as Pooling.MEAN
     settings = Settings(model_id=fspath(model), **options)
     parts = load_parts(settings)
     warm_up(parts.engine)

@@ -7,8 +7,8 @@ import pytest
 from model_files import write_json
 
 from text_embeddings_inference.checkpoint.modules import ModulePaths
-from text_embeddings_inference.checkpoint.pooling import check_splade, parse_pooling, read_pooling
-from text_embeddings_inference.errors import CheckpointError, SettingsError, UnsupportedError
+from text_embeddings_inference.checkpoint.pooling import check_splade, read_pooling
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.types import Pooling
 
 FLAGS = {
@@ -24,15 +24,6 @@ FLAGS = {
 def pooling(folder: Path, content: Any, *, path: str | None = None, model_type: str = "bert") -> Pooling:
     write_json(folder / (path or "1_Pooling") / "config.json", content)
     return read_pooling(folder, ModulePaths(pooling=path), model_type)
-
-
-def test_the_command_line_spelling() -> None:
-    assert parse_pooling("last-token") is Pooling.LAST_TOKEN
-    assert parse_pooling("cls") is Pooling.CLS
-    with pytest.raises(
-        SettingsError, match=r"invalid value 'first' for '--pooling': choose from cls, mean, last-token"
-    ):
-        parse_pooling("first")
 
 
 @pytest.mark.parametrize("key", FLAGS)

@@ -75,7 +75,7 @@ class Fixture:
         """The checkpoint, with the pooling its outputs were made with unless another is given."""
         splade = Pooling.SPLADE if self.task == "splade" else None
         option = pooling or splade
-        return open_checkpoint(self.folder, pooling=option and option.value.replace("_", "-"), dense_path=dense_path)
+        return open_checkpoint(self.folder, pooling=option, dense_path=dense_path)
 
     @property
     def has_type_ids(self) -> bool:

@@ -12,7 +12,7 @@ from ..types import Kind, Pooling
 from .config import Labels, read_config, read_kind, read_labels, read_max_length
 from .files import describe, read_optional_object
 from .modules import Dense, ModulePaths, read_dense, read_module_paths
-from .pooling import check_splade, parse_pooling, read_pooling
+from .pooling import check_splade, read_pooling
 from .weights import Weights, open_weights
 
 logger = logging.getLogger(__name__)
@@ -43,14 +43,13 @@ class Checkpoint:
     tokenizer_file: Path
 
 
-def open_checkpoint(folder: Path, *, pooling: str | None = None, dense_path: str | None = None) -> Checkpoint:
+def open_checkpoint(folder: Path, *, pooling: Pooling | None = None, dense_path: str | None = None) -> Checkpoint:
     """Opens the model in `folder`. Weights are mapped, not read.
 
-    pooling: the option `--pooling`, spelled as there; dense_path: the option `--dense-path`.
-    Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have, `SettingsError`
-    for an unknown pooling.
+    pooling: the option `--pooling`; dense_path: the option `--dense-path`.
+    Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
-    wanted = parse_pooling(pooling) if pooling is not None else None
+    wanted = pooling
     modules = read_module_paths(folder)
     root = folder / modules.transformer
     config = read_config(root)

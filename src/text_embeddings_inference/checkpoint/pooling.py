@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, SettingsError, UnsupportedError
+from ..errors import CheckpointError, UnsupportedError
 from ..types import Pooling
 from .files import describe, read_object
 from .modules import ModulePaths
@@ -34,15 +34,6 @@ MODE_NAMES = {
     "weightedmean": Pooling.WEIGHTED_MEAN,
     "lasttoken": Pooling.LAST_TOKEN,
 }
-
-
-def parse_pooling(option: str) -> Pooling:
-    """The pooling of the command line's spelling (`last-token`)."""
-    try:
-        return Pooling(option.replace("-", "_"))
-    except ValueError:
-        choices = ", ".join(pooling.value.replace("_", "-") for pooling in Pooling)
-        raise SettingsError(f"invalid value '{option}' for '--pooling': choose from {choices}") from None
 
 
 def read_pooling(folder: Path, modules: ModulePaths, model_type: str) -> Pooling:

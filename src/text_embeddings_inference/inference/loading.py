@@ -42,9 +42,8 @@ def load_parts(settings: Settings) -> Parts:
 
     Raises StartError where the model can't be had or can't be run.
     """
-    pooling = None if settings.pooling is None else settings.pooling.replace("_", "-")
     folder = locate(settings.model_id, _hub_access(settings), dense_path=settings.dense_path)
-    checkpoint = open_checkpoint(folder, pooling=pooling, dense_path=settings.dense_path)
+    checkpoint = open_checkpoint(folder, pooling=settings.pooling, dense_path=settings.dense_path)
     max_input_length = _max_input_length(checkpoint, settings)
     engine = _load_engine(checkpoint, settings)
     info = ModelInfo(
