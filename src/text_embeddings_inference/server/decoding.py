@@ -39,6 +39,9 @@ class BodyDecoder(Generic[S]):
         """Raises RejectedError; prefix: put before the places it names."""
         try:
             request = self._decode(body)
+            if any(body.count(name) > 1 for name in self._names):
+                _refuse_duplicates(request, body, prefix)
+            return request
         except msgspec.ValidationError as error:
             _reject_shape(str(error), prefix)
         except msgspec.DecodeError as error:
@@ -47,9 +50,6 @@ class BodyDecoder(Generic[S]):
             _reject_syntax(f"not UTF-8: {error.reason} (byte {error.start})", body)
         except RecursionError:
             raise RejectedError(MALFORMED_JSON, f"{BAD_JSON}recursion limit exceeded") from None
-        if any(body.count(name) > 1 for name in self._names):
-            _refuse_duplicates(request, body, prefix)
-        return request
 
     def _decode(self, body: bytes) -> S:
         if not body.isascii():
@@ -97,7 +97,8 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _refuse_duplicates(request: Struct, body: bytes, prefix: str) -> None:
     """The slow way, taken only if a name stands twice in the text: in the same object, or in different ones?"""
-    pairs, _ = json.JSONDecoder(object_pairs_hook=_Pairs).raw_decode(body.decode().lstrip())
+    # Numbers stay text: Python refuses to make integers of thousands of digits, which may stand in unknown fields.
+    pairs, _ = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str).raw_decode(body.decode().lstrip())
     _refuse_in(request, pairs, prefix)
 
 
