@@ -19,16 +19,16 @@ from text_embeddings_inference.models.network import Network, build
 from text_embeddings_inference.types import Batch, Encoding, Output
 
 
-def build_numpy(folder: Path, pooling: str | None = None) -> Network:
+def build_numpy(folder: Path, pooling: Pooling | None = None) -> Network:
     return build(open_checkpoint(folder, pooling=pooling), NumpyOps())
 
 
-def run_numpy(folder: Path, encoding: Encoding, pooling: str | None = None) -> Output:
+def run_numpy(folder: Path, encoding: Encoding, pooling: Pooling | None = None) -> Output:
     engine = NumpyEngine(open_checkpoint(folder, pooling=pooling), "padded")
     return engine.run(Batch.pad([encoding]), tokens=False, alone=True)
 
 
-def refusal(folder: Path, pooling: str | None = None) -> StartError:
+def refusal(folder: Path, pooling: Pooling | None = None) -> StartError:
     with pytest.raises(StartError) as caught:
         build_numpy(folder, pooling)
     return caught.value
@@ -44,7 +44,7 @@ def test_sizes(name: str, dimensions: int, vocabulary: int) -> None:
 
 
 def test_splade_has_a_dimension_per_token_id() -> None:
-    network = build_numpy(MODELS / "bert-splade", "splade")
+    network = build_numpy(MODELS / "bert-splade", Pooling.SPLADE)
     assert (network.dimensions, network.vocabulary) == (900, 900)
 
 
@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, name: str, changes: dict[str, A
 
 
 def test_missing_masked_lm_head(tmp_path: Path) -> None:
-    error = refusal(edit(tmp_path, "bert", config={"architectures": ["BertForMaskedLM"]}), "splade")
+    error = refusal(edit(tmp_path, "bert", config={"architectures": ["BertForMaskedLM"]}), Pooling.SPLADE)
     assert type(error) is CheckpointError
     assert "cls.predictions.transform.dense.weight" in str(error)
 
