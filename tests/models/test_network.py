@@ -16,7 +16,7 @@ from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
 from text_embeddings_inference.models import ARCHITECTURES
 from text_embeddings_inference.models.network import Network, build
-from text_embeddings_inference.types import Batch, Encoding, Output
+from text_embeddings_inference.types import Batch, Encoding, Output, Pooling
 
 
 def build_numpy(folder: Path, pooling: Pooling | None = None) -> Network:
