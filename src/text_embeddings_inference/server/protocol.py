@@ -11,7 +11,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from .errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, ErrorResponse, Reason
 
 MAX_HEAD = 1 << 16
-"""Bytes of request line and headers together."""
+"""Bytes of request line, headers, trailers and what is around chunks, together."""
+CHUNK_ROOM = 16
+"""Bytes around each chunk that do not count: its size and two line ends."""
 UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
@@ -20,23 +22,31 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head: int | None = 0
-        """Bytes received of a head that is not complete yet; None while a body arrives."""
+        self._in_head = True
+        self._extra = 0
+        """Bytes of this request received so far that are not its body."""
 
     def data_received(self, data: bytes) -> None:
-        if self._head is not None:
-            self._head += len(data)
-            data = _without_upgrade(data)
-        super().data_received(data)
-        if self._head is not None and self._head > MAX_HEAD and not self.transport.is_closing():
+        self._extra += len(data)
+        super().data_received(_without_upgrade(data) if self._in_head else data)
+        if self._extra > MAX_HEAD and not self.transport.is_closing():
             self._refuse(HEAD_TOO_LARGE, f"request line and headers are longer than {MAX_HEAD} bytes")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer must not pass for a header, such as the one with the key
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._head = None
+        self._in_head = False
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._extra -= len(body) + CHUNK_ROOM
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._head = 0
+        self._in_head = True
+        self._extra = 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
