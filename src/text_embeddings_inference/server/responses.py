@@ -30,7 +30,7 @@ PIECE = 1 << 16
 """Smaller pieces of a body are sent together, in bytes."""
 
 _NUMBER = {"type": "number"}
-NUMBER_OR_NULL = {"type": ["number", "null"]}
+NUMBER_OR_NULL = {"anyOf": [_NUMBER, {"type": "null"}]}
 Number = Annotated[Raw, Meta(extra_json_schema=_NUMBER)]
 Vector = Annotated[Raw, Meta(extra_json_schema={"type": "array", "items": NUMBER_OR_NULL})]
 
