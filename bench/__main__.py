@@ -94,6 +94,7 @@ def measure(plan: Plan) -> report.Report:
         start=start,
         memory=memory,
         ceiling=measure_ceiling(loads[1], plan.seconds),
+        layer=[measure_layer(plan, load) for load in (loads[1], loads[3])],
     )
 
 
@@ -129,6 +130,27 @@ def measure_ceiling(load: Load, seconds: float) -> Measurement:
     command = [sys.executable, "-m", "uvicorn", "bench.stand_in:app", "--no-access-log", "--log-level", "warning"]
     with running(command) as stand_in, generators([load], stand_in.url) as (wrk,):
         return wrk.run(min(seconds, 3))
+
+
+def measure_layer(plan: Plan, load: Load) -> report.LayerCost:
+    """What a request costs beside the engine: HTTP, tokenization, queue, rendering."""
+    say(f"measuring the server without its engine: {load.name}")
+    command = [sys.executable, "-m", "bench.fake_engine", "--model", str(plan.model)]
+    with running(command) as server, generators([load], server.url) as (wrk,):
+        wrk.warm_up(plan.warmup)
+        before = server.cpu_seconds()
+        measurement = wrk.run(min(plan.seconds, 3))
+        after = server.cpu_seconds()
+        assert before is not None, "the server is a process of ours"
+        assert after is not None, "the server is a process of ours"
+        tokenization = server.mean("te_request_tokenization_duration")
+    requests = measurement.requests_per_second * measurement.seconds
+    return report.LayerCost(
+        load=load.name,
+        requests_per_second=measurement.requests_per_second,
+        cpu_ms=(after - before) / requests * 1000,
+        tokenization_ms=tokenization * 1000,
+    )
 
 
 @contextmanager

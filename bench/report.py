@@ -57,6 +57,19 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerCost:
+    """What a request costs a server whose engine computes nothing: processor time, and how long tokenization takes.
+
+    requests_per_second: with that load, as fast as the server can.
+    """
+
+    load: str
+    requests_per_second: float
+    cpu_ms: float
+    tokenization_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A load: medians over its rounds (errors: the sum). times_tei: speed as a multiple of TEI's, scaled by sgemm."""
 
@@ -79,7 +92,8 @@ class Report:
     """Everything that is printed and saved.
 
     info: the server's answer to /info; sgemm: GFLOP/s of every sample; engine: tokens/s alone, one per round;
-    start: seconds to the first answer, one per start; ceiling: wrk against a server that answers at once.
+    start: seconds to the first answer, one per start; ceiling: wrk against a server that answers at once;
+    layer: the server over a fake engine.
     """
 
     machine: Machine
@@ -91,6 +105,7 @@ class Report:
     start: list[float]
     memory: Memory | None
     ceiling: Measurement
+    layer: list[LayerCost]
 
     def rows(self) -> list[Row]:
         return [summary(name, rounds) for name, rounds in self.rounds.items()]
@@ -217,9 +232,14 @@ def _facts(report: Report) -> list[str]:
             f"- resident memory under load: {memory.resident:.0f} MB ({memory.anonymous:.0f} own,"
             f" {memory.mapped:.0f} in mapped files), peak {memory.peak:.0f} MB (TEI {TEI_RESIDENT_MB:.0f} MB)"
         )
+    facts += [
+        f"- without the engine, {cost.load}: {cost.cpu_ms:.2f} ms of processor time per request;"
+        f" tokenization takes {cost.tokenization_ms:.2f} ms on the clock; {cost.requests_per_second:,.0f} requests/s"
+        for cost in report.layer
+    ]
     facts.append(
         f"- the load generator's ceiling: {report.ceiling.requests_per_second:,.0f} requests/s from a server that"
-        f" answers at once, wrk taking {report.ceiling.client_cores:.2f} cores for it"
+        f" answers at once, wrk taking {report.ceiling.client_cores:.2f} cores for it",
     )
     return facts
 

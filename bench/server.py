@@ -73,6 +73,15 @@ class Server:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def mean(self, histogram: str) -> float:
+        """The mean of a histogram of /metrics. Raises BenchError if the server has none of that name."""
+        text = self.get("/metrics")
+        found = [re.search(rf"^{histogram}_{part} (\S+)$", text, re.MULTILINE) for part in ("sum", "count")]
+        if None in found:
+            raise BenchError(f"{self.url}/metrics has no {histogram}")
+        total, count = (float(match[1]) for match in found if match)
+        return total / count
+
     def counters(self) -> Counters | None:
         """From /metrics; None if this server does not count tokens (as TEI)."""
         text = self.get("/metrics")

@@ -103,6 +103,7 @@ def some_report() -> report.Report:
         start=[0.5, 0.6, 0.7],
         memory=Memory(resident=250, peak=260, anonymous=150, mapped=100),
         ceiling=measurement(),
+        layer=[report.LayerCost("16 tokens", requests_per_second=4000, cpu_ms=0.25, tokenization_ms=0.04)],
     )
 
 

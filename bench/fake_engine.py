@@ -1,0 +1,68 @@
+"""The real server over an engine that computes nothing: shows what everything but the engine costs.
+
+python -m bench.fake_engine --model .venv/models/all-MiniLM-L6-v2 --port 8081
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from text_embeddings_inference.inference import Limits, Model
+from text_embeddings_inference.inference.loading import load_parts
+from text_embeddings_inference.server.http import serve
+from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.telemetry import logging
+from text_embeddings_inference.telemetry.metrics import Metrics
+from text_embeddings_inference.types import Batch, Encoding, Output
+
+DIMENSIONS = 384
+
+
+class FakeEngine:
+    """Gives the same vector for every input, at once."""
+
+    name = "fake"
+    dtype = "float32"
+    dimensions = DIMENSIONS
+    streams = 1
+    batch_tokens = 16384
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+        self._vector = np.random.default_rng(0).standard_normal(DIMENSIONS, dtype=np.float32)
+
+    def arrange(self, encodings: list[Encoding]) -> Batch:
+        return Batch.pad(encodings)
+
+    def cost(self, longest: int, count: int, tokens: int) -> int:
+        return longest * count
+
+    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+        return Output(np.repeat(self._vector[None], len(batch.lengths), axis=0), None)
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.fake_engine", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model whose tokenizer is used")
+    parser.add_argument("--port", type=int, required=True)
+    given = parser.parse_args()
+    settings = Settings(model_id=str(given.model), port=given.port, prometheus_port=0, threads=1)
+    logging.configure(sys.stdout, as_json=False, directives="info", color=False, spans=True)
+    parts = load_parts(settings)
+    parts.engine.close()
+    engine = FakeEngine(parts.info.vocabulary)
+    info = replace(parts.info, engine=engine.name)
+    metrics = Metrics(info.max_input_length)
+    serve({"fake": Model(info, parts.tokenizer, engine, limits=Limits(), metrics=metrics)}, settings)
+
+
+if __name__ == "__main__":
+    main()
