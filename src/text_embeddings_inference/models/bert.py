@@ -45,6 +45,7 @@ EMBEDDINGS: Table = {
     "embeddings.token_type_embeddings": "embeddings.type",
     "embeddings.LayerNorm": "embeddings.norm",
     "embeddings.position_ids": None,
+    "embeddings.token_type_ids": None,
 }
 
 LAYERS: Table = {
