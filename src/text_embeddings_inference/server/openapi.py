@@ -81,7 +81,7 @@ def _operation(route: Route, way: Get | Post, errors: dict[int, str], schemas: d
     failures = {str(status): {"description": text, "content": error} for status, text in sorted(errors.items())}
     operation = {
         "tags": [TITLE],
-        "summary": inspect.getdoc(way.handle),
+        "summary": (inspect.getdoc(way.handle) or "").partition("\n")[0],
         "operationId": way.handle.__name__,
         "responses": {"200": success, **failures},
     }

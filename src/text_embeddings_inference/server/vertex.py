@@ -46,7 +46,10 @@ _EMBED = _Way(BodyDecoder(EmbedRequest), Handlers.embed)
 
 
 async def vertex(handlers: Handlers, request: VertexRequest) -> Reply:
-    """Nothing runs unless every instance can be read. The first instance's error is the request's."""
+    """Gives the answers to several bodies, as Vertex AI asks for them.
+
+    Nothing runs unless every instance can be read. The first instance's error is the request's.
+    """
     calls = [_read(handlers, bytes(raw), f"instances[{i}]") for i, raw in enumerate(request.instances)]
     answers = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
     body: list[bytes] = []
