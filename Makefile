@@ -15,18 +15,20 @@ DONE = .venv/done
 BIN = .venv/bin
 # Other people's clients bring packages that must not meet the server's.
 CLIENTS = .venv/clients
+SCHEMA = .venv/schema
 # The lock files name every package, so pip has nothing to resolve.
 PIP_OPTIONS = --quiet --disable-pip-version-check --no-input --no-deps
 PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve test test-clients lint format bench lock clean
+.PHONY: help serve test test-clients test-schema lint format bench lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
 	@echo 'make test          run all tests'
 	@echo 'make test-clients  run huggingface_hub, openai and langchain-huggingface, as published, against a server'
+	@echo 'make test-schema   run schemathesis: tries what the OpenAPI description says, and what it excludes'
 	@echo 'make lint          ruff (check and format) and mypy --strict'
 	@echo 'make format        let ruff repair what it can'
 	@echo 'make bench         measure the server and print a table; see bench/README.md'
@@ -50,6 +52,9 @@ test: $(DONE)/serve $(DONE)/model $(DONE)/test
 
 test-clients: $(DONE)/serve $(DONE)/model $(DONE)/clients
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
+
+test-schema: $(DONE)/serve $(DONE)/schema
+	$(BIN)/python scripts/schema.py $(BIN)/text-embeddings-router $(SCHEMA)/bin/schemathesis $(ARGS)
 
 lint: $(DONE)/serve $(DONE)/test
 	$(BIN)/ruff check .
@@ -96,6 +101,12 @@ $(DONE)/clients: $(DONE)/venv requirements/clients.txt
 	@$(CLIENTS)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/clients.txt
 	@touch $@
 
+$(DONE)/schema: $(DONE)/venv requirements/schema.txt
+	@echo 'Installing the pinned packages of requirements/schema.txt (once)'
+	@$(PYTHON) -m venv --clear $(SCHEMA)
+	@$(SCHEMA)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/schema.txt
+	@touch $@
+
 lock:
 	@$(PYTHON) -m venv build/uv
 	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
@@ -104,6 +115,7 @@ lock:
 		pyproject.toml requirements/build.in
 	$(UV_COMPILE) --constraints requirements/serve.txt --output-file requirements/test.txt requirements/test.in
 	$(UV_COMPILE) --output-file requirements/clients.txt requirements/clients.in
+	$(UV_COMPILE) --output-file requirements/schema.txt requirements/schema.in
 	$(UV_COMPILE) --no-deps --output-file requirements/model.txt requirements/model.in
 	@rm -rf build/uv
 

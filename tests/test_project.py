@@ -219,4 +219,4 @@ def test_lock_file_pins_and_hashes_every_package(path: Path) -> None:
 
 
 def test_lock_files_are_there() -> None:
-    assert [path.name for path in LOCK_FILES] == ["clients.txt", "model.txt", "serve.txt", "test.txt"]
+    assert [path.name for path in LOCK_FILES] == ["clients.txt", "model.txt", "schema.txt", "serve.txt", "test.txt"]
