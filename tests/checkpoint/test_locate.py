@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from model_files import write_model
 
-from text_embeddings_inference.checkpoint import HubAccess, default_cache_dir, locate
+from text_embeddings_inference.checkpoint import HubAccess, locate
 from text_embeddings_inference.errors import HubError
 
 COMMIT = "ab" * 20
@@ -60,13 +60,6 @@ def test_a_reference_to_nothing(tmp_path: Path) -> None:
     shutil.rmtree(cache(tmp_path))
     with pytest.raises(HubError, match="not in the cache"):
         locate("name", HubAccess(tmp_path, offline=True))
-
-
-def test_default_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_dir({}) == tmp_path / ".cache" / "huggingface" / "hub"
-    assert default_cache_dir({"HF_HOME": "/data"}) == Path("/data/hub")
-    assert default_cache_dir({"HF_HOME": "~/x"}) == tmp_path / "x" / "hub"
 
 
 def test_local_models_load_no_hub_library(models: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What lies on disk or on the Hub: where a model is, what its files say, and its weights."""
 
+from .cache import HubAccess
 from .checkpoint import Checkpoint, open_checkpoint
-from .locate import HubAccess, default_cache_dir, locate
+from .locate import locate
 from .modules import Dense
 from .weights import Weights, open_weights
 
@@ -10,7 +11,6 @@ __all__ = [
     "Dense",
     "HubAccess",
     "Weights",
-    "default_cache_dir",
     "locate",
     "open_checkpoint",
     "open_weights",

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import ModelInfo
 
 from ..errors import HubError
-from .locate import CachedSnapshot, HubAccess
+from .cache import CachedSnapshot, HubAccess
 
 logger = logging.getLogger(__name__)
 

@@ -1,20 +1,17 @@
 """Where a model lies: in a folder, or in a repository of the Hub, which is then copied into the local cache.
 
-The cache is the one of all Hub tools: https://huggingface.co/docs/huggingface_hub/guides/manage-cache. What it holds of
-the wanted revision is used without asking the Hub, so a second start needs no network.
+What the cache holds of the wanted revision is used without asking the Hub, so a second start needs no network.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ..errors import HubError, SettingsError
+from .cache import CacheSource, HubAccess, find_snapshot
 from .config import SENTENCE_FILES
 from .modules import DENSE_FILES, read_module_paths
 from .pooling import DEFAULT_PATH
@@ -22,27 +19,8 @@ from .weights import WEIGHT_FILES, read_shard_names
 
 logger = logging.getLogger(__name__)
 
-COMMIT = re.compile("[0-9a-f]{40}")
-
 # A name, or an owner and a name. The Hub allows less; what matters here is that it can't point out of the cache.
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class HubAccess:
-    """How repositories of the Hub are reached.
-
-    cache_dir: folder of the cache; revision: branch, tag, `refs/pr/N` or commit (None: `main`); token: None: the one
-    the Hub's own tools have stored; endpoint: base URL (None: https://huggingface.co); offline: use the cache only;
-    user_agent_origin: added to the user agent as `origin/...`.
-    """
-
-    cache_dir: Path
-    revision: str | None = None
-    token: str | None = field(default=None, repr=False)
-    endpoint: str | None = None
-    offline: bool = False
-    user_agent_origin: str | None = None
 
 
 class Source(Protocol):
@@ -57,50 +35,6 @@ class Source(Protocol):
     def fetch(self, name: str) -> bool:
         """Makes sure that the file lies in `folder`; False when there is no such file."""
         ...
-
-
-class CachedSnapshot:
-    """One commit of a repository in the cache."""
-
-    def __init__(self, repository: Path, commit: str) -> None:
-        self.folder = repository / "snapshots" / commit
-        self.commit = commit
-        self._absent = repository / ".no_exist" / commit
-
-    def has(self, name: str) -> bool | None:
-        """Whether the file is there; None when nobody has asked the Hub for it yet."""
-        if (self.folder / name).is_file():
-            return True
-        return False if (self._absent / name).is_file() else None
-
-    def mark_absent(self, name: str) -> None:
-        """Notes that the commit has no such file. In a cache that can't be written, the next start asks again."""
-        path = self._absent / name
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-
-
-class CacheSource:
-    """Files from the cache alone. What the cache does not know is taken for absent."""
-
-    hint = "start once with network, or check `--huggingface-hub-cache`"
-
-    def __init__(self, snapshot: CachedSnapshot) -> None:
-        self.folder = snapshot.folder
-        self.is_certain = True
-        self._snapshot = snapshot
-
-    def fetch(self, name: str) -> bool:
-        has = self._snapshot.has(name)
-        self.is_certain &= has is not None
-        return bool(has)
-
-
-def default_cache_dir(environment: Mapping[str, str]) -> Path:
-    """`$HF_HOME/hub`, else `~/.cache/huggingface/hub`."""
-    home = environment.get("HF_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "huggingface") / "hub"
 
 
 def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -> Path:
@@ -137,19 +71,6 @@ def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -
         return cache.folder
     fetch_checkpoint(source, model_id, dense_path)
     return source.folder
-
-
-def find_snapshot(repository: Path, revision: str) -> CachedSnapshot | None:
-    """The snapshot the cache has for the revision; None when it has none."""
-    commit = revision
-    if not COMMIT.fullmatch(revision):
-        reference = PurePosixPath(revision)
-        if reference.is_absolute() or ".." in reference.parts:
-            raise HubError(f"`{revision}` is no revision", hint="`--revision` takes a branch, a tag or a commit")
-        path = repository / "refs" / reference
-        commit = path.read_text().strip() if path.is_file() else ""
-    snapshot = CachedSnapshot(repository, commit)
-    return snapshot if COMMIT.fullmatch(commit) and snapshot.folder.is_dir() else None
 
 
 def fetch_checkpoint(source: Source, model_id: str, dense_path: str | None) -> None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, open_checkpoint
-from ..checkpoint.locate import HubAccess, locate
+from ..checkpoint import Checkpoint, HubAccess, locate, open_checkpoint
 from ..engines.base import Engine
 from ..errors import StartError, UnsupportedError
 from ..settings import Settings
