@@ -81,42 +81,31 @@ class ShapeError(ValueError):
         super().__init__(f"{problem} - at `$.{place}`")
 
 
-class EmbedRequest(Struct):
-    """One vector for each input."""
+class _EmbedRequest(Struct):
+    """What the routes that embed have in common."""
 
     inputs: EmbedInput
     truncate: Truncate = None
     truncation_direction: TruncationDirection = "Right"
     prompt_name: PromptName = None
+
+    def __post_init__(self) -> None:
+        check_embed_inputs(self.inputs, "inputs")
+
+
+class EmbedRequest(_EmbedRequest):
+    """One vector for each input."""
+
     normalize: Annotated[bool, Meta(description="Divide each vector by its length.")] = True
     dimensions: Dimensions | None = None
 
-    def __post_init__(self) -> None:
-        check_embed_inputs(self.inputs, "inputs")
 
-
-class EmbedAllRequest(Struct):
+class EmbedAllRequest(_EmbedRequest):
     """One vector for each token of each input."""
 
-    inputs: EmbedInput
-    truncate: Truncate = None
-    truncation_direction: TruncationDirection = "Right"
-    prompt_name: PromptName = None
 
-    def __post_init__(self) -> None:
-        check_embed_inputs(self.inputs, "inputs")
-
-
-class EmbedSparseRequest(Struct):
+class EmbedSparseRequest(_EmbedRequest):
     """One sparse vector for each input."""
-
-    inputs: EmbedInput
-    truncate: Truncate = None
-    truncation_direction: TruncationDirection = "Right"
-    prompt_name: PromptName = None
-
-    def __post_init__(self) -> None:
-        check_embed_inputs(self.inputs, "inputs")
 
 
 class PredictRequest(Struct):
