@@ -12,6 +12,7 @@ from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, act
 from ..ops.spec import AttentionSpec, Inputs, Ops, RelativeBias, Value
 from ..parameters import Parameters, Table
 from .bert import BlockArgs, blocks
+from .roberta import HEADS as HEADS
 
 MAX_DISTANCE = 128
 FIRST_POSITION = 2
@@ -42,17 +43,6 @@ TENSORS: Table = {
     "encoder.layer.{i}.intermediate.dense": "layers.{i}.up",
     "encoder.layer.{i}.output.dense": "layers.{i}.down",
     "encoder.layer.{i}.output.LayerNorm": "layers.{i}.output_norm",
-}
-
-HEADS: Table = {
-    "pooler.dense": None,
-    "classifier.dense": "dense",
-    "classifier.out_proj": "out",
-    "lm_head.dense": "transform",
-    "lm_head.layer_norm": "norm",
-    "lm_head.decoder": "decoder",
-    "lm_head": "",
-    "qa_outputs": None,
 }
 
 
