@@ -60,7 +60,7 @@ def load_parts(settings: Settings) -> Parts:
         vocabulary=engine.vocabulary,
         max_input_length=max_input_length,
     )
-    return Parts(checkpoint, info, _load_tokenizer(checkpoint, settings, max_input_length), engine)
+    return Parts(checkpoint, info, _load_tokenizer(checkpoint, settings, info), engine)
 
 
 def warm_up(engine: Engine) -> None:
@@ -111,17 +111,17 @@ def _max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
     return length
 
 
-def _load_tokenizer(checkpoint: Checkpoint, settings: Settings, max_input_length: int) -> Tokenizer:
+def _load_tokenizer(checkpoint: Checkpoint, settings: Settings, info: ModelInfo) -> Tokenizer:
     prompt = settings.default_prompt
     if settings.default_prompt_name is not None:
         prompt = resolve_default_prompt(checkpoint.prompts, settings.default_prompt_name)
     auto_map = checkpoint.config.get("auto_map")
     return Tokenizer.load(
         checkpoint.tokenizer_file,
-        max_input_length=max_input_length,
+        max_input_length=info.max_input_length,
         prompts=checkpoint.prompts,
         default_prompt=prompt,
-        vocabulary=checkpoint.config["vocab_size"],
+        vocabulary=info.vocabulary,
         model_type=checkpoint.model_type,
         auto_map=auto_map if isinstance(auto_map, dict) else None,
     )
