@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .errors import ModelTypeError, RequestError
+from .errors import RequestError
+from .inference.kinds import NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
 from .inference.limits import Limits
 from .inference.loading import Parts, load_parts, warm_up
 from .inference.pending import Pending, Row
@@ -65,7 +66,7 @@ class Embedder:
         """The vectors, float32 `[len(inputs), dimensions]`."""
         check_positive(dimensions)
         check_width(dimensions, self.info.dimensions)
-        self._require(self.info.kind is Kind.EMBEDDING, "Model is not an embedding model")
+        require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
         rows = self._run(inputs, options)
         width = dimensions or self.info.dimensions
         if not rows:
@@ -75,27 +76,27 @@ class Embedder:
     def embed_all(self, inputs: Sequence[Input], *, options: EncodeOptions = DEFAULT) -> list[Float32Array]:
         """The vectors of each input's tokens, float32 `[tokens, D]`, special tokens included, as they are."""
         dense = self.info.kind is Kind.EMBEDDING and self.info.pooling is not Pooling.SPLADE
-        self._require(dense, "Model is not an embedding model with token vectors")
+        require(dense, "Model is not an embedding model with token vectors")
         return [row.values for row in self._run(inputs, options, tokens=True)]
 
     def embed_sparse(self, inputs: Sequence[Input], *, options: EncodeOptions = DEFAULT) -> list[Sparse]:
         """The SPLADE weights of each input."""
         is_splade = self.info.pooling is Pooling.SPLADE
-        self._require(is_splade, "Model is not an embedding model with SPLADE pooling")
+        require(is_splade, NOT_SPLADE)
         return [sparse(row.values) for row in self._run(inputs, options)]
 
     def predict(
         self, inputs: Sequence[Input], *, raw_scores: bool = False, options: EncodeOptions = DEFAULT
     ) -> list[list[Prediction]]:
         """The classes of each text or pair of texts, best first."""
-        self._require(self.info.kind is not Kind.EMBEDDING, "Model is not a classifier model")
+        require(self.info.kind is not Kind.EMBEDDING, NOT_CLASSIFIER)
         return [predictions(row.values, self.info.labels, raw=raw_scores) for row in self._run(inputs, options)]
 
     def rerank(
         self, query: str, texts: Sequence[str], *, raw_scores: bool = False, options: EncodeOptions = DEFAULT
     ) -> list[Rank]:
         """The scores of the texts for the query, best first."""
-        self._require(self.info.kind is Kind.RERANKER, "model is not a re-ranker model")
+        require(self.info.kind is Kind.RERANKER, NOT_RERANKER)
         rows = self._run([(query, text) for text in _several(texts)], options)
         return ranks(np.array([row.values[0] for row in rows], np.float32), raw=raw_scores)
 
@@ -129,11 +130,6 @@ class Embedder:
             self._runner.cancel(pending)
             raise
         return pending.results()
-
-    @staticmethod
-    def _require(condition: bool, problem: str) -> None:
-        if not condition:
-            raise ModelTypeError(problem)
 
 
 def _several(inputs: Sequence[InputT]) -> Sequence[InputT]:

@@ -27,6 +27,7 @@ from ..settings import Settings
 from ..telemetry.metrics import Metrics
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Timings, Token, Usage
+from .kinds import NO_NORMALIZE, NO_TOKENS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
 from .limits import Limits, Permits
 from .loading import Parts, load_parts, measure_fidelity, warm_up
 from .pending import Pending, Row
@@ -34,13 +35,6 @@ from .results import Prediction, Rank, Sparse, check_positive, check_width, cosi
 from .runner import CLOSED, Runner
 
 T = TypeVar("T")
-
-NOT_EMBEDDING = "Model is not an embedding model"
-NOT_SPLADE = "Model is not an embedding model with SPLADE pooling"
-NOT_CLASSIFIER = "Model is not a classifier model"
-NOT_RERANKER = "model is not a re-ranker model"
-NO_TOKENS = "`embed_all` is not available for SPLADE models"
-NO_NORMALIZE = "`normalize` is not available for SPLADE models"
 
 INLINE_IDS = 500
 """So many token ids become text in about half a millisecond."""
@@ -122,21 +116,21 @@ class Model:
     ) -> Answer[list[Float32Array]]:
         """One vector `[dimensions]` for each input."""
         with self._admit(len(inputs)):
-            self._require(not (normalize and self._is_splade), NO_NORMALIZE)
+            require(not (normalize and self._is_splade), NO_NORMALIZE)
             rows, usage = await self._embed(inputs, options, dimensions=dimensions)
         return Answer([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows], usage)
 
     async def embed_all(self, inputs: Sequence[Input], options: EncodeOptions) -> Answer[list[Float32Array]]:
         """One vector for each token of each input, `[n, D]`: the last hidden states, as they are."""
         with self._admit(len(inputs)):
-            self._require(not self._is_splade, NO_TOKENS)
+            require(not self._is_splade, NO_TOKENS)
             rows, usage = await self._embed(inputs, options, tokens=True)
         return Answer([row.values for row in rows], usage)
 
     async def embed_sparse(self, inputs: Sequence[Input], options: EncodeOptions) -> Answer[list[Sparse]]:
         """The SPLADE weights of each input."""
         with self._admit(len(inputs)):
-            self._require(self._is_splade, NOT_SPLADE)
+            require(self._is_splade, NOT_SPLADE)
             rows, usage = await self._embed(inputs, options)
         return Answer([sparse(row.values) for row in rows], usage)
 
@@ -154,7 +148,7 @@ class Model:
     ) -> Answer[list[list[Prediction]]]:
         """The classes of each input, best first."""
         with self._admit(len(inputs)):
-            self._require(self.info.kind is not Kind.EMBEDDING, NOT_CLASSIFIER)
+            require(self.info.kind is not Kind.EMBEDDING, NOT_CLASSIFIER)
             rows, usage = await self._predict(inputs, options)
         return Answer([predictions(row.values, self.info.labels, raw=raw_scores) for row in rows], usage)
 
@@ -165,7 +159,7 @@ class Model:
         with self._counting_failures(1):
             if not texts:
                 raise EmptyBatchError("texts")
-            self._require(self.info.kind is Kind.RERANKER, NOT_RERANKER)
+            require(self.info.kind is Kind.RERANKER, NOT_RERANKER)
         with self._admit(len(texts)):
             rows, usage = await self._predict([(query, text) for text in texts], options)
         return Answer(ranks(np.array([row.values[0] for row in rows]), raw=raw_scores), usage)
@@ -219,7 +213,7 @@ class Model:
         self, inputs: Sequence[Input], options: EncodeOptions, *, dimensions: int | None = None, tokens: bool = False
     ) -> tuple[list[Row], Usage]:
         check_positive(dimensions)
-        self._require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
+        require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
         start = self._clock()
         self.metrics.embed_started(len(inputs))
         encodings = await self._encode(inputs, options)
@@ -317,11 +311,6 @@ class Model:
             raise EmptyBatchError
         if count > self.limits.max_client_batch_size:
             raise BatchSizeError(count, self.limits.max_client_batch_size)
-
-    @staticmethod
-    def _require(condition: bool, problem: str) -> None:
-        if not condition:
-            raise ModelTypeError(problem)
 
     def _first_error(self, results: Sequence[T | RequestError]) -> list[T]:
         """The results, or the error of the first input that has one; the others are counted too."""
