@@ -20,6 +20,8 @@ Function = Callable[..., Value]
 """`f(ops, layout, *values) -> value`: what is run, once per engine."""
 
 PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+MAX_LENGTH = 64
+"""Of the sequences in these tests."""
 GARBAGE = 1e3
 """What inputs hold where there is no token."""
 
@@ -84,6 +86,6 @@ def _input_type(array: Array) -> InputType:
 def _compile(function: Function, inputs: tuple[InputType, ...]) -> ov.CompiledModel:
     parameters = [op.parameter(list(shape), np.dtype(name)) for shape, name in inputs]
     lengths, width = op.parameter([-1], np.int32), op.parameter([], np.int64)
-    result = function(OpenVINOOps(), Layout(PaddedLayout(lengths, width)), *map(Value, parameters))
+    result = function(OpenVINOOps(MAX_LENGTH), Layout(PaddedLayout(lengths, width)), *map(Value, parameters))
     graph = ov.Model([op.result(result.raw)], [*parameters, lengths, width])
     return ov.Core().compile_model(graph, "CPU", PROPERTIES)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from one_op import Function, check_close, on_numpy, on_numpy_packed, on_openvino, ragged, random, tokens_of
 
-from text_embeddings_inference.ops.spec import AttentionSpec, Ops, RelativeBias
+from text_embeddings_inference.ops.spec import AttentionSpec, Ops, RelativeBias, Rope
 from text_embeddings_inference.types import Pooling
 
 BATCHES = {
@@ -32,12 +32,14 @@ class Shape:
     causal: bool = False
     window: int | None = None
     reach: int | None = None
+    alibi: bool = False
 
     def spec(self, ops: Ops, heads: int) -> AttentionSpec:
         bias = None
         if self.reach is not None:
             bias = RelativeBias(ops.constant(random(2 * self.reach + 1, heads, seed=9, spread=2)), self.reach)
-        return AttentionSpec(self.scale, self.causal, self.window, bias)
+        alibi = tuple(2.0**-n for n in range(heads)) if self.alibi else None
+        return AttentionSpec(self.scale, self.causal, self.window, bias, alibi)
 
 
 SHAPES = {
@@ -49,7 +51,8 @@ SHAPES = {
     "causal-window": Shape(causal=True, window=3),
     "bias": Shape(reach=3),
     "bias-far": Shape(reach=128),
-    "all": Shape(scale=1.0, causal=True, window=4, reach=2),
+    "alibi": Shape(alibi=True),
+    "all": Shape(scale=1.0, causal=True, window=4, reach=2, alibi=True),
 }
 
 
@@ -154,3 +157,58 @@ def test_positions(lengths: tuple[int, ...]) -> None:
     assert np.array_equal(on_numpy_packed(positions, lengths=lengths), expected)
     assert np.array_equal(tokens_of(on_numpy(positions, lengths=lengths), lengths), expected)
     assert np.array_equal(tokens_of(on_openvino(positions, lengths=lengths), lengths), expected)
+
+
+@cache
+def shift(by: int) -> Function:
+    def function(ops: Ops, layout: Any, x: Any) -> Any:
+        return ops.shift(x, by, layout)
+
+    return function
+
+
+@batches
+@pytest.mark.parametrize("by", [0, 1, -1, 4])
+def test_shift(by: int, lengths: tuple[int, ...]) -> None:
+    check_tokens(shift(by), ragged(lengths, 6), lengths=lengths, tolerance=0)
+
+
+def test_shift_worked_by_hand() -> None:
+    x = np.array([[1, 2, 3], [4, 99, 99]], np.float32)[..., None]
+    for run in (on_numpy, on_openvino):
+        assert run(shift(1), x, lengths=(3, 1))[0].ravel().tolist() == [2, 3, 0]
+        assert run(shift(-1), x, lengths=(3, 1))[0].ravel().tolist() == [0, 1, 2]
+        assert run(shift(1), x, lengths=(3, 1))[1, 0].tolist() == [0]
+
+
+ROPES = {
+    "whole head": Rope(1.0 / 100 ** (np.arange(4) / 4)),
+    "part of a head": Rope(np.array([1.0, 0.1])),
+    "scaled": Rope(np.array([0.7, 0.3, 0.1, 0.0]), scale=1.2),
+}
+
+
+@cache
+def rope(name: str) -> Function:
+    def function(ops: Ops, layout: Any, x: Any) -> Any:
+        return ops.rope(x, ROPES[name], layout)
+
+    return function
+
+
+@batches
+@pytest.mark.parametrize("name", ROPES)
+def test_rope(name: str, lengths: tuple[int, ...]) -> None:
+    check_tokens(rope(name), ragged(lengths, 3, 8), lengths=lengths, tolerance=1e-5)
+
+
+def test_rope_worked_by_hand() -> None:
+    """A quarter turn per position takes (1, 2) to (-2, 1), and to (-1, -2); the first position does not turn."""
+    x = np.array([[1, 2]] * 3, np.float32).reshape(1, 3, 1, 2)
+    quarter = Rope(np.array([np.pi / 2]))
+
+    def function(ops: Ops, layout: Any, x: Any) -> Any:
+        return ops.rope(x, quarter, layout)
+
+    for run in (on_numpy, on_openvino):
+        check_close(run(function, x, lengths=(3,)).reshape(3, 2), np.array([[1, 2], [-2, 1], [-1, -2]]), 1e-6)

@@ -28,6 +28,9 @@ UNARY: dict[str, Function] = {
     "max": lambda ops, _, x: ops.max(x),
     "sqrt": lambda ops, _, x: ops.sqrt(ops.mul(x, x)),
     "log1p": lambda ops, _, x: ops.log1p(ops.relu(x)),
+    "round": lambda ops, _, x: ops.round(ops.mul(x, 3)),
+    "round-halves": lambda ops, _, x: ops.round(ops.add(ops.round(x), 0.5)),
+    "keep_largest": lambda ops, _, x: ops.keep_largest(x, 3),
     "split": lambda ops, _, x: ops.split(x, [1, 5, 2])[1],
     "split-concat": lambda ops, _, x: ops.concat(ops.split(x, [1, 5, 2])[::-1]),
     "heads": lambda ops, _, x: ops.heads(x, 4),
@@ -112,13 +115,13 @@ def test_embedding(shape: tuple[int, ...]) -> None:
 
 def test_a_constant_shares_the_arrays_memory() -> None:
     array = random(2, 3)
-    node = OpenVINOOps().constant(array).raw
+    node = OpenVINOOps(8).constant(array).raw
     assert np.shares_memory(node.data, array)
 
 
 def test_a_constant_of_an_array_with_strides() -> None:
     array = random(3, 2).T
-    assert np.array_equal(OpenVINOOps().constant(array).raw.data, array)
+    assert np.array_equal(OpenVINOOps(8).constant(array).raw.data, array)
 
 
 def test_building_a_graph_says_nothing(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -126,3 +129,9 @@ def test_building_a_graph_says_nothing(capfd: pytest.CaptureFixture[str], caplog
     on_openvino(lambda ops, _, x: ops.add(ops.layer_norm(x, x, x, 1e-5), 1), X, lengths=LENGTHS)
     captured = capfd.readouterr()
     assert captured.out + captured.err + caplog.text == ""
+
+
+def test_keep_largest_worked_by_hand() -> None:
+    x = np.array([[[3, -1, 7, 5]]], np.float32)
+    for run in (on_numpy, on_openvino):
+        assert run(lambda ops, _, x: ops.keep_largest(x, 2), x, lengths=(1,)).ravel().tolist() == [0, 0, 7, 5]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from text_embeddings_inference.ops.spec import AttentionSpec, Gelu, Layout, Ops, Value
+from text_embeddings_inference.ops.spec import AttentionSpec, Gelu, Layout, Ops, Rope, Value
 from text_embeddings_inference.types import Batch, Pooling
 
 Array = NDArray[Any]
@@ -105,6 +105,9 @@ class NumpyOps(Ops):
     def log1p(self, x: Value) -> Value:
         return Value(np.log1p(x.raw))
 
+    def round(self, x: Value) -> Value:
+        return Value(np.round(x.raw))
+
     def softmax(self, x: Value) -> Value:
         return Value(_softmax(x.raw))
 
@@ -116,6 +119,12 @@ class NumpyOps(Ops):
 
     def max(self, x: Value) -> Value:
         return Value(x.raw.max(-1, keepdims=True))
+
+    def keep_largest(self, x: Value, k: int) -> Value:
+        kept = np.zeros_like(x.raw)
+        places = np.argsort(-x.raw, -1, kind="stable")[..., :k]
+        np.put_along_axis(kept, places, np.take_along_axis(x.raw, places, -1), -1)
+        return Value(kept)
 
     def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
         assert sum(sizes) == x.raw.shape[-1]
@@ -135,6 +144,14 @@ class NumpyOps(Ops):
     def positions(self, layout: Layout) -> Value:
         sequences = _sequences(layout)
         return Value(sequences.join([np.arange(n) for n in sequences.lengths], padding=0))
+
+    def shift(self, x: Value, by: int, layout: Layout) -> Value:
+        sequences = _sequences(layout)
+        return Value(sequences.join([_shift(one, by) for one in sequences.split(x.raw)]))
+
+    def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
+        sequences = _sequences(layout)
+        return Value(sequences.join([_rotate(one, rope) for one in sequences.split(x.raw)]))
 
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         sequences = _sequences(layout)
@@ -170,6 +187,23 @@ def _softmax(x: Array) -> Array:
     return powers / powers.sum(-1, keepdims=True)
 
 
+def _shift(x: Array, by: int) -> Array:
+    """x `[n, D]` of one sequence: row i is row i + by of x."""
+    shifted = np.zeros_like(x)
+    for i in range(len(x)):
+        if 0 <= i + by < len(x):
+            shifted[i] = x[i + by]
+    return shifted
+
+
+def _rotate(x: Array, rope: Rope) -> Array:
+    """x `[n, N, H]` of one sequence: each pair of channels as a complex number, turned by its angle."""
+    half = len(rope.inverse_frequencies)
+    turn = rope.scale * np.exp(1j * np.outer(np.arange(len(x)), rope.inverse_frequencies))[:, None]
+    turned = (x[..., :half] + 1j * x[..., half : 2 * half]) * turn
+    return np.concatenate([turned.real, turned.imag, x[..., 2 * half :]], -1)
+
+
 def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
     """One sequence, head by head: q, k, v `[n, N, H]`; where k and v have fewer heads, several of q share one."""
     n, heads, width = q.shape
@@ -187,6 +221,8 @@ def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
         if spec.bias is not None:
             reach = spec.bias.reach
             scores = scores + spec.bias.table.raw[reach + np.clip(distance, -reach, reach), head]
+        if spec.alibi is not None:
+            scores = scores - spec.alibi[head] * np.abs(distance)
         out[:, head] = _softmax(np.where(hidden, -np.inf, scores)) @ v[:, head // group]
     return out
 

@@ -146,7 +146,7 @@ def _build_graph(checkpoint: Checkpoint) -> tuple[ov.Model, Network]:
     type_ids = op.parameter([-1, -1], np.int32, name="token_type_ids")
     lengths = op.parameter([-1], np.int32, name="lengths")
     width = op.gather(op.shape_of(input_ids), op.constant(np.int64(1)), op.constant(np.int64(0)))
-    ops = OpenVINOOps()
+    ops = OpenVINOOps(checkpoint.max_input_length)
     network = build(checkpoint, ops)
     inputs = Inputs(Value(input_ids), Value(type_ids), Layout(PaddedLayout(lengths, width)))
     results = network.run(ops, inputs)

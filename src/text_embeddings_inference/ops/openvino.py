@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from ..types import Pooling
-from .spec import AttentionSpec, Gelu, Layout, Ops, Value
+from .spec import AttentionSpec, Gelu, Layout, Ops, Rope, Value
 
 _HIDDEN = -1e9
 """Added to a score that must not count: finite, so that a row with nothing to see stays finite too."""
@@ -56,6 +56,7 @@ class PaddedLayout:
         self.lengths = lengths
         self.width = width
         self._attention_biases: dict[AttentionSpec, ov.Node] = {}
+        self._rotations: dict[Rope, tuple[ov.Node, ov.Node]] = {}
 
     @cached_property
     def indices(self) -> ov.Node:
@@ -76,7 +77,7 @@ class PaddedLayout:
         """What is added to the scores: float32, broadcasts to `[B, N, S, S]`."""
         if spec not in self._attention_biases:
             bias = _unsqueeze(self.padding_bias, 1, 2)
-            if spec.causal or spec.window is not None or spec.bias is not None:
+            if spec.causal or spec.window is not None or spec.bias is not None or spec.alibi is not None:
                 bias = op.add(bias, self._distance_bias(spec))
             self._attention_biases[spec] = bias
         return self._attention_biases[spec]
@@ -96,11 +97,30 @@ class PaddedLayout:
             row = op.add(op.clamp(distance, float(-reach), float(reach)), op.constant(np.int32(reach)))
             by_head = op.gather(spec.bias.table.raw, row, _int64_scalar(0))  # [S, S, N]
             biases.append(op.transpose(by_head, _int64(2, 0, 1)))
+        if spec.alibi is not None:
+            slopes = op.constant(np.array(spec.alibi, np.float32).reshape(-1, 1, 1))
+            biases.append(op.multiply(slopes, _unsqueeze(op.convert(op.negative(op.abs(distance)), "f32"), 0)))
         return reduce(op.add, biases)
+
+    def rotation(self, rope: Rope, max_length: int) -> tuple[ov.Node, ov.Node]:
+        """Cosine and sine for each position and pair, `[1, S, 1, R/2]`: the first rows of tables made at load.
+
+        Angles are not computed in the graph: an engine that runs in bfloat16 would round them.
+        """
+        if rope not in self._rotations:
+            angles = np.outer(np.arange(max_length), rope.inverse_frequencies)
+            tables = ((f(angles) * rope.scale).astype(np.float32) for f in (np.cos, np.sin))
+            cos, sin = (op.gather(op.constant(table), self.indices, _int64_scalar(0)) for table in tables)
+            self._rotations[rope] = _unsqueeze(cos, 0, 2), _unsqueeze(sin, 0, 2)
+        return self._rotations[rope]
 
 
 class OpenVINOOps(Ops):
     """Builds nodes; see `spec.Ops` for what each operation means."""
+
+    def __init__(self, max_length: int) -> None:
+        """max_length: tokens of the longest sequence that will come."""
+        self._max_length = max_length
 
     def constant(self, array: NDArray[Any]) -> Value:
         return Value(op.constant(np.ascontiguousarray(array), shared_memory=True))
@@ -148,6 +168,9 @@ class OpenVINOOps(Ops):
     def log1p(self, x: Value) -> Value:
         return Value(op.log(op.add(x.raw, _float32(1))))
 
+    def round(self, x: Value) -> Value:
+        return Value(op.round(x.raw, "half_to_even"))
+
     def softmax(self, x: Value) -> Value:
         return Value(op.softmax(x.raw, -1))
 
@@ -160,6 +183,11 @@ class OpenVINOOps(Ops):
     def max(self, x: Value) -> Value:
         return Value(op.reduce_max(x.raw, _int64(-1), True))
 
+    def keep_largest(self, x: Value, k: int) -> Value:
+        largest = op.topk(x.raw, _int64_scalar(k), -1, "max", "value").output(0)
+        kept = op.greater_equal(x.raw, op.reduce_min(largest, _int64(-1), True))
+        return Value(op.multiply(x.raw, op.convert(kept, "f32")))
+
     def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
         parts = op.variadic_split(x.raw, _int64_scalar(-1), _int64(*sizes))
         return [Value(part) for part in parts.outputs()]
@@ -168,13 +196,35 @@ class OpenVINOOps(Ops):
         return Value(op.concat([x.raw for x in xs], -1))
 
     def heads(self, x: Value, n: int) -> Value:
-        return Value(op.reshape(x.raw, _int64(0, 0, n, -1), True))
+        outer = [0] * (x.raw.get_output_partial_shape(0).rank.get_length() - 1)
+        return Value(op.reshape(x.raw, _int64(*outer, n, -1), True))
 
     def merge(self, x: Value) -> Value:
-        return Value(op.reshape(x.raw, _int64(0, 0, -1), True))
+        outer = [0] * (x.raw.get_output_partial_shape(0).rank.get_length() - 2)
+        return Value(op.reshape(x.raw, _int64(*outer, -1), True))
 
     def positions(self, layout: Layout) -> Value:
         return Value(_unsqueeze(self._padded(layout).indices, 0))
+
+    def shift(self, x: Value, by: int, layout: Layout) -> Value:
+        padded, zero = self._padded(layout), op.constant(np.int32(0))
+        sources = op.add(padded.indices, op.constant(np.int32(by)))
+        last = op.subtract(_unsqueeze(padded.lengths, 1), op.constant(np.int32(1)))
+        exists = op.logical_and(op.greater_equal(sources, zero), op.less_equal(_unsqueeze(sources, 0), last))
+        nearest = op.minimum(op.maximum(sources, zero), op.convert(op.subtract(padded.width, _int64_scalar(1)), "i32"))
+        moved = op.gather(x.raw, nearest, _int64_scalar(1))
+        return Value(op.select(_unsqueeze(exists, 2), moved, _float32(0)))
+
+    def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
+        cos, sin = self._padded(layout).rotation(rope, self._max_length)
+        half = len(rope.inverse_frequencies)
+        rest = x.raw.get_output_partial_shape(0)[3].get_length() - 2 * half
+        x1, x2, *others = op.variadic_split(
+            x.raw, _int64_scalar(-1), _int64(half, half, *[rest] * (rest > 0))
+        ).outputs()
+        turned1 = op.subtract(op.multiply(x1, cos), op.multiply(x2, sin))
+        turned2 = op.add(op.multiply(x2, cos), op.multiply(x1, sin))
+        return Value(op.concat([turned1, turned2, *others], -1))
 
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         order = _int64(0, 2, 1, 3)

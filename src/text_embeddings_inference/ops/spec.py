@@ -4,7 +4,8 @@ Values are opaque: a node of a graph on one engine, an array on another. Every o
 keeps the others (written `*`), so one model file serves padded `[B, S, D]` and packed `[T, D]` batches. Only the
 operations that take a `Layout` (positions, attention, pool) know where a sequence begins and ends.
 
-Letters: `B` sequences, `S` the longest, `T` all tokens, `D` width, `N` heads, `H` a head's width, `V` rows of a table.
+Letters: `B` sequences, `S` the longest, `T` all tokens, `D` width, `N` heads, `H` a head's width, `V` rows of a table,
+`R` the part of a head that is rotated.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Pooling
@@ -67,13 +69,26 @@ class AttentionSpec:
     """How scores become weights: softmax(scale * q k^T + bias, over the keys that may be seen).
 
     scale: None for 1 / sqrt(H); causal: a token sees itself and what is before it; window: it sees at most this many
-    tokens to either side (with causal: before it), None for all; bias: see RelativeBias.
+    tokens to either side (with causal: before it), None for all; bias: see RelativeBias; alibi: a slope for each head,
+    the score falls by it per token of distance, in both directions (Press et al., arXiv:2108.12409).
     """
 
     scale: float | None = None
     causal: bool = False
     window: int | None = None
     bias: RelativeBias | None = None
+    alibi: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rope:
+    """Rotary positions (Su et al., arXiv:2104.09864): channels i and i + R/2 of a head turn as a pair.
+
+    inverse_frequencies: float64 `[R/2]`, radians per position; scale: of sine and cosine (YaRN's attention factor).
+    """
+
+    inverse_frequencies: NDArray[np.float64]
+    scale: float = 1.0
 
 
 Gelu = Literal["erf", "tanh"]
@@ -145,6 +160,10 @@ class Ops(ABC):
         """ln(1 + x)."""
 
     @abstractmethod
+    def round(self, x: Value) -> Value:
+        """The nearest integer, halves to the even one."""
+
+    @abstractmethod
     def softmax(self, x: Value) -> Value:
         """Softmax over the last axis."""
 
@@ -159,6 +178,10 @@ class Ops(ABC):
     @abstractmethod
     def max(self, x: Value) -> Value:
         """Largest over the last axis, kept: `[*, D]` -> `[*, 1]`."""
+
+    @abstractmethod
+    def keep_largest(self, x: Value, k: int) -> Value:
+        """The k largest of the last axis where they are, 0 elsewhere: `[*, D]` -> `[*, D]`."""
 
     @abstractmethod
     def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
@@ -181,6 +204,16 @@ class Ops(ABC):
     @abstractmethod
     def positions(self, layout: Layout) -> Value:
         """0, 1, 2, ... within each sequence, as ids for `embedding`: `[*]`, or of size 1 along the batch."""
+
+    @abstractmethod
+    def shift(self, x: Value, by: int, layout: Layout) -> Value:
+        """Each token gets what the token `by` places after it in its sequence has, zeros where there is none."""
+
+    @abstractmethod
+    def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
+        """Turns each pair of channels by position times frequency: x `[*, N, H]`; channels from R on stay as they are.
+
+        (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)."""
 
     @abstractmethod
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
