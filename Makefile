@@ -22,7 +22,7 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve test test-clients test-schema lint format bench lock clean
+.PHONY: help serve test test-clients test-schema lint format models-page bench lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
@@ -31,6 +31,7 @@ help:
 	@echo 'make test-schema   run schemathesis: tries what the OpenAPI description says, and what it excludes'
 	@echo 'make lint          ruff (check and format) and mypy --strict'
 	@echo 'make format        let ruff repair what it can'
+	@echo 'make models-page   write docs/models.md anew from the files of models/'
 	@echo 'make bench         measure the server and print a table; see bench/README.md'
 	@echo 'make lock          write requirements/*.txt anew from pyproject.toml and requirements/*.in'
 	@echo 'make clean         remove .venv and caches'
@@ -65,6 +66,9 @@ lint: $(DONE)/serve $(DONE)/test
 format: $(DONE)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+models-page: $(DONE)/serve
+	$(BIN)/python scripts/models_page.py docs/models.md
 
 bench: $(DONE)/serve $(DONE)/model
 	$(BIN)/python -m bench --model '$(MODEL)' $(ARGS)

@@ -26,6 +26,8 @@ class Args(bert.Args, frozen=True, kw_only=True):
             raise UnsupportedError(f"config.json: `inner_group_num` is {self.inner_group_num}; supported is 1")
 
 
+CHECKPOINTS = ("sentence-transformers/paraphrase-albert-small-v2",)
+
 PREFIXES = ("albert.",)
 
 _BLOCK = "encoder.albert_layer_groups.{i}.albert_layers.0"

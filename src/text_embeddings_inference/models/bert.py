@@ -37,6 +37,15 @@ class Args(BlockArgs, frozen=True, kw_only=True):
             raise UnsupportedError("config.json: `is_decoder` is true; only encoders are supported")
 
 
+CHECKPOINTS = (
+    "sentence-transformers/all-MiniLM-L6-v2",
+    "BAAI/bge-base-en-v1.5",
+    "intfloat/e5-base-v2",
+    "mixedbread-ai/mxbai-embed-large-v1",
+    "cross-encoder/ms-marco-MiniLM-L6-v2",
+    "naver/splade-cocondenser-ensembledistil",
+)
+
 PREFIXES = ("bert.",)
 
 EMBEDDINGS: Table = {

@@ -27,6 +27,12 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
     activation: str = "gelu"
 
 
+CHECKPOINTS = (
+    "sentence-transformers/msmarco-distilbert-base-v4",
+    "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    "opensearch-project/opensearch-neural-sparse-encoding-doc-v2-distill",
+)
+
 PREFIXES = ("distilbert.",)
 
 _LAYERS: Table = {

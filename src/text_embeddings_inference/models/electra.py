@@ -17,6 +17,8 @@ class Args(bert.Args, frozen=True, kw_only=True):
     embedding_size: int = 128
 
 
+CHECKPOINTS = ("cross-encoder/ms-marco-electra-base",)
+
 PREFIXES = ("electra.",)
 
 TENSORS: Table = {**bert.TENSORS, "embeddings_project": "project"}

@@ -27,6 +27,8 @@ class Args(BlockArgs, frozen=True, kw_only=True):
     relative_attention_num_buckets: int = 32
 
 
+CHECKPOINTS = ("sentence-transformers/all-mpnet-base-v2", "sentence-transformers/multi-qa-mpnet-base-dot-v1")
+
 PREFIXES = ("mpnet.",)
 
 TENSORS: Table = {

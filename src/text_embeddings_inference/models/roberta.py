@@ -18,6 +18,15 @@ class Args(bert.Args, frozen=True, kw_only=True):
     pad_token_id: int = 1
 
 
+CHECKPOINTS = (
+    "sentence-transformers/all-roberta-large-v1",
+    "SamLowe/roberta-base-go_emotions",
+    "intfloat/multilingual-e5-large",
+    "BAAI/bge-m3",
+    "BAAI/bge-reranker-v2-m3",
+    "dangvantuan/sentence-camembert-base",
+)
+
 PREFIXES = ("roberta.", "xlm-roberta.", "camembert.")
 
 HEADS: Table = {

@@ -1,0 +1,65 @@
+"""Writes docs/models.md: what each file of `models/` says of itself.
+
+    python scripts/models_page.py docs/models.md      (make models-page)
+
+A file's row: the model types that lead to it (`models.ARCHITECTURES`), the first paragraph of its docstring, the heads
+it has, and its `CHECKPOINTS`; the rest of its docstring follows below the table.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from text_embeddings_inference.models import ARCHITECTURES
+
+INTRODUCTION = """\
+# Models
+
+<!-- Written by scripts/models_page.py from the files of models/: change those, then run `make models-page`. -->
+
+A model is known by `model_type` of its config.json. Any checkpoint of these architectures is served, in safetensors or
+as `pytorch_model.bin`; those named below are examples. Embedding models pool as their files say (mean, CLS, last token,
+max, ...) and may have Dense modules. Classifiers with one label are rerankers.
+"""
+
+
+def page() -> str:
+    """The whole file."""
+    files: dict[str, list[str]] = {}
+    for model_type, name in sorted(ARCHITECTURES.items()):
+        files.setdefault(name, []).append(model_type)
+    modules = {name: import_module(f"text_embeddings_inference.models.{name}") for name in files}
+    lines = [INTRODUCTION, "| `model_type` | architecture | vectors | classifiers | SPLADE |", "|---|---|---|---|---|"]
+    lines += [_row(files[name], module) for name, module in modules.items()]
+    for name, module in modules.items():
+        lines += _section(files[name], module)
+    return "\n".join(lines) + "\n"
+
+
+def _row(model_types: list[str], module: ModuleType) -> str:
+    summary = " ".join(_paragraphs(module)[0].split()).rstrip(".")
+    heads = ["yes" if hasattr(module, head) else "" for head in ("classifier", "masked_lm")]
+    return f"| {_names(model_types)} | {summary} | yes | {' | '.join(heads)} |"
+
+
+def _section(model_types: list[str], module: ModuleType) -> list[str]:
+    """Notes and checkpoints, as far as there are any."""
+    checkpoints = [f"- [{name}](https://huggingface.co/{name})" for name in getattr(module, "CHECKPOINTS", ())]
+    parts = [*_paragraphs(module)[1:], *(["\n".join(checkpoints)] if checkpoints else [])]
+    return ["", f"## {_names(model_types)}", "", "\n\n".join(parts)] if parts else []
+
+
+def _paragraphs(module: ModuleType) -> list[str]:
+    return inspect.cleandoc(module.__doc__ or module.__name__).split("\n\n")
+
+
+def _names(model_types: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in model_types)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page())
