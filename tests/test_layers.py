@@ -15,6 +15,7 @@ from text_embeddings_inference.layers import (
     Attention,
     ClassificationHead,
     Embedding,
+    FeedForward,
     LayerNorm,
     Linear,
     MaskedLMHead,
@@ -178,7 +179,8 @@ def test_post_norm_block() -> None:
     shapes = attention_shapes("attention__", 4) | linear_shapes("up", 4, 8) | linear_shapes("down", 8, 4)
     p, w = parameters(**shapes, **norm_shapes("attention_norm", 4), **norm_shapes("output_norm", 4))
     x = values(2, 4)
-    block = PostNormBlock(p, 4, 2, 8, ACTIVATIONS["relu"], 1e-5)
+    attention, feed_forward = Attention(p / "attention", 4, 2), FeedForward(p, 4, 8, ACTIVATIONS["relu"])
+    block = PostNormBlock(p, attention, feed_forward, 4, 1e-5)
     result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
     attended = apply(apply(x, w, "attention.value"), w, "attention.output")
     half = normed(x + attended, w, "attention_norm", 1e-5)

@@ -16,6 +16,10 @@ from .parameters import Parameters
 from .types import Pooling
 
 Activation = Callable[[Ops, Value], Value]
+TokenWise = Callable[[Ops, Value], Value]
+"""`[*, D]` -> `[*, D]`, each token by itself."""
+SelfAttention = Callable[[Ops, Value, AttentionSpec, Layout], Value]
+"""`[*, D]` -> `[*, D]`, tokens of one sequence together."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": lambda ops, x: ops.gelu(x),
@@ -91,20 +95,32 @@ class Attention:
         return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
 
 
+class FeedForward:
+    """down(act(up(x))): `[*, D]` -> `[*, D]`."""
+
+    def __init__(self, p: Parameters, width: int, inner: int, act: Activation) -> None:
+        self.up = Linear(p / "up", width, inner)
+        self.down = Linear(p / "down", inner, width)
+        self.act = act
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return self.down(ops, self.act(ops, self.up(ops, x)))
+
+
 class PostNormBlock:
     """The Transformer's encoder block (Vaswani et al., arXiv:1706.03762): each half's sum with its input is normed."""
 
-    def __init__(self, p: Parameters, width: int, heads: int, inner: int, act: Activation, eps: float) -> None:
-        self.attention = Attention(p / "attention", width, heads)
+    def __init__(
+        self, p: Parameters, attention: SelfAttention, feed_forward: TokenWise, width: int, eps: float
+    ) -> None:
+        self.attention = attention
         self.attention_norm = LayerNorm(p / "attention_norm", width, eps)
-        self.up = Linear(p / "up", width, inner)
-        self.down = Linear(p / "down", inner, width)
+        self.feed_forward = feed_forward
         self.output_norm = LayerNorm(p / "output_norm", width, eps)
-        self.act = act
 
     def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
         x = self.attention_norm(ops, ops.add(self.attention(ops, x, spec, layout), x))
-        return self.output_norm(ops, ops.add(self.down(ops, self.act(ops, self.up(ops, x))), x))
+        return self.output_norm(ops, ops.add(self.feed_forward(ops, x), x))
 
 
 class ClassificationHead:

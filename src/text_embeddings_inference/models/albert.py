@@ -6,7 +6,7 @@ Differs from BERT: narrow embeddings that are projected, and one block's weights
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..layers import ClassificationHead, Linear, MaskedLMHead, PostNormBlock, activation
+from ..layers import ClassificationHead, Linear, MaskedLMHead, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from . import bert
@@ -64,11 +64,7 @@ class Model:
         self.embeddings = bert.Embeddings(args, p / "embeddings", args.embedding_size)
         self.project = Linear(p / "project", args.embedding_size, args.hidden_size)
         act = activation("hidden_act", args.hidden_act)
-        width, heads, inner = args.hidden_size, args.num_attention_heads, args.intermediate_size
-        groups = [
-            PostNormBlock(p / "groups" / i, width, heads, inner, act, args.layer_norm_eps)
-            for i in range(args.num_hidden_groups)
-        ]
+        groups = [bert.block(args, act, p / "groups" / i) for i in range(args.num_hidden_groups)]
         per_group = args.num_hidden_layers / args.num_hidden_groups
         self.layers = [groups[int(i / per_group)] for i in range(args.num_hidden_layers)]
 

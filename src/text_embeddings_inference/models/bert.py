@@ -7,7 +7,17 @@ from typing import Literal
 import msgspec
 
 from ..errors import UnsupportedError
-from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, PostNormBlock, activation
+from ..layers import (
+    Activation,
+    Attention,
+    ClassificationHead,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    MaskedLMHead,
+    PostNormBlock,
+    activation,
+)
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 
@@ -102,8 +112,14 @@ class Embeddings:
 def blocks(args: BlockArgs, p: Parameters) -> list[PostNormBlock]:
     """The encoder's blocks, one for each layer."""
     act = activation("hidden_act", args.hidden_act)
-    width, heads, inner = args.hidden_size, args.num_attention_heads, args.intermediate_size
-    return [PostNormBlock(p / i, width, heads, inner, act, args.layer_norm_eps) for i in range(args.num_hidden_layers)]
+    return [block(args, act, p / i) for i in range(args.num_hidden_layers)]
+
+
+def block(args: BlockArgs, act: Activation, p: Parameters) -> PostNormBlock:
+    """One layer: attention, then a feed-forward network."""
+    width, inner = args.hidden_size, args.intermediate_size
+    attention = Attention(p / "attention", width, args.num_attention_heads)
+    return PostNormBlock(p, attention, FeedForward(p, width, inner, act), width, args.layer_norm_eps)
 
 
 class Model:

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import msgspec
 
-from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, PostNormBlock, activation
+from ..layers import (
+    Activation,
+    Attention,
+    ClassificationHead,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    MaskedLMHead,
+    PostNormBlock,
+    activation,
+)
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 
@@ -78,18 +88,20 @@ class Embeddings:
         return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), positions))
 
 
+def block(args: Args, act: Activation, p: Parameters) -> PostNormBlock:
+    """One layer: attention, then a feed-forward network."""
+    width, inner = args.hidden_size, args.intermediate_size
+    attention = Attention(p / "attention", width, args.num_attention_heads)
+    return PostNormBlock(p, attention, FeedForward(p, width, inner, act), width, EPS)
+
+
 class Model:
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
         self.embeddings = Embeddings(args, p / "embeddings")
         act = activation("activation", args.activation)
-        self.layers = [
-            PostNormBlock(
-                p / "layers" / i, args.hidden_size, args.num_attention_heads, args.intermediate_size, act, EPS
-            )
-            for i in range(args.num_hidden_layers)
-        ]
+        self.layers = [block(args, act, p / "layers" / i) for i in range(args.num_hidden_layers)]
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
         x = self.embeddings(ops, inputs)
