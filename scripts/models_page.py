@@ -2,8 +2,8 @@
 
     python scripts/models_page.py docs/models.md      (make models-page)
 
-A file's row: the model types that lead to it (`models.ARCHITECTURES`), the first paragraph of its docstring, the heads
-it has, and its `CHECKPOINTS`; the rest of its docstring follows below the table.
+A file's row: the model types or the remote code that lead to it (`models.ARCHITECTURES`, `REMOTE_CODE`), the first
+paragraph of its docstring, the heads it has, and its `CHECKPOINTS`; the rest of its docstring follows below the table.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from text_embeddings_inference.models import ARCHITECTURES
+from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE
 
 INTRODUCTION = """\
 # Models
 
 <!-- Written by scripts/models_page.py from the files of models/: change those, then run `make models-page`. -->
 
-A model is known by `model_type` of its config.json. Any checkpoint of these architectures is served, in safetensors or
-as `pytorch_model.bin`; those named below are examples. Embedding models pool as their files say (mean, CLS, last token,
+A model is known by `model_type` of its config.json, or by the remote code it names there (`auto_map`), which is not run:
+the architecture is written here anew. Any checkpoint of these architectures is served, in safetensors or as
+`pytorch_model.bin`; those named below are examples. Embedding models pool as their files say (mean, CLS, last token,
 max, ...) and may have Dense modules. Classifiers with one label are rerankers.
 """
 
@@ -30,7 +31,7 @@ max, ...) and may have Dense modules. Classifiers with one label are rerankers.
 def page() -> str:
     """The whole file."""
     files: dict[str, list[str]] = {}
-    for model_type, name in sorted(ARCHITECTURES.items()):
+    for model_type, name in [*sorted(ARCHITECTURES.items()), *REMOTE_CODE.items()]:
         files.setdefault(name, []).append(model_type)
     modules = {name: import_module(f"text_embeddings_inference.models.{name}") for name in files}
     lines = [INTRODUCTION, "| `model_type` | architecture | vectors | classifiers | SPLADE |", "|---|---|---|---|---|"]

@@ -19,11 +19,13 @@ from text_embeddings_inference.layers import (
     LayerNorm,
     Linear,
     MaskedLMHead,
+    PackedGatedFeedForward,
     PostNormBlock,
+    TypedEmbedding,
     activation,
     t5_bucket,
 )
-from text_embeddings_inference.ops.spec import AttentionSpec, Layout, Value
+from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Layout, Value
 from text_embeddings_inference.parameters import Parameters, bind
 
 OPS = NumpyOps()
@@ -148,6 +150,8 @@ def test_layer_norm() -> None:
     p, w = parameters(**norm_shapes("x", 6))
     x = values(4, 6)
     assert np.allclose(LayerNorm(p / "x", 6, 1e-3)(OPS, Value(x)).raw, normed(x, w, "x", 1e-3))
+    without = normed(x, w, "x", 1e-3) - w["x.bias"]
+    assert np.allclose(LayerNorm(p / "x", 6, 1e-3, bias=False)(OPS, Value(x)).raw, without)
 
 
 def test_attention_of_one_token_is_its_value() -> None:
@@ -186,6 +190,30 @@ def test_post_norm_block() -> None:
     half = normed(x + attended, w, "attention_norm", 1e-5)
     fed = apply(np.maximum(apply(half, w, "up"), 0), w, "down")
     assert np.allclose(result, normed(half + fed, w, "output_norm", 1e-5))
+
+
+@pytest.mark.parametrize("gate_first", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_gated_feed_forward(gate_first: bool, bias: bool) -> None:
+    p, w = parameters(gated__weight=(10, 4), down__weight=(4, 5), down__bias=(4,))
+    x = values(3, 4)
+    halves = x @ w["gated.weight"][:5].T, x @ w["gated.weight"][5:].T
+    gate, up = halves if gate_first else halves[::-1]
+    layer = PackedGatedFeedForward(p, 4, 5, ACTIVATIONS["relu"], gate_first=gate_first, bias=bias)
+    expected = (np.maximum(gate, 0) * up) @ w["down.weight"].T + w["down.bias"] * bias
+    assert np.allclose(layer(OPS, Value(x)).raw, expected)
+
+
+@pytest.mark.parametrize("types", [0, 1, 2])
+def test_typed_embedding(types: int) -> None:
+    """Two types are told apart; a single one is every token's, whatever the tokenizer says."""
+    p, w = parameters(word__weight=(5, 4), type__weight=(types, 4), **norm_shapes("norm", 4))
+    ids, type_ids = np.array([4, 0, 4]), np.array([0, 0, 1])
+    x = w["word.weight"][ids]
+    if types:
+        x = x + w["type.weight"][type_ids if types == 2 else [0, 0, 0]]
+    result = TypedEmbedding(p, 5, types, 4, 1e-5)(OPS, Inputs(Value(ids), Value(type_ids), packed(3))).raw
+    assert np.allclose(result, normed(x, w, "norm", 1e-5))
 
 
 def test_classification_head_reads_the_first_token() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UnsupportedError
-from .ops.spec import AttentionSpec, Layout, Ops, Value
+from .ops.spec import AttentionSpec, Inputs, Layout, Ops, Value
 from .parameters import Parameters
 from .types import Pooling
 
@@ -69,13 +69,30 @@ class Embedding:
 class LayerNorm:
     """Over the last axis, with weight and bias `[D]`."""
 
-    def __init__(self, p: Parameters, width: int, eps: float) -> None:
+    def __init__(self, p: Parameters, width: int, eps: float, *, bias: bool = True) -> None:
         self.weight = p.tensor("weight", (width,))
-        self.bias = p.tensor("bias", (width,))
+        self.bias = p.tensor("bias", (width,)) if bias else None
         self.eps = eps
 
     def __call__(self, ops: Ops, x: Value) -> Value:
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class TypedEmbedding:
+    """Word and token type, summed and normed, for models that put positions elsewhere; types: how many, 0 for none."""
+
+    def __init__(self, p: Parameters, rows: int, types: int, width: int, eps: float) -> None:
+        self.word = Embedding(p / "word", rows, width)
+        self.type = Embedding(p / "type", types, width) if types else None
+        self.norm = LayerNorm(p / "norm", width, eps)
+        self.n_types = types
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = self.word(ops, inputs.input_ids)
+        if self.type is not None:
+            # With a single type the tokenizer's type ids mean nothing: every token has that type.
+            x = ops.add(x, self.type(ops, inputs.type_ids) if self.n_types > 1 else self.type.table)
+        return self.norm(ops, x)
 
 
 class Attention:
@@ -105,6 +122,25 @@ class FeedForward:
 
     def __call__(self, ops: Ops, x: Value) -> Value:
         return self.down(ops, self.act(ops, self.up(ops, x)))
+
+
+class PackedGatedFeedForward:
+    """down(act(gate) * up): `[*, D]` -> `[*, D]`; gate and up are the two halves of one product, `[*, 2I]`."""
+
+    def __init__(
+        self, p: Parameters, width: int, inner: int, act: Activation, *, gate_first: bool, bias: bool = True
+    ) -> None:
+        """gate_first: whether the gate is the first half; bias: whether `down` has one, `gated` never has."""
+        self.gated = Linear(p / "gated", width, 2 * inner, bias=False)
+        self.down = Linear(p / "down", inner, width, bias=bias)
+        self.inner = inner
+        self.act = act
+        self.gate_first = gate_first
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        first, second = ops.split(self.gated(ops, x), [self.inner, self.inner])
+        gate, up = (first, second) if self.gate_first else (second, first)
+        return self.down(ops, ops.mul(self.act(ops, gate), up))
 
 
 class PostNormBlock:

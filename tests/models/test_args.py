@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from text_embeddings_inference.models import ARCHITECTURES
+from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE
 
 BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "type_vocab_size": 2, "position_embedding_type": "absolute"}
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -26,6 +26,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "mpnet": {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "relative_attention_num_buckets": 32},
     "distilbert": {"activation": "gelu"},
+    "jina_bert": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
+    "jina_bert_code": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
 }
 
 
@@ -34,7 +36,7 @@ def module(architecture: str) -> ModuleType:
 
 
 def test_every_architecture_is_checked() -> None:
-    assert DEFAULTS.keys() == set(ARCHITECTURES.values())
+    assert DEFAULTS.keys() == {*ARCHITECTURES.values(), *REMOTE_CODE.values()}
 
 
 @pytest.mark.parametrize("architecture", DEFAULTS)

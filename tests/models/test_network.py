@@ -142,6 +142,9 @@ def test_missing_masked_lm_head(tmp_path: Path) -> None:
         ("distilbert", "activation", "gelu_10"),
         ("bert", "hidden_size", "32"),
         ("mpnet", "num_attention_heads", None),
+        ("jina-bert", "position_embedding_type", "absolute"),
+        ("jina-bert", "feed_forward_type", "original"),
+        ("jina-bert-code", "is_decoder", True),
     ],
 )
 def test_config_values_that_are_not_supported(tmp_path: Path, name: str, key: str, value: Any) -> None:

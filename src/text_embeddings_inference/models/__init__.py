@@ -7,6 +7,8 @@ tests/fixtures/models, and run `make models-page`, which writes docs/models.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 ARCHITECTURES: dict[str, str] = {
     "albert": "albert",
     "bert": "bert",
@@ -18,3 +20,23 @@ ARCHITECTURES: dict[str, str] = {
     "xlm-roberta": "roberta",
 }
 """`model_type` -> the module of this package that implements it."""
+
+REMOTE_CODE: dict[str, str] = {
+    "jinaai/jina-bert-implementation": "jina_bert",
+    "jinaai/jina-bert-v2-qk-post-norm": "jina_bert_code",
+}
+"""Remote code on the Hub -> the module that does the same, for models whose `model_type` is that of another."""
+
+
+def choose(model_type: str, config: dict[str, Any]) -> str | None:
+    """The module that implements the model that a config.json describes; None if there is none.
+
+    A checkpoint that goes by the name of another architecture tells by `_name_or_path` or `auto_map.AutoConfig` whose
+    code it was made for.
+    """
+    auto_map = config.get("auto_map")
+    named = (config.get("_name_or_path"), auto_map.get("AutoConfig") if isinstance(auto_map, dict) else None)
+    for code, module in REMOTE_CODE.items():
+        if any(isinstance(name, str) and name.partition("--")[0] == code for name in named):
+            return module
+    return ARCHITECTURES.get(model_type)

@@ -67,11 +67,15 @@ EMBEDDINGS: Table = {
     "embeddings.token_type_ids": None,
 }
 
-LAYERS: Table = {
+ATTENTION: Table = {
     "encoder.layer.{i}.attention.self.query": "layers.{i}.attention.query",
     "encoder.layer.{i}.attention.self.key": "layers.{i}.attention.key",
     "encoder.layer.{i}.attention.self.value": "layers.{i}.attention.value",
     "encoder.layer.{i}.attention.output.dense": "layers.{i}.attention.output",
+}
+
+LAYERS: Table = {
+    **ATTENTION,
     "encoder.layer.{i}.attention.output.LayerNorm": "layers.{i}.attention_norm",
     "encoder.layer.{i}.intermediate.dense": "layers.{i}.up",
     "encoder.layer.{i}.output.dense": "layers.{i}.down",

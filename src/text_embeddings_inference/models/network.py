@@ -15,7 +15,7 @@ from ..layers import ACTIVATIONS
 from ..ops.spec import Inputs, Ops, Value
 from ..parameters import bind, check_all_used
 from ..types import Kind, Pooling
-from . import ARCHITECTURES
+from . import ARCHITECTURES, choose
 
 
 class Results(NamedTuple):
@@ -82,12 +82,13 @@ def _embedder(checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], arg
 
 
 def _architecture(checkpoint: Checkpoint) -> ModuleType:
-    if checkpoint.model_type not in ARCHITECTURES:
+    name = choose(checkpoint.model_type, checkpoint.config)
+    if name is None:
         raise UnsupportedError(
             f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported",
             hint=f"supported are {', '.join(ARCHITECTURES)}",
         )
-    return import_module(f".{ARCHITECTURES[checkpoint.model_type]}", __package__)
+    return import_module(f".{name}", __package__)
 
 
 def _read_args(checkpoint: Checkpoint, architecture: ModuleType) -> Any:
