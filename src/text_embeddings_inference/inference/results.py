@@ -42,8 +42,8 @@ def vector(row: Float32Array, *, normalize: bool, dimensions: int | None) -> Flo
     if not normalize:
         return row
     wide = row.astype(np.float64)  # squares of small values are 0 in float32
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return row * np.float32(1 / np.sqrt(np.dot(wide, wide)))
+    square = float(np.dot(wide, wide))
+    return row * np.float32(1 / math.sqrt(square)) if 0 < square < math.inf else np.full_like(row, math.nan)
 
 
 def check_positive(dimensions: int | None) -> None:

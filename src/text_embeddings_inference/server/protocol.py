@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,6 +26,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._extra = 0
         """Bytes of this request received so far that are not its body."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._together = Together(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._together))
+
+    def eof_received(self) -> None:
+        self._together.flush()  # the transport closes itself next, and does not know what waits here
+        super().eof_received()
 
     def data_received(self, data: bytes) -> None:
         self._extra += len(data)
@@ -60,6 +69,35 @@ class HttpProtocol(HttpToolsProtocol):
             + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
         self.transport.close()
+
+
+class Together:
+    """A transport that sends what is written in one iteration of the event loop in one system call.
+
+    uvicorn writes the head of a response and its body apart, which costs another call here and another wake-up there.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._loop.call_soon(self.flush)
+        self._written.append(data)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def flush(self) -> None:
+        if self._written:
+            self._transport.write(b"".join(self._written))
+            self._written.clear()
 
 
 def _without_upgrade(data: bytes) -> bytes:

@@ -94,6 +94,8 @@ def configure(stream: IO[str], *, as_json: bool, directives: str, color: bool, s
     for old in root.handlers[:]:
         if isinstance(old.formatter, _Formatter):
             root.removeHandler(old)
+    # What no line shows is not looked up for every line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(spans) if as_json else TextFormatter(color))
     root.addHandler(handler)
