@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from model_files import modules, write_dense, write_json, write_model
 
 from text_embeddings_inference.checkpoint import open_checkpoint
-from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
 from text_embeddings_inference.types import Kind, Pooling
 
 FIXTURES = sorted(path.name for path in (Path(__file__).parent.parent / "fixtures" / "models").iterdir())
@@ -130,3 +132,25 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"`config\.json` not found"):
         open_checkpoint(tmp_path)
+
+
+def test_steps_that_go_on_gather_every_problem(tmp_path: Path) -> None:
+    write_model(tmp_path, modules=modules(("Transformer", ""), ("LSTM", "1")), config_sentence_transformers="[]")
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    problems = []
+
+    @contextmanager
+    def gathered() -> Iterator[None]:
+        try:
+            yield
+        except StartError as problem:
+            problems.append(str(problem))
+
+    checkpoint = open_checkpoint(tmp_path, step=gathered)
+    for problem, text in zip(
+        problems, ["LSTM", "tokenizer.json not found", "expected an object", "cut off"], strict=True
+    ):
+        assert text in problem
+    assert (checkpoint.pooling, checkpoint.max_input_length) == (Pooling.CLS, 64)
+    assert checkpoint.sources.pooling == "the rule for models without a pooling configuration (`1_Pooling/config.json`)"

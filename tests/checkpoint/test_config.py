@@ -16,12 +16,12 @@ ONE_LABEL = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 def kind(folder: Path, *, splade: bool = False, **config: Any) -> Kind:
     write_model(folder, config=config)
-    return read_kind(folder, read_config(folder), splade=splade)
+    return read_kind(folder, read_config(folder), splade=splade).value
 
 
 def max_length(folder: Path, config: dict[str, Any] | None = None, **files: Any) -> int:
     write_model(folder, config=config, **files)
-    return read_max_length(folder, read_config(folder))
+    return read_max_length(folder, read_config(folder)).value
 
 
 @pytest.mark.parametrize(
@@ -202,3 +202,19 @@ def test_broken_sentence_files_are_named(tmp_path: Path, content: Any) -> None:
 def test_broken_lengths_are_named(tmp_path: Path, config: dict[str, Any], problem: str) -> None:
     with pytest.raises(CheckpointError, match=problem):
         max_length(tmp_path, config)
+
+
+def test_what_said_so_is_told(tmp_path: Path) -> None:
+    config = {"architectures": ["RobertaModel"], "model_type": "roberta", "max_position_embeddings": 66}
+    write_json(tmp_path / "config.json", config)
+    read = read_config(tmp_path)
+    assert read_max_length(tmp_path, read) == (
+        64,
+        "`max_position_embeddings` of config.json less 2, its first position",
+    )
+    assert read_kind(tmp_path, read, splade=False).source == "`architectures` of config.json (RobertaModel)"
+    write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 32})
+    assert read_max_length(tmp_path, read) == (32, "`max_seq_length` of sentence_bert_config.json")
+    write_json(tmp_path / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
+    write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 16})
+    assert read_max_length(tmp_path, read) == (16, "`model_max_length` of tokenizer_config.json")

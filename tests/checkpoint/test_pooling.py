@@ -23,7 +23,7 @@ FLAGS = {
 
 def pooling(folder: Path, content: Any, *, path: str | None = None, model_type: str = "bert") -> Pooling:
     write_json(folder / (path or "1_Pooling") / "config.json", content)
-    return read_pooling(folder, ModulePaths(pooling=path), model_type)
+    return read_pooling(folder, ModulePaths(pooling=path), model_type).value
 
 
 @pytest.mark.parametrize("key", FLAGS)
@@ -89,13 +89,13 @@ def test_a_listed_file_must_be_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", ["bert", "xlm-roberta", "ModernBERT", "nomic_bert"])
 def test_bert_like_models_fall_back_to_cls(tmp_path: Path, model_type: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert read_pooling(tmp_path, ModulePaths(), model_type) is Pooling.CLS
+    assert read_pooling(tmp_path, ModulePaths(), model_type).value is Pooling.CLS
     assert "No pooling configuration (`1_Pooling/config.json`) found: using `cls`" in caplog.text
     assert "splade" not in caplog.text
 
 
 def test_splade_modules_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert read_pooling(tmp_path, ModulePaths(splade="1_SpladePooling"), "distilbert") is Pooling.CLS
+    assert read_pooling(tmp_path, ModulePaths(splade="1_SpladePooling"), "distilbert").value is Pooling.CLS
     assert "ask for it with `--pooling splade`" in caplog.text
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,23 @@ from typing import Any
 from ..errors import CheckpointError
 from ..types import Kind, Pooling
 from .config import Labels, read_config, read_kind, read_labels, read_max_length
-from .files import describe, read_optional_object
+from .files import Found, describe, read_optional_object
 from .modules import Dense, ModulePaths, read_dense, read_module_paths
 from .pooling import check_splade, read_pooling
 from .weights import Weights, open_weights
 
 logger = logging.getLogger(__name__)
+
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What said so, of three things that are found in several places: a file and its key, an option or a rule."""
+
+    kind: str = ""
+    pooling: str = ""
+    max_input_length: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,53 +54,82 @@ class Checkpoint:
     dense: tuple[Dense, ...]
     weights: Weights
     tokenizer_file: Path
+    sources: Sources
 
 
-def open_checkpoint(folder: Path, *, pooling: Pooling | None = None, dense_path: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    folder: Path,
+    *,
+    pooling: Pooling | None = None,
+    dense_path: str | None = None,
+    step: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Checkpoint:
     """Opens the model in `folder`. Weights are mapped, not read.
 
-    pooling: the option `--pooling`; dense_path: the option `--dense-path`.
+    pooling: the option `--pooling`; dense_path: the option `--dense-path`; step: made for each thing that is read,
+    around it; one that swallows errors leaves that thing empty, and the others are read all the same.
     Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
-    wanted = pooling
-    modules = read_module_paths(folder)
+    modules = ModulePaths()
+    with step():
+        modules = read_module_paths(folder)
     root = folder / modules.transformer
     config = read_config(root)
-    kind = read_kind(root, config, splade=wanted is Pooling.SPLADE)
-    labels = Labels()
-    if kind is not Kind.EMBEDDING:
-        labels = read_labels(root, config)
-        if wanted is not None:
-            logger.warning("`--pooling` is ignored: the model is a %s", kind)
-        wanted, modules = None, ModulePaths(modules.transformer)
-    elif wanted is None:
-        wanted = read_pooling(folder, modules, config.model_type)
-    if wanted is Pooling.SPLADE:
-        check_splade(folder, modules)
+    kind, labels = Found(Kind.EMBEDDING, ""), Labels()
+    with step():
+        kind = read_kind(root, config, splade=pooling is Pooling.SPLADE)
+        if kind.value is not Kind.EMBEDDING:
+            labels = read_labels(root, config)
+    how: Found[Pooling | None] = Found(pooling, "`--pooling`")
+    if kind.value is not Kind.EMBEDDING:
+        if pooling is not None:
+            logger.warning("`--pooling` is ignored: the model is a %s", kind.value)
+        how, modules = Found(None, "the classifier's own"), ModulePaths(modules.transformer)
+    elif pooling is None:
+        with step():
+            how = read_pooling(folder, modules, config.model_type)
+    if how.value is Pooling.SPLADE:
+        with step():
+            check_splade(folder, modules)
     if dense_path is not None and len(modules.dense) != 1:
         logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(modules.dense))
-    tokenizer_file = root / "tokenizer.json"
-    if not tokenizer_file.is_file():
-        problem = "tokenizer.json not found. text-embeddings-inference only supports fast tokenizers"
-        raise CheckpointError(
-            f"{problem} (looked in {root})",
-            hint="save one with Transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
-        )
+    with step():
+        _check_tokenizer(root)
+    length, prompts, weights = Found(0, ""), None, Weights((), ())
+    dense: tuple[Dense, ...] = ()
+    with step():
+        length = read_max_length(root, config)
+    with step():
+        prompts = _read_prompts(folder)
+    with step():
+        dense = _read_dense_modules(folder, modules.replace_dense(dense_path))
+    with step():
+        weights = open_weights(root)
     return Checkpoint(
         folder=folder,
         config=config.values,
         model_type=config.model_type,
         architectures=config.architectures,
-        kind=kind,
-        pooling=wanted,
+        kind=kind.value,
+        pooling=how.value,
         labels=labels.names,
         label_ids=labels.ids or {},
-        max_input_length=read_max_length(root, config),
-        prompts=_read_prompts(folder),
-        dense=_read_dense_modules(folder, modules.replace_dense(dense_path)),
-        weights=open_weights(root),
-        tokenizer_file=tokenizer_file,
+        max_input_length=length.value,
+        prompts=prompts,
+        dense=dense,
+        weights=weights,
+        tokenizer_file=root / TOKENIZER,
+        sources=Sources(kind.source, how.source, length.source),
     )
+
+
+def _check_tokenizer(root: Path) -> None:
+    if not (root / TOKENIZER).is_file():
+        problem = "tokenizer.json not found. text-embeddings-inference only supports fast tokenizers"
+        raise CheckpointError(
+            f"{problem} (looked in {root})",
+            hint="save one with Transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+        )
 
 
 def _read_dense_modules(folder: Path, modules: ModulePaths) -> tuple[Dense, ...]:

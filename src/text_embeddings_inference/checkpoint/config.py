@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Kind
-from .files import describe, is_integer, read_object, read_optional_object
+from .files import Found, describe, is_integer, read_object, read_optional_object
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def read_config(folder: Path) -> ModelConfig:
     return ModelConfig(values, model_type, tuple(architectures))
 
 
-def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Kind:
+def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Found[Kind]:
     """Walks `architectures`; the first name that decides wins. splade: whether SPLADE pooling was asked for.
 
     Raises `UnsupportedError` for token classifiers, and for SPLADE on a model without a masked-LM head.
@@ -80,13 +80,15 @@ def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Kind:
             problem = f"`architectures` of `config.json` in {folder}: {name} (a label per token) is not supported"
             raise UnsupportedError(problem)
         if splade and name.endswith("MaskedLM"):
-            return Kind.EMBEDDING
+            return Found(Kind.EMBEDDING, f"`architectures` of config.json ({name}) and `--pooling splade`")
         if name.endswith("Classification"):
-            return Kind.CLASSIFIER if len(read_labels(folder, config).names) > 1 else Kind.RERANKER
+            labels = len(read_labels(folder, config).names)
+            source = f"`architectures` of config.json ({name}) and its labels ({labels})"
+            return Found(Kind.CLASSIFIER if labels > 1 else Kind.RERANKER, source)
     if splade:
         problem = "Splade pooling is not supported: model is not a ForMaskedLM model"
         raise UnsupportedError(f"{problem} (`architectures`: {', '.join(config.architectures)})")
-    return Kind.EMBEDDING
+    return Found(Kind.EMBEDDING, f"`architectures` of config.json ({', '.join(config.architectures) or 'empty'})")
 
 
 def read_labels(folder: Path, config: ModelConfig) -> Labels:
@@ -108,7 +110,7 @@ def read_labels(folder: Path, config: ModelConfig) -> Labels:
     return Labels(tuple(map(str, names)), label2id)
 
 
-def read_max_length(folder: Path, config: ModelConfig) -> int:
+def read_max_length(folder: Path, config: ModelConfig) -> Found[int]:
     """The longest input in tokens, special tokens included.
 
     `max_seq_length` of the first of `SENTENCE_FILES` there is, capped by the positions there are; else the positions.
@@ -123,27 +125,30 @@ def read_max_length(folder: Path, config: ModelConfig) -> int:
     if length is None:
         keys = ", ".join(f"`{key}`" for key in LENGTH_KEYS)
         raise CheckpointError(f"`config.json` in {folder} has none of {keys}: the longest input is not known")
-    if positions is not None and length > positions and _has_position_table(config):
-        logger.warning("`max_seq_length` of `%s` is %d: lowered to the %d positions there are", name, length, positions)
+    if positions is not None and length.value > positions.value and _has_position_table(config):
+        problem = "`max_seq_length` of `%s` is %d: lowered to the %d positions there are"
+        logger.warning(problem, name, length.value, positions.value)
         return positions
     return length
 
 
-def _sentence_length(folder: Path, name: str, positions: int | None) -> int | None:
+def _sentence_length(folder: Path, name: str, positions: Found[int] | None) -> Found[int] | None:
     values = read_object(folder, name)
     length: Any = values.get("max_seq_length")
     if length is None and "transformer_task" in values:
         # sentence-transformers from 5.4 on keeps the length with the tokenizer; a huge number there means "no limit"
         limit: Any = (read_optional_object(folder, "tokenizer_config.json") or {}).get("model_max_length")
-        lengths = [n for n in (limit, positions) if isinstance(n, int | float) and 0 < n < NO_LIMIT]
-        return int(min(lengths)) if lengths else None
+        lengths = [] if positions is None else [positions]
+        if isinstance(limit, int | float) and limit > 0:
+            lengths.insert(0, Found(int(limit), "`model_max_length` of tokenizer_config.json"))
+        return min((n for n in lengths if n.value < NO_LIMIT), key=lambda n: n.value, default=None)
     if not is_integer(length) or length <= 0:
         problem = f"`max_seq_length` should be a positive integer, is {describe(length)}"
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")
-    return int(length)
+    return Found(int(length), f"`max_seq_length` of {name}")
 
 
-def _positions(folder: Path, config: ModelConfig) -> int | None:
+def _positions(folder: Path, config: ModelConfig) -> Found[int] | None:
     """The positions there are, less those the model skips; None when `config.json` does not say."""
     key = next((key for key in LENGTH_KEYS if config.values.get(key) is not None), None)
     if key is None:
@@ -151,10 +156,12 @@ def _positions(folder: Path, config: ModelConfig) -> int | None:
     positions = config.values[key]
     if not is_integer(positions) or positions <= 0:
         raise _bad_key(folder, key, config.values, "a positive integer")
-    positions -= _position_offset(folder, config)
-    if positions <= 0:
+    offset = _position_offset(folder, config)
+    if positions <= offset:
         raise _bad_key(folder, key, config.values, "more than the position offset")
-    return int(positions)
+    return Found(
+        positions - offset, f"`{key}` of config.json" + (f" less {offset}, its first position" if offset else "")
+    )
 
 
 def _position_offset(folder: Path, config: ModelConfig) -> int:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import CheckpointError
 
 DOWNLOAD_AGAIN = "download the checkpoint again"
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Found(NamedTuple, Generic[T_co]):
+    """A value and what said so: a file and its key, or a rule."""
+
+    value: T_co
+    source: str
 
 
 def read_json(folder: Path, name: str) -> Any:

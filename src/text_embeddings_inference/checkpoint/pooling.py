@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Pooling
-from .files import describe, read_object
+from .files import Found, describe, read_object
 from .modules import ModulePaths
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ MODE_NAMES = {
 }
 
 
-def read_pooling(folder: Path, modules: ModulePaths, model_type: str) -> Pooling:
+def read_pooling(folder: Path, modules: ModulePaths, model_type: str) -> Found[Pooling]:
     """The pooling of an embedding model without a `--pooling` option.
 
     Raises `CheckpointError` when it is not known or its file is damaged, `UnsupportedError` for several modes at once.
@@ -44,7 +44,7 @@ def read_pooling(folder: Path, modules: ModulePaths, model_type: str) -> Pooling
     path = modules.pooling if modules.pooling is not None else DEFAULT_PATH
     name = f"{path}/config.json" if path else "config.json"
     if modules.pooling is not None or (folder / name).exists():
-        return _read_file(folder, name)
+        return Found(_read_file(folder, name), name)
     if "bert" not in model_type.lower():
         raise CheckpointError(
             "The `--pooling` arg is not set and we could not find a pooling configuration "
@@ -53,7 +53,7 @@ def read_pooling(folder: Path, modules: ModulePaths, model_type: str) -> Pooling
         )
     splade = " (its modules say SPLADE: ask for it with `--pooling splade`)" if modules.splade is not None else ""
     logger.warning("No pooling configuration (`%s`) found: using `cls`%s", name, splade)
-    return Pooling.CLS
+    return Found(Pooling.CLS, f"the rule for models without a pooling configuration (`{name}`)")
 
 
 def check_splade(folder: Path, modules: ModulePaths) -> None:
