@@ -16,16 +16,20 @@ from text_embeddings_inference.layers import (
     ClassificationHead,
     Embedding,
     FeedForward,
+    GatedFeedForward,
+    Heads,
     LayerNorm,
     Linear,
     MaskedLMHead,
     PackedGatedFeedForward,
     PostNormBlock,
+    RMSNorm,
+    RotaryAttention,
     TypedEmbedding,
     activation,
     t5_bucket,
 )
-from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Layout, Value
+from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Layout, Rope, Value
 from text_embeddings_inference.parameters import Parameters, bind
 
 OPS = NumpyOps()
@@ -152,6 +156,68 @@ def test_layer_norm() -> None:
     assert np.allclose(LayerNorm(p / "x", 6, 1e-3)(OPS, Value(x)).raw, normed(x, w, "x", 1e-3))
     without = normed(x, w, "x", 1e-3) - w["x.bias"]
     assert np.allclose(LayerNorm(p / "x", 6, 1e-3, bias=False)(OPS, Value(x)).raw, without)
+
+
+def test_rms_norm() -> None:
+    p, w = parameters(x__weight=(6,))
+    x = values(4, 6)
+    scaled = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3)
+    assert np.allclose(RMSNorm(p / "x", 6, 1e-3)(OPS, Value(x)).raw, scaled * w["x.weight"])
+    assert np.allclose(RMSNorm(p / "x", 6, 1e-3, offset=1)(OPS, Value(x)).raw, scaled * (1 + w["x.weight"]))
+
+
+def test_gated_feed_forward() -> None:
+    shapes = linear_shapes("gate", 4, 8) | linear_shapes("up", 4, 8) | linear_shapes("down", 8, 4)
+    p, w = parameters(**shapes)
+    x = values(3, 4)
+    gated = np.maximum(apply(x, w, "gate"), 0) * apply(x, w, "up")
+    block = GatedFeedForward(p, 4, 8, ACTIVATIONS["relu"], bias=True)
+    assert np.allclose(block(OPS, Value(x)).raw, apply(gated, w, "down"))
+    bare = (np.maximum(x @ w["gate.weight"].T, 0) * (x @ w["up.weight"].T)) @ w["down.weight"].T
+    assert np.allclose(GatedFeedForward(p, 4, 8, ACTIVATIONS["relu"])(OPS, Value(x)).raw, bare)
+
+
+@pytest.mark.parametrize("normed_heads", [False, True], ids=["plain", "norms"])
+def test_rotary_attention(normed_heads: bool) -> None:
+    """Four heads of queries on two of keys, over two tokens, the second turned by a quarter: (a, b) -> (-b, a)."""
+    heads = Heads(queries=4, keys=2, width=2)
+    shapes = linear_shapes("query", 6, 8) | linear_shapes("key", 6, 4) | linear_shapes("value", 6, 4)
+    norms = {"query_norm__weight": (2,), "key_norm__weight": (2,)} if normed_heads else {}
+    p, w = parameters(**shapes, **linear_shapes("output", 8, 6), **norms)
+    x = values(2, 6)
+    q, k = apply(x, w, "query").reshape(2, 4, 2), apply(x, w, "key").reshape(2, 2, 2)
+    if normed_heads:
+        q = q / np.sqrt((q**2).mean(-1, keepdims=True) + 1e-3) * w["query_norm.weight"]
+        k = k / np.sqrt((k**2).mean(-1, keepdims=True) + 1e-3) * w["key_norm.weight"]
+    q[1], k[1] = (np.stack([-turned[..., 1], turned[..., 0]], -1) for turned in (q[1], k[1]))
+    k, v = (part.repeat(2, axis=1) for part in (k, apply(x, w, "value").reshape(2, 2, 2)))
+    weights = np.exp(np.einsum("qnh,knh->nqk", q, k) / math.sqrt(2))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum("nqk,knh->qnh", weights, v).reshape(2, 8)
+    attention = RotaryAttention(
+        p,
+        6,
+        heads,
+        rope=Rope(np.array([math.pi / 2])),
+        qkv_bias=True,
+        output_bias=True,
+        head_norm=(lambda p, width: RMSNorm(p, width, 1e-3)) if normed_heads else None,
+    )
+    assert np.allclose(attention(OPS, Value(x), AttentionSpec(), packed(2)).raw, apply(mixed, w, "output"))
+
+
+def test_rotary_attention_without_biases() -> None:
+    shapes = linear_shapes("query", 4, 4) | linear_shapes("key", 4, 4) | linear_shapes("value", 4, 4)
+    p, w = parameters(**shapes, **linear_shapes("output", 4, 4))
+    x = values(3, 4)
+    attention = RotaryAttention(p, 4, Heads(queries=2, keys=2, width=2), rope=Rope(np.array([1.0])))
+    result = attention(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw
+    assert np.allclose(result, x @ w["value.weight"].T @ w["output.weight"].T)
+
+
+def test_key_heads_have_to_divide_the_heads() -> None:
+    with pytest.raises(UnsupportedError, match="3 key heads do not divide 4 attention heads"):
+        Heads(queries=4, keys=3, width=8)
 
 
 def test_attention_of_one_token_is_its_value() -> None:

@@ -6,12 +6,13 @@ Letters: `D` model, `N` heads, `H` a head, `V` vocabulary; `*` is `B, S` (padded
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UnsupportedError
-from .ops.spec import AttentionSpec, Inputs, Layout, Ops, Value
+from .ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
 from .parameters import Parameters
 from .types import Pooling
 
@@ -95,6 +96,31 @@ class TypedEmbedding:
         return self.norm(ops, x)
 
 
+class RMSNorm:
+    """Over the last axis, with a weight `[D]`; offset: added to the weight (1 where it is stored as a difference)."""
+
+    def __init__(self, p: Parameters, width: int, eps: float, *, offset: float = 0.0) -> None:
+        weight = p.array("weight", (width,))
+        self.weight = p.constant(weight + np.float32(offset) if offset else weight)
+        self.eps = eps
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return ops.rms_norm(x, self.weight, self.eps)
+
+
+class GatedFeedForward:
+    """act(gate(x)) * up(x), then down: `[*, D]` -> `[*, D]` (Shazeer, arXiv:2002.05202)."""
+
+    def __init__(self, p: Parameters, width: int, inner: int, act: Activation, *, bias: bool = False) -> None:
+        self.gate = Linear(p / "gate", width, inner, bias=bias)
+        self.up = Linear(p / "up", width, inner, bias=bias)
+        self.down = Linear(p / "down", inner, width, bias=bias)
+        self.act = act
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return self.down(ops, ops.mul(self.act(ops, self.gate(ops, x)), self.up(ops, x)))
+
+
 class Attention:
     """Multi-head self-attention: `[*, D]` -> `[*, D]`."""
 
@@ -141,6 +167,58 @@ class PackedGatedFeedForward:
         first, second = ops.split(self.gated(ops, x), [self.inner, self.inner])
         gate, up = (first, second) if self.gate_first else (second, first)
         return self.down(ops, ops.mul(self.act(ops, gate), up))
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How an attention is cut: `N` heads of queries, the heads of keys and values they share, and `H`.
+
+    Raises UnsupportedError where the heads of queries can't be shared out evenly.
+    """
+
+    queries: int
+    keys: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.queries % self.keys:
+            raise UnsupportedError(f"config.json: {self.keys} key heads do not divide {self.queries} attention heads")
+
+
+class RotaryAttention:
+    """Grouped-query self-attention with rotary positions (Ainslie et al., arXiv:2305.13245): `[*, D]` -> `[*, D]`.
+
+    head_norm: makes the norms of each head of queries and keys, which come before the rotation.
+    """
+
+    def __init__(
+        self,
+        p: Parameters,
+        width: int,
+        heads: Heads,
+        *,
+        rope: Rope,
+        qkv_bias: bool = False,
+        output_bias: bool = False,
+        head_norm: Callable[[Parameters, int], RMSNorm] | None = None,
+    ) -> None:
+        self.query = Linear(p / "query", width, heads.queries * heads.width, bias=qkv_bias)
+        self.key = Linear(p / "key", width, heads.keys * heads.width, bias=qkv_bias)
+        self.value = Linear(p / "value", width, heads.keys * heads.width, bias=qkv_bias)
+        self.output = Linear(p / "output", heads.queries * heads.width, width, bias=output_bias)
+        self.query_norm = head_norm(p / "query_norm", heads.width) if head_norm else None
+        self.key_norm = head_norm(p / "key_norm", heads.width) if head_norm else None
+        self.heads = heads
+        self.rope = rope
+
+    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        q = ops.heads(self.query(ops, x), self.heads.queries)
+        k = ops.heads(self.key(ops, x), self.heads.keys)
+        v = ops.heads(self.value(ops, x), self.heads.keys)
+        if self.query_norm and self.key_norm:
+            q, k = self.query_norm(ops, q), self.key_norm(ops, k)
+        q, k = ops.rope(q, self.rope, layout), ops.rope(k, self.rope, layout)
+        return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
 
 
 class PostNormBlock:
