@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from .errors import CheckpointError
-from .ops.spec import Ops, Value
+from .ops.spec import Constants, Value
 
 Table = dict[str, str | None]
 
@@ -35,7 +35,7 @@ class Tensors(Protocol):
 class Parameters:
     """The parameters below one name (`layers.0.attention`), as constants of one engine."""
 
-    def __init__(self, tensors: Tensors, ops: Ops, table: Table) -> None:
+    def __init__(self, tensors: Tensors, ops: Constants, table: Table) -> None:
         self._tensors = tensors
         self._ops = ops
         self._table = table
@@ -99,7 +99,7 @@ class Parameters:
 
 
 def bind(
-    tensors: Tensors, model: Table, heads: Table, prefixes: tuple[str, ...], ops: Ops
+    tensors: Tensors, model: Table, heads: Table, prefixes: tuple[str, ...], ops: Constants
 ) -> tuple[Parameters, Parameters]:
     """The parameters of a model and of its heads. A name may begin with one of `prefixes` (`bert.`).
 

@@ -23,7 +23,9 @@ PLAIN, CODE = "jinaai/jina-bert-implementation", "jinaai/jina-bert-v2-qk-post-no
     ],
 )
 def test_told_from_bert_by_the_code_it_was_made_for(config: dict[str, Any], module: str) -> None:
-    assert choose("bert", config) == module
+    choice = choose("bert", config)
+    assert choice is not None
+    assert choice.module == module
 
 
 def test_alibi_slopes_of_a_power_of_two() -> None:

@@ -36,14 +36,24 @@ class Parts:
     engine: Engine
 
 
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """What runs a model: the engine's name, its number type, its threads, and how many batches run side by side."""
+
+    name: str
+    dtype: str
+    threads: int
+    streams: int
+
+
 def load_parts(settings: Settings) -> Parts:
     """Finds the checkpoint and opens it. The engine may still be compiling: `warm_up` waits for it.
 
     Raises StartError where the model can't be had or can't be run.
     """
-    folder = locate(settings.model_id, _hub_access(settings), dense_path=settings.dense_path)
+    folder = locate(settings.model_id, hub_access(settings), dense_path=settings.dense_path)
     checkpoint = open_checkpoint(folder, pooling=settings.pooling, dense_path=settings.dense_path)
-    max_input_length = _max_input_length(checkpoint, settings)
+    max_input_length = find_max_input_length(checkpoint, settings)
     engine = _load_engine(checkpoint, settings)
     info = ModelInfo(
         model_id=settings.model_id,
@@ -60,7 +70,7 @@ def load_parts(settings: Settings) -> Parts:
         vocabulary=engine.vocabulary,
         max_input_length=max_input_length,
     )
-    return Parts(checkpoint, info, _load_tokenizer(checkpoint, settings, info), engine)
+    return Parts(checkpoint, info, load_tokenizer(checkpoint, settings, info), engine)
 
 
 def warm_up(engine: Engine) -> None:
@@ -86,7 +96,8 @@ def measure_fidelity(parts: Parts, settings: Settings) -> float:
     return cosine
 
 
-def _hub_access(settings: Settings) -> HubAccess:
+def hub_access(settings: Settings) -> HubAccess:
+    """How the settings say that the Hub is reached."""
     return HubAccess(
         cache_dir=settings.hub_cache,
         revision=settings.revision,
@@ -97,7 +108,8 @@ def _hub_access(settings: Settings) -> HubAccess:
     )
 
 
-def _max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
+def find_max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
+    """The longest input in tokens. Raises StartError where no batch can hold it and it may not be cut."""
     length, budget = checkpoint.max_input_length, settings.max_batch_tokens
     if length > budget:
         if not settings.auto_truncate:
@@ -111,7 +123,8 @@ def _max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
     return length
 
 
-def _load_tokenizer(checkpoint: Checkpoint, settings: Settings, info: ModelInfo) -> Tokenizer:
+def load_tokenizer(checkpoint: Checkpoint, settings: Settings, info: ModelInfo) -> Tokenizer:
+    """The tokenizer with the model's prompts and limits. Raises CheckpointError."""
     prompt = settings.default_prompt
     if settings.default_prompt_name is not None:
         prompt = resolve_default_prompt(checkpoint.prompts, settings.default_prompt_name)
@@ -144,16 +157,27 @@ def _without_converter() -> Iterator[None]:
         del sys.modules[name]
 
 
-def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
+def plan_engine(settings: Settings) -> EnginePlan:
+    """What runs the model, on this machine. Raises UnsupportedError for what it can't do."""
     if settings.engine == "torch":
         raise UnsupportedError("`--engine torch`: PyTorch can't run models yet", hint="use `--engine auto`")
     with _without_converter():
-        from ..engines.openvino import OpenVINOEngine, choose_dtype  # the only engine there is; torch comes beside it
+        from ..engines.openvino import choose_dtype
 
-    dtype = choose_dtype(settings.dtype)
-    streams = settings.streams or min(settings.threads, MAX_STREAMS)
-    logger.info(
-        "Starting %s on openvino: %s (wanted: %s), %d threads, up to %d streams",
-        *(checkpoint.model_type, dtype, settings.dtype, settings.threads, streams),
+    return EnginePlan(
+        name="openvino",
+        dtype=choose_dtype(settings.dtype),
+        threads=settings.threads,
+        streams=settings.streams or min(settings.threads, MAX_STREAMS),
     )
-    return OpenVINOEngine(checkpoint, dtype=dtype, threads=settings.threads, streams=streams)
+
+
+def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
+    plan = plan_engine(settings)
+    from ..engines.openvino import OpenVINOEngine  # the only engine there is; torch comes beside it
+
+    logger.info(
+        "Starting %s on %s: %s (wanted: %s), %d threads, up to %d streams",
+        *(checkpoint.model_type, plan.name, plan.dtype, settings.dtype, plan.threads, plan.streams),
+    )
+    return OpenVINOEngine(checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams)

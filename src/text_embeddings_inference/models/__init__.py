@@ -7,7 +7,7 @@ tests/fixtures/models, and run `make models-page`, which writes docs/models.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 ARCHITECTURES: dict[str, str] = {
     "albert": "albert",
@@ -28,15 +28,28 @@ REMOTE_CODE: dict[str, str] = {
 """Remote code on the Hub -> the module that does the same, for models whose `model_type` is that of another."""
 
 
-def choose(model_type: str, config: dict[str, Any]) -> str | None:
+class Choice(NamedTuple):
+    """module: of this package; reason: what in config.json decided."""
+
+    module: str
+    reason: str
+
+
+def choose(model_type: str, config: dict[str, Any]) -> Choice | None:
     """The module that implements the model that a config.json describes; None if there is none.
 
     A checkpoint that goes by the name of another architecture tells by `_name_or_path` or `auto_map.AutoConfig` whose
     code it was made for.
     """
     auto_map = config.get("auto_map")
-    named = (config.get("_name_or_path"), auto_map.get("AutoConfig") if isinstance(auto_map, dict) else None)
+    named = {
+        "_name_or_path": config.get("_name_or_path"),
+        "auto_map.AutoConfig": auto_map.get("AutoConfig") if isinstance(auto_map, dict) else None,
+    }
     for code, module in REMOTE_CODE.items():
-        if any(isinstance(name, str) and name.partition("--")[0] == code for name in named):
-            return module
-    return ARCHITECTURES.get(model_type)
+        for key, name in named.items():
+            if isinstance(name, str) and name.partition("--")[0] == code:
+                return Choice(module, f"`{key}` of config.json is {name!r}")
+    if model_type in ARCHITECTURES:
+        return Choice(ARCHITECTURES[model_type], f"`model_type` of config.json is {model_type!r}")
+    return None

@@ -12,8 +12,8 @@ import msgspec
 from ..checkpoint import Checkpoint
 from ..errors import UnsupportedError
 from ..layers import ACTIVATIONS
-from ..ops.spec import Inputs, Ops, Value
-from ..parameters import bind, check_all_used
+from ..ops.spec import Constants, Inputs, Ops, Value
+from ..parameters import Tensors, bind, check_all_used
 from ..types import Kind, Pooling
 from . import ARCHITECTURES, choose
 
@@ -33,15 +33,24 @@ class Network(NamedTuple):
     vocabulary: int
 
 
-def build(checkpoint: Checkpoint, ops: Ops) -> Network:
+class Architecture(NamedTuple):
+    """module: a model file; reason: what in config.json led to it."""
+
+    module: ModuleType
+    reason: str
+
+
+def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None) -> Network:
     """Builds the network with its weights as constants of the engine.
 
+    tensors: taken in place of the checkpoint's weights.
     Raises UnsupportedError for an architecture or a configuration that we don't have, CheckpointError for weights that
     don't fit.
     """
-    architecture = _architecture(checkpoint)
-    args = _read_args(checkpoint, architecture)
-    p, heads = bind(checkpoint.weights, architecture.TENSORS, architecture.HEADS, architecture.PREFIXES, ops)
+    architecture = find_architecture(checkpoint).module
+    args = read_args(checkpoint, architecture)
+    tensors = checkpoint.weights if tensors is None else tensors
+    p, heads = bind(tensors, architecture.TENSORS, architecture.HEADS, architecture.PREFIXES, ops)
     model = architecture.Model(args, p)
     check_all_used(p)
 
@@ -62,7 +71,7 @@ def build(checkpoint: Checkpoint, ops: Ops) -> Network:
     return _embedder(checkpoint, model, args, ops)
 
 
-def _embedder(checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], args: Any, ops: Ops) -> Network:
+def _embedder(checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], args: Any, ops: Constants) -> Network:
     pooling = checkpoint.pooling
     assert pooling is not None
     dense = [
@@ -81,17 +90,19 @@ def _embedder(checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], arg
     return Network(embed, dimensions, args.vocab_size)
 
 
-def _architecture(checkpoint: Checkpoint) -> ModuleType:
-    name = choose(checkpoint.model_type, checkpoint.config)
-    if name is None:
+def find_architecture(checkpoint: Checkpoint) -> Architecture:
+    """The model file for the checkpoint. Raises UnsupportedError if there is none."""
+    choice = choose(checkpoint.model_type, checkpoint.config)
+    if choice is None:
         raise UnsupportedError(
             f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported",
             hint=f"supported are {', '.join(ARCHITECTURES)}",
         )
-    return import_module(f".{name}", __package__)
+    return Architecture(import_module(f".{choice.module}", __package__), choice.reason)
 
 
-def _read_args(checkpoint: Checkpoint, architecture: ModuleType) -> Any:
+def read_args(checkpoint: Checkpoint, architecture: ModuleType) -> Any:
+    """The keys of config.json that the model file reads. Raises UnsupportedError for a value that it can't have."""
     try:
         return msgspec.convert(checkpoint.config, architecture.Args)
     except msgspec.ValidationError as problem:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,14 @@ class Rope:
 
 
 Gelu = Literal["erf", "tanh"]
+
+
+class Constants(Protocol):
+    """What building a model needs of an engine; all else is needed when it runs."""
+
+    def constant(self, array: NDArray[Any]) -> Value:
+        """A tensor of the checkpoint, or one computed from them at load, as a value of the engine."""
+        ...
 
 
 class Ops(ABC):
