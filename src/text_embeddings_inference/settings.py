@@ -258,6 +258,16 @@ class Settings:
     tls_key: Path | None = option(
         File(), TRANSPORT, "Private key (PEM) of the certificate", default=None, requires=("tls_cert",)
     )
+    client_timeout: int | None = option(
+        Limit(),
+        TRANSPORT,
+        "Seconds a client may take to send a request or to read an answer; 0: any time",
+        details="Of long ones, for each 64 KiB. Half a request is answered with status 408, and the connection ends.",
+        default=60,
+    )
+    keep_alive_timeout: int | None = option(
+        Limit(), TRANSPORT, "Seconds after which a connection without requests is closed; 0: never", default=600
+    )
     grpc_port: int | None = option(Integer(0, 65535), TRANSPORT, "Port to serve gRPC on", default=None)
 
     log_level: str = variable(

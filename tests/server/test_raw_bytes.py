@@ -191,9 +191,6 @@ def test_trailers_are_no_headers_and_have_an_end() -> None:
         number = port(sockets.http)
         body = CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(GOOD), GOOD)
         assert b" 401 " in exchange(number, body + b"authorization: Bearer key\r\n\r\n")
-        with socket.create_connection(("127.0.0.1", number), PATIENCE) as connection:
-            connection.sendall(body)
-            with pytest.raises((ConnectionResetError, BrokenPipeError)):  # the server closes the connection
-                connection.sendall(b"x: y\r\n" * 5_000_000)
+        assert exchange(number, body, b"x: y\r\n" * 5_000_000, end=False).count(b"HTTP/1.1") == 1
 
     with_server(visit, api_key=("key",))

@@ -22,13 +22,15 @@ from ..settings import Settings
 from .app import create_app
 from .asgi import ASGIApp
 from .metrics import metrics_app
+from .patience import Patience
 from .protocol import HttpProtocol
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 600
-"""text-embeddings-inference never closes an idle connection; this is longer than clients keep theirs in their pools."""
 BACKLOG = 4096
+TICK_S = 1.0
+SWEPT_AT_ONCE = 500
+"""Connections looked at before requests have their turn: about half a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,10 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
         for model in models.values():
             stack.push_async_callback(model.close)
         metrics = next(iter(models.values())).metrics
-        await stack.enter_async_context(Listener(metrics_app(metrics), sockets.metrics))
+        patience = Patience.of(settings)
+        await stack.enter_async_context(Listener(metrics_app(metrics), sockets.metrics, patience))
         tls = (settings.tls_cert, settings.tls_key)
-        await stack.enter_async_context(Listener(create_app(models, settings), sockets.http, tls=tls))
+        await stack.enter_async_context(Listener(create_app(models, settings), sockets.http, patience, tls=tls))
         logger.info("Starting HTTP server: %s", sockets.place)
         logger.info("Ready")
         await stop.wait()
@@ -110,9 +113,17 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
 class Listener:
     """uvicorn on one socket, without its signal handlers: they are ours."""
 
-    def __init__(self, app: ASGIApp, bound: socket.socket, tls: tuple[Path | None, Path | None] = (None, None)) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bound: socket.socket,
+        patience: Patience,
+        *,
+        tls: tuple[Path | None, Path | None] = (None, None),
+    ) -> None:
         """tls: certificate chain and private key."""
         self._socket = bound
+        self._patience = patience
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -125,7 +136,6 @@ class Listener:
                 log_config=None,
                 access_log=False,
                 backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_S,
                 ssl_certfile=tls[0],
                 ssl_keyfile=tls[1],
             )
@@ -146,20 +156,29 @@ class Listener:
             await self._server.startup(sockets=[self._socket])
         except OSError as error:  # another process bound the address too, and listened first
             raise StartError("Could not listen") from OSError(_text(error))
-        self._clock = asyncio.create_task(self._keep_date())
+        self._clock = asyncio.create_task(self._tick())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes the socket and idle connections, and lets running requests end, however long they take."""
+        """Closes the socket and idle connections, and lets running requests end, however long they take.
+
+        Slow clients hold it up no longer than they may at any time.
+        """
         await self._server.shutdown(sockets=[self._socket])
         if self._clock is not None:
             self._clock.cancel()
 
-    async def _keep_date(self) -> None:
-        """Keeps the header `date` true."""
+    async def _tick(self) -> None:
+        """Keeps the header `date` true, and ends the connections of clients that take too long."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._server.on_tick(0)
-            await asyncio.sleep(1)
+            for number, connection in enumerate(list(self._server.server_state.connections), 1):
+                assert isinstance(connection, HttpProtocol)
+                connection.sweep(loop.time(), self._patience)
+                if number % SWEPT_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(TICK_S)
 
 
 def _place(address: str, port: int) -> str:
