@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN = {
     "openvino": {"ops/openvino.py", "engines/openvino.py"},
-    "torch": {"ops/torch.py", "engines/torch.py"},
+    "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py"},
     "huggingface_hub": {"checkpoint/hub.py"},
     "transformers": set(),
     "safetensors": set(),

@@ -1,19 +1,23 @@
-"""Runs a function of operations as an OpenVINO graph and on the oracle, so that the results can be compared."""
+"""Runs a function of operations on each engine and on the oracle, so that the results can be compared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import openvino as ov
+import pytest
 from numpy.typing import NDArray
 from openvino import opset15 as op
 
+from extras import needs_torch
 from oracle.numpy_ops import NumpyOps, Sequences
 from text_embeddings_inference.ops.openvino import OpenVINOOps, PaddedLayout
 from text_embeddings_inference.ops.spec import Layout, Value
+from text_embeddings_inference.types import Batch
 
 Array = NDArray[Any]
 Function = Callable[..., Value]
@@ -42,8 +46,21 @@ def ragged(lengths: Sequence[int], *shape: int, seed: int = 0) -> NDArray[np.flo
 def on_openvino(function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
     """The result on OpenVINO in float32. The graph is compiled once for all batches: it knows neither `B` nor `S`."""
     request = _compile(function, tuple(_input_type(array) for array in arrays)).create_infer_request()
-    request.infer([*arrays, np.array(lengths, np.int32), np.array(max(lengths), np.int64)])
+    request.infer([*arrays, _int32(lengths), np.array(max(lengths), np.int64)])
     return np.array(request.get_output_tensor(0).data)
+
+
+def on_torch(function: Function, *arrays: Array, lengths: Sequence[int], dtype: str = "float32") -> Array:
+    """The result on PyTorch, on the CPU."""
+    return _on_torch(
+        function, arrays, Batch(np.zeros((len(lengths), max(lengths)), np.int32), None, _int32(lengths)), dtype
+    )
+
+
+def on_torch_packed(function: Function, *arrays: Array, lengths: Sequence[int], dtype: str = "float32") -> Array:
+    """PyTorch's result for the same batch, packed."""
+    packed, ids = [tokens_of(array, lengths) for array in arrays], np.zeros(sum(lengths), np.int32)
+    return _on_torch(function, packed, Batch(ids, None, _int32(lengths)), dtype)
 
 
 def on_numpy(function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
@@ -72,6 +89,29 @@ def check_close(actual: Array, expected: Array, tolerance: float, what: str = ""
     assert difference <= tolerance
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine under test. run: a function of operations on a padded batch; packed: its result is packed."""
+
+    run: Callable[..., Array]
+    packed: bool = False
+
+    def tokens(self, function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
+        """What the tokens get, `[T, ...]`; what padding gets has to be finite."""
+        result = self.run(function, *arrays, lengths=lengths)
+        assert np.isfinite(result).all()
+        return result if self.packed else tokens_of(result, lengths)
+
+
+_PADDED = [
+    pytest.param(Engine(on_openvino), id="openvino"),
+    pytest.param(Engine(on_torch), id="torch", marks=needs_torch),
+]
+_PACKED = [pytest.param(Engine(on_torch_packed, packed=True), id="torch-packed", marks=needs_torch)]
+
+on_each_engine = pytest.mark.parametrize("engine", _PADDED)
+in_each_layout = pytest.mark.parametrize("engine", _PADDED + _PACKED)
+
 InputType = tuple[tuple[int, ...], str]
 """Shape, -1 for what is open, and NumPy's name of the type."""
 
@@ -89,3 +129,20 @@ def _compile(function: Function, inputs: tuple[InputType, ...]) -> ov.CompiledMo
     result = function(OpenVINOOps(MAX_LENGTH), Layout(PaddedLayout(lengths, width)), *map(Value, parameters))
     graph = ov.Model([op.result(result.raw)], [*parameters, lengths, width])
     return ov.Core().compile_model(graph, "CPU", PROPERTIES)
+
+
+def _on_torch(function: Function, arrays: Sequence[Array], batch: Batch, dtype: str) -> Array:
+    import torch
+
+    from text_embeddings_inference.ops.torch import TorchOps
+    from text_embeddings_inference.ops.torch_sequences import Sequences as TorchSequences
+
+    cpu = torch.device("cpu")
+    with torch.inference_mode():
+        ops, layout = TorchOps(cpu, getattr(torch, dtype), MAX_LENGTH), Layout(TorchSequences.of(batch, cpu))
+        result = function(ops, layout, *(ops.constant(array) for array in arrays)).raw
+    return np.asarray((result.float() if result.is_floating_point() else result).numpy())
+
+
+def _int32(values: Sequence[int]) -> NDArray[np.int32]:
+    return np.array(values, np.int32)

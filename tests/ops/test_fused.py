@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from one_op import Function, check_close, on_numpy, on_openvino, random
+from one_op import Engine, Function, check_close, on_each_engine, on_numpy, random
 
 from text_embeddings_inference.ops.spec import Ops
 
@@ -59,25 +59,28 @@ SHIFTS = {"centred": (1.0, 0.0), "small": (1e-3, 0.0), "large": (100.0, 0.0), "s
 
 @pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("name", CASES)
-def test_fused_composite_and_oracle_agree(name: str, shift: str) -> None:
+@on_each_engine
+def test_fused_composite_and_oracle_agree(engine: Engine, name: str, shift: str) -> None:
     spread, mean = SHIFTS[shift]
     fused, composite = CASES[name]
     x = random(3, 5, 16, spread=spread) + np.float32(mean)
     oracle = on_numpy(fused, x, lengths=LENGTHS)
     check_close(on_numpy(composite, x, lengths=LENGTHS), oracle, 1e-9, "oracle's composite")
-    check_close(on_openvino(composite, x, lengths=LENGTHS), oracle, 1e-5, "OpenVINO's composite")
-    check_close(on_openvino(fused, x, lengths=LENGTHS), oracle, 1e-5, "OpenVINO's own")
+    check_close(engine.run(composite, x, lengths=LENGTHS), oracle, 1e-5, "the engine's composite")
+    check_close(engine.run(fused, x, lengths=LENGTHS), oracle, 1e-5, "the engine's own")
 
 
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
-def test_norm_of_equal_values_is_finite(name: str) -> None:
+@on_each_engine
+def test_norm_of_equal_values_is_finite(engine: Engine, name: str) -> None:
     """Their variance is 0: eps stands under the root."""
     fused, _ = CASES[name]
     x = np.zeros((1, 2, 16), np.float32)
-    check_close(on_openvino(fused, x, lengths=(2,)), on_numpy(fused, x, lengths=(2,)), 1e-6)
+    check_close(engine.run(fused, x, lengths=(2,)), on_numpy(fused, x, lengths=(2,)), 1e-6)
 
 
-def test_oracle_against_figures_worked_by_hand() -> None:
+@on_each_engine
+def test_engine_and_oracle_against_figures_worked_by_hand(engine: Engine) -> None:
     """Of (3, 4): mean 3.5, deviation 0.5; root of the mean square sqrt(12.5); length 5."""
     x = np.array([[[3, 4]]], np.float32)
     one = np.ones(2, np.float32)
@@ -89,4 +92,4 @@ def test_oracle_against_figures_worked_by_hand() -> None:
 
     expected = np.array([[[0, 2, 3 / 12.5**0.5, 4 / 12.5**0.5, 0.6, 0.8]]])
     check_close(on_numpy(both, x, lengths=(1,)), expected, 1e-12)
-    check_close(on_openvino(both, x, lengths=(1,)), expected, 1e-5)
+    check_close(engine.run(both, x, lengths=(1,)), expected, 1e-5)
