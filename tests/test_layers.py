@@ -23,10 +23,13 @@ from text_embeddings_inference.layers import (
     MaskedLMHead,
     PackedGatedFeedForward,
     PostNormBlock,
+    PreNormBlock,
     RMSNorm,
     RotaryAttention,
+    TokenWise,
     TypedEmbedding,
     activation,
+    relative_bias,
     t5_bucket,
 )
 from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Layout, Rope, Value
@@ -227,6 +230,15 @@ def test_attention_of_one_token_is_its_value() -> None:
     assert np.allclose(result, apply(apply(x, w, "value"), w, "output"))
 
 
+def test_attention_with_heads_of_another_width() -> None:
+    """Without biases, as in T5; one token's result is its value."""
+    names = ("query", "key", "value", "output")
+    p, w = parameters(**{f"{name}__weight": (4, 6) if name == "output" else (6, 4) for name in names})
+    x = values(2, 4)
+    result = Attention(p, 4, 2, head_width=3, bias=False)(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
+    assert np.allclose(result, x @ w["value.weight"].T @ w["output.weight"].T)
+
+
 def test_attention_keeps_its_heads_apart() -> None:
     """Softmax of q k / sqrt(H), head by head, over two tokens."""
     p, w = parameters(**attention_shapes("", 6))
@@ -256,6 +268,20 @@ def test_post_norm_block() -> None:
     half = normed(x + attended, w, "attention_norm", 1e-5)
     fed = apply(np.maximum(apply(half, w, "up"), 0), w, "down")
     assert np.allclose(result, normed(half + fed, w, "output_norm", 1e-5))
+
+
+def times(factor: float) -> TokenWise:
+    """In place of a norm."""
+    return lambda ops, x: ops.mul(x, factor)
+
+
+def test_pre_norm_block() -> None:
+    p, w = parameters(**attention_shapes("", 4), **linear_shapes("up", 4, 8), **linear_shapes("down", 8, 4))
+    x = values(2, 4)
+    block = PreNormBlock(times(2), Attention(p, 4, 2), times(3), FeedForward(p, 4, 8, ACTIVATIONS["relu"]))
+    result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
+    half = x + apply(apply(2 * x, w, "value"), w, "output")
+    assert np.allclose(result, half + apply(np.maximum(apply(3 * half, w, "up"), 0), w, "down"))
 
 
 @pytest.mark.parametrize("gate_first", [True, False])
@@ -306,6 +332,14 @@ def test_masked_lm_head(stored: bool, bias: str) -> None:
     inner = normed(np.maximum(apply(x, w, "transform"), 0), w, "norm", 1e-5)
     table_used = w["decoder.weight" if stored else "word.weight"]
     assert np.allclose(head(OPS, Value(x)).raw, inner @ table_used.T + w[bias.replace("__", ".")])
+
+
+def test_relative_bias() -> None:
+    """Row R + d is the bias of the bucket of distance d."""
+    p, w = parameters(x__weight=(8, 3))
+    bias = relative_bias(p / "x", 8, 3, 20)
+    assert bias.reach == 20
+    assert np.array_equal(bias.table.raw, w["x.weight"][t5_bucket(np.arange(-20, 21), 8, 20)])
 
 
 def reference_bucket(distance: int, buckets: int = 32, max_distance: int = 128) -> int:

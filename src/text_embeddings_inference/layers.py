@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UnsupportedError
-from .ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
+from .ops.spec import AttentionSpec, Inputs, Layout, Ops, RelativeBias, Rope, Value
 from .parameters import Parameters
 from .types import Pooling
 
@@ -122,15 +122,18 @@ class GatedFeedForward:
 
 
 class Attention:
-    """Multi-head self-attention: `[*, D]` -> `[*, D]`."""
+    """Multi-head self-attention: `[*, D]` -> `[*, D]`; head_width: `H`, if it is not D / N."""
 
-    def __init__(self, p: Parameters, width: int, heads: int) -> None:
-        if width % heads:
+    def __init__(
+        self, p: Parameters, width: int, heads: int, *, head_width: int | None = None, bias: bool = True
+    ) -> None:
+        if head_width is None and width % heads:
             raise UnsupportedError(f"config.json: {heads} attention heads do not divide a width of {width}")
-        self.query = Linear(p / "query", width, width)
-        self.key = Linear(p / "key", width, width)
-        self.value = Linear(p / "value", width, width)
-        self.output = Linear(p / "output", width, width)
+        inner = heads * head_width if head_width else width
+        self.query = Linear(p / "query", width, inner, bias=bias)
+        self.key = Linear(p / "key", width, inner, bias=bias)
+        self.value = Linear(p / "value", width, inner, bias=bias)
+        self.output = Linear(p / "output", inner, width, bias=bias)
         self.n_heads = heads
 
     def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
@@ -141,9 +144,9 @@ class Attention:
 class FeedForward:
     """down(act(up(x))): `[*, D]` -> `[*, D]`."""
 
-    def __init__(self, p: Parameters, width: int, inner: int, act: Activation) -> None:
-        self.up = Linear(p / "up", width, inner)
-        self.down = Linear(p / "down", inner, width)
+    def __init__(self, p: Parameters, width: int, inner: int, act: Activation, *, bias: bool = True) -> None:
+        self.up = Linear(p / "up", width, inner, bias=bias)
+        self.down = Linear(p / "down", inner, width, bias=bias)
         self.act = act
 
     def __call__(self, ops: Ops, x: Value) -> Value:
@@ -237,6 +240,22 @@ class PostNormBlock:
         return self.output_norm(ops, ops.add(self.feed_forward(ops, x), x))
 
 
+class PreNormBlock:
+    """A block that keeps its input as it is: each half is added to it, and sees it normed (Xiong, arXiv:2002.04745)."""
+
+    def __init__(
+        self, attention_norm: TokenWise, attention: SelfAttention, output_norm: TokenWise, feed_forward: TokenWise
+    ) -> None:
+        self.attention_norm = attention_norm
+        self.attention = attention
+        self.output_norm = output_norm
+        self.feed_forward = feed_forward
+
+    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        x = ops.add(x, self.attention(ops, self.attention_norm(ops, x), spec, layout))
+        return ops.add(x, self.feed_forward(ops, self.output_norm(ops, x)))
+
+
 class ClassificationHead:
     """The first token's logits: an optional `dense` with its activation, then `out`: `[*, D]` -> `[B, labels]`."""
 
@@ -278,3 +297,10 @@ def t5_bucket(distance: NDArray[np.int64], buckets: int, max_distance: int) -> N
     )
     far = exact + (log_ratio * np.float32(half - exact)).astype(np.int64)
     return np.where(distance > 0, half, 0) + np.where(reach < exact, reach, np.minimum(far, half - 1))
+
+
+def relative_bias(p: Parameters, buckets: int, heads: int, max_distance: int) -> RelativeBias:
+    """The learned bias of each bucket `[buckets, N]`, spread over the distances; constant from max_distance on."""
+    by_bucket = p.array("weight", (buckets, heads))
+    rows = t5_bucket(np.arange(-max_distance, max_distance + 1), buckets, max_distance)
+    return RelativeBias(p.constant(by_bucket[rows]), max_distance)

@@ -26,6 +26,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "mpnet": {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "relative_attention_num_buckets": 32},
     "distilbert": {"activation": "gelu"},
+    "t5": {
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "relu",
+    },
     "jina_bert": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
     "jina_bert_code": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
 }

@@ -142,6 +142,7 @@ def test_missing_masked_lm_head(tmp_path: Path) -> None:
         ("distilbert", "activation", "gelu_10"),
         ("bert", "hidden_size", "32"),
         ("mpnet", "num_attention_heads", None),
+        ("t5-encoder", "feed_forward_proj", "gated-silu"),
         ("jina-bert", "position_embedding_type", "absolute"),
         ("jina-bert", "feed_forward_type", "original"),
         ("jina-bert-code", "is_decoder", True),

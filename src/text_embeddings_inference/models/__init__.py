@@ -17,6 +17,7 @@ ARCHITECTURES: dict[str, str] = {
     "electra": "electra",
     "mpnet": "mpnet",
     "roberta": "roberta",
+    "t5": "t5",
     "xlm-roberta": "roberta",
 }
 """`model_type` -> the module of this package that implements it."""

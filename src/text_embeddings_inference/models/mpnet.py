@@ -6,10 +6,8 @@ shared by all layers.
 
 from __future__ import annotations
 
-import numpy as np
-
-from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, activation, t5_bucket
-from ..ops.spec import AttentionSpec, Inputs, Ops, RelativeBias, Value
+from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, activation, relative_bias
+from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from .bert import BlockArgs, blocks
 from .roberta import HEADS as HEADS
@@ -62,20 +60,13 @@ class Embeddings:
         return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), positions))
 
 
-def relative_bias(args: Args, p: Parameters) -> RelativeBias:
-    """The learned bias of each bucket `[buckets, N]`, spread over the distances; beyond MAX_DISTANCE it is constant."""
-    by_bucket = p.array("weight", (args.relative_attention_num_buckets, args.num_attention_heads))
-    distances = np.arange(-MAX_DISTANCE, MAX_DISTANCE + 1)
-    buckets = t5_bucket(distances, args.relative_attention_num_buckets, MAX_DISTANCE)
-    return RelativeBias(p.constant(by_bucket[buckets]), MAX_DISTANCE)
-
-
 class Model:
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
         self.embeddings = Embeddings(args, p / "embeddings")
-        self.spec = AttentionSpec(bias=relative_bias(args, p / "relative"))
+        buckets, heads = args.relative_attention_num_buckets, args.num_attention_heads
+        self.spec = AttentionSpec(bias=relative_bias(p / "relative", buckets, heads, MAX_DISTANCE))
         self.layers = blocks(args, p / "layers")
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
