@@ -21,7 +21,7 @@ from one_op import (
     tokens_of,
 )
 
-from text_embeddings_inference.ops.spec import AttentionSpec, Ops, RelativeBias, Rope
+from text_embeddings_inference.ops.spec import AttentionSpec, DisentangledSpec, Ops, RelativeBias, Rope
 from text_embeddings_inference.types import Pooling
 
 BATCHES = {
@@ -122,6 +122,67 @@ def test_oracle_attention_worked_by_hand() -> None:
     check_close(everything.ravel(), np.array([7, 7]), 1e-6)
     causal = on_numpy(attention(Shape(causal=True), 1), queries, keys, values, lengths=(2,))
     check_close(causal.ravel(), np.array([4, 7]), 1e-6)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A DisentangledSpec without engine values: which terms it has, and how far its rows reach."""
+
+    keys: bool = True
+    queries: bool = True
+    reach: int = 3
+
+    def spec(self, ops: Ops, heads: int, width: int) -> DisentangledSpec:
+        table_rows = self.reach + 2  # fewer than distances: some share a row, as in log buckets
+        rows = np.random.default_rng(5).integers(0, table_rows, 2 * self.reach + 1).astype(np.int32)
+        keys, queries = (ops.constant(random(table_rows, heads, width, seed=seed)) for seed in (6, 7))
+        return DisentangledSpec(0.3, rows, keys if self.keys else None, queries if self.queries else None)
+
+
+TERMS = {
+    "both": Terms(),
+    "keys": Terms(queries=False),
+    "queries": Terms(keys=False),
+    "neither": Terms(keys=False, queries=False),
+    "far": Terms(reach=40),
+    "near": Terms(reach=0),
+}
+
+
+@cache
+def disentangled_attention(terms: Terms) -> Function:
+    def function(ops: Ops, layout: Any, q: Any, k: Any, v: Any) -> Any:
+        return ops.disentangled_attention(q, k, v, terms.spec(ops, 4, 8), layout)
+
+    return function
+
+
+@batches
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS.keys())
+@in_each_layout
+def test_disentangled_attention(engine: Engine, terms: Terms, lengths: tuple[int, ...]) -> None:
+    q, k, v = (ragged(lengths, 4, 8, seed=seed) for seed in range(3))
+    check_tokens(engine, disentangled_attention(terms), q, k, v, lengths=lengths, tolerance=2e-5)
+
+
+@on_each_engine
+def test_disentangled_attention_worked_by_hand(engine: Engine) -> None:
+    """Two tokens of width 1, all of q and k 1: scores are 1 + keys[r] + queries[r].
+
+    Distance (query minus key) -1, 0, 1 is row 2, 0, 1. The first token scores 0 for itself and ln 3 for the second:
+    weights 1/4 and 3/4. The second token scores ln 7 for the first and 0 for itself: 7/8 and 1/8.
+    """
+    ones, values = np.ones((1, 2, 1, 1), np.float32), np.array([8, 16], np.float32).reshape(1, 2, 1, 1)
+    keys = np.array([-1, -1, np.log(3)], np.float32).reshape(3, 1, 1)
+    queries = np.array([0, np.log(7), -1], np.float32).reshape(3, 1, 1)
+
+    def function(ops: Ops, layout: Any, q: Any, k: Any, v: Any) -> Any:
+        rows = np.array([2, 0, 1], np.int32)
+        spec = DisentangledSpec(1.0, rows, ops.constant(keys), ops.constant(queries))
+        return ops.disentangled_attention(q, k, v, spec, layout)
+
+    for run in (on_numpy, engine.run):
+        check_close(run(function, ones, ones, values, lengths=(2,)).ravel(), np.array([14, 9]), 1e-5)
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from text_embeddings_inference.ops.spec import AttentionSpec, Gelu, Layout, Ops, Rope, Value
+from text_embeddings_inference.ops.spec import AttentionSpec, DisentangledSpec, Gelu, Layout, Ops, Rope, Value
 from text_embeddings_inference.types import Batch, Pooling
 
 Array = NDArray[Any]
@@ -158,6 +158,11 @@ class NumpyOps(Ops):
         each = zip(*(sequences.split(x.raw) for x in (q, k, v)), strict=True)
         return Value(sequences.join([_attend(*one, spec) for one in each]))
 
+    def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
+        sequences = _sequences(layout)
+        each = zip(*(sequences.split(x.raw) for x in (q, k, v)), strict=True)
+        return Value(sequences.join([_attend_disentangled(*one, spec) for one in each]))
+
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
         return Value(np.stack([_pool(one, pooling) for one in _sequences(layout).split(x.raw)]))
 
@@ -225,6 +230,23 @@ def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
             scores = scores - spec.alibi[head] * np.abs(distance)
         out[:, head] = _softmax(np.where(hidden, -np.inf, scores)) @ v[:, head // group]
     return out
+
+
+def _attend_disentangled(q: Array, k: Array, v: Array, spec: DisentangledSpec) -> Array:
+    """One sequence, token by token: q, k, v `[n, N, H]`."""
+    n, heads, _ = q.shape
+    reach = (len(spec.rows) - 1) // 2
+    scores = np.empty((n, n, heads))
+    for i in range(n):
+        for j in range(n):
+            r = spec.rows[reach + min(max(i - j, -reach), reach)]
+            scores[i, j] = (q[i] * k[j]).sum(-1)
+            if spec.keys is not None:
+                scores[i, j] += (q[i] * spec.keys.raw[r]).sum(-1)
+            if spec.queries is not None:
+                scores[i, j] += (spec.queries.raw[r] * k[j]).sum(-1)
+    weights = _softmax(spec.scale * scores.transpose(2, 0, 1))
+    return np.einsum("hij,jhd->ihd", weights, v)
 
 
 def _pool(x: Array, pooling: Pooling) -> Array:

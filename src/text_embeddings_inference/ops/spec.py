@@ -81,6 +81,25 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DisentangledSpec:
+    """Attention scores with learned vectors for distances (He et al., DeBERTa, arXiv:2006.03654).
+
+    The score of query token i for key token j of the same sequence is
+
+        scale * (q_i . k_j  +  q_i . keys[r]  +  queries[r] . k_j),    r = rows[R + clip(i - j, -R, R)]
+
+    head by head; the weights are its softmax over all tokens j of the sequence.
+
+    rows: int32 `[2R + 1]`, numbers of rows of the two tables; keys, queries: `[P, N, H]`, None: that term is left out.
+    """
+
+    scale: float
+    rows: NDArray[np.int32]
+    keys: Value | None = None
+    queries: Value | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Rope:
     """Rotary positions (Su et al., arXiv:2104.09864): channels i and i + R/2 of a head turn as a pair.
 
@@ -228,6 +247,12 @@ class Ops(ABC):
         """Scaled dot-product attention within each sequence: q, k, v `[*, N, H]` -> `[*, N, H]`.
 
         No token sees the padding or another sequence. k and v may have fewer heads (grouped queries)."""
+
+    @abstractmethod
+    def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
+        """Attention within each sequence by the scores of `DisentangledSpec`: q, k, v `[*, N, H]` -> `[*, N, H]`.
+
+        No token sees the padding or another sequence."""
 
     @abstractmethod
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:

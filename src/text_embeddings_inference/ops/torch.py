@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 
 from ..types import Pooling
-from .spec import AttentionSpec, Gelu, Layout, Ops, Rope, Value
+from .spec import AttentionSpec, DisentangledSpec, Gelu, Layout, Ops, Rope, Value
 from .torch_sequences import PackedSequences, PaddedSequences, Sequences
 
 
@@ -139,6 +139,18 @@ class TorchOps(Ops):
 
         return Value(sequences.padded(attend, q.raw, k.raw, v.raw))
 
+    def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
+        def attend(sequences: PaddedSequences, *qkv: Tensor) -> Tensor:
+            q_BNSH, k_BNSH, v_BNSH = (x.transpose(1, 2) for x in qkv)
+            bias, mask = (
+                _position_scores(sequences, q_BNSH, k_BNSH, spec),
+                sequences.mask(AttentionSpec(), q_BNSH.dtype),
+            )
+            bias = mask if bias is None else bias if mask is None else bias + mask
+            return F.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, scale=spec.scale).transpose(1, 2)
+
+        return Value(_sequences(layout).padded(attend, q.raw, k.raw, v.raw))
+
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
         sequences = _sequences(layout)
         lengths = sequences.lengths.unsqueeze(1)
@@ -204,6 +216,21 @@ def _attend_varlen(sequences: PackedSequences, q: Tensor, k: Tensor, v: Tensor, 
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return out
+
+
+def _position_scores(sequences: PaddedSequences, q: Tensor, k: Tensor, spec: DisentangledSpec) -> Tensor | None:
+    """The terms of `DisentangledSpec` with positions, scaled: q, k `[B, N, S, H]` -> `[B, N, S, S]`; None for none."""
+    reach = len(spec.rows) // 2
+    distance = -sequences.distance  # query minus key
+    rows = torch.from_numpy(spec.rows).to(q.device)[distance.clamp(-reach, reach) + reach].long()
+    terms = []
+    if spec.keys is not None:
+        by_row = q @ spec.keys.raw.permute(1, 2, 0)  # `[B, N, S, P]`
+        terms.append(by_row.gather(-1, rows.expand(*by_row.shape[:2], -1, -1)))
+    if spec.queries is not None:
+        by_row = k @ spec.queries.raw.permute(1, 2, 0)
+        terms.append(by_row.gather(-1, rows.T.expand(*by_row.shape[:2], -1, -1)).transpose(-1, -2))
+    return sum(terms[1:], terms[0]) * spec.scale if terms else None
 
 
 def _operand(y: Value | float) -> Any:
