@@ -89,7 +89,7 @@ class Connection:
     async def answers(self, count: int) -> list[int]:
         """Waits for so many answers; the statuses of all of them."""
         while len(found := re.findall(rb"HTTP/1\.1 (\d{3}) (?!Continue)", self.transport.written)) < count:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
         return [int(status) for status in found]
 
     def wait(self, seconds: float, patience: Patience = PATIENCE) -> str:
@@ -127,12 +127,9 @@ def test_half_a_request_gets_408(sent: bytes) -> None:
         await client.send(sent)
         client.wait(1)
         assert client.wait(9) == ""
-        assert not client.transport.said_eof
-        client.wait(1)
+        assert client.wait(1) == "closed"
         assert client.transport.written.count(b"HTTP/1.1 408 Request Timeout\r\n") == 1
         assert client.refusal() == {"error": "the rest of the request did not come in time", "error_type": "Timeout"}
-        assert client.transport.said_eof
-        assert client.wait(LINGER_S + 1) == "aborted"
 
     connected(test)
 
@@ -278,7 +275,7 @@ def test_requests_are_parsed_as_fast_as_they_are_answered() -> None:
     engine = FakeEngine()
     engine.hold()
     small = b"GET /health HTTP/1.1\r\n\r\n"
-    count = 20 * SLICE // len(small)
+    count = 5 * SLICE // len(small)
 
     async def test(client: Connection) -> None:
         await client.send(post())

@@ -9,15 +9,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from enum import Enum
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, TIMEOUT, Failure, Reason, RejectedError
 from .patience import LINGER_S, STRIDE, Patience
+
+logger = logging.getLogger(__name__)
 
 MAX_HEAD = 1 << 16
 """Bytes of request line, headers, trailers and what is around chunks, together."""
@@ -89,7 +93,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._extra += len(data)
-        super().data_received(data if self._phase is Phase.BODY else _without_upgrade(data))
+        try:
+            self.parser.feed_data(data if self._phase is Phase.BODY else _without_upgrade(data))
+        except httptools.HttpParserUpgrade:
+            pass  # an offer that came in pieces; no other protocol is spoken here
+        except httptools.HttpParserError as error:
+            logger.debug("a request can't be read", exc_info=error)
+            self._refuse(MALFORMED_REQUEST, "this is not a valid HTTP/1.1 request")
         if self._extra > MAX_HEAD:
             self._refuse(HEAD_TOO_LARGE, f"request line and headers are longer than {MAX_HEAD} bytes")
 
@@ -103,8 +113,13 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._phase = Phase.BODY
+        """Raises ValueError, which the parser turns into a 400, for versions that are not HTTP/1."""
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise ValueError("not HTTP/1")
+        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
+            self.url = b"/"  # as in `GET http://host HTTP/1.1`
         super().on_headers_complete()
+        self._phase = Phase.BODY
         if self.expect_100_continue:  # refused, it may be followed by its body or by another request: nobody can tell
             self.cycle.keep_alive = False
         if not self.cycle.keep_alive:
@@ -169,11 +184,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _time_out(self) -> None:
         self._refuse(TIMEOUT, "the rest of the request did not come in time")
+        if self._lingering:  # no need to: it is silent
+            self.transport.close()
 
     # --- refusals -------------------------------------------------------------------------------------------------
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(MALFORMED_REQUEST, msg)
 
     def _refuse(self, reason: Reason, message: str) -> None:
         """Answers the request that is being received, in place of the application; it is the connection's last."""
