@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from text_embeddings_inference.cpus import cgroup_quota, usable_cpus
+from text_embeddings_inference.cpus import cgroup_quota, has_vnni, usable_cpus
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -58,3 +58,17 @@ def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, affinity: int, quota: floa
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(affinity)), raising=False)
     monkeypatch.setattr("text_embeddings_inference.cpus.cgroup_quota", lambda: quota)
     assert usable_cpus() == cpus
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx_vnni\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd asimddp\n", False),
+    ],
+)
+def test_vnni(tmp_path: Path, cpuinfo: str, found: bool) -> None:
+    assert has_vnni(tree(tmp_path, {"proc/cpuinfo": cpuinfo})) == found
+    assert not has_vnni(tmp_path / "elsewhere")

@@ -218,7 +218,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"dtype": "float16"}, {"engine": "torch"}], ids=str)
+@pytest.mark.parametrize("options", [{"dtype": "float16"}, {"engine": "torch"}], ids=str)
 def test_what_is_not_implemented_is_refused(options: dict[str, str]) -> None:
     with pytest.raises(UnsupportedError, match=r"--(dtype|engine)"):
         load(MODELS / "bert", **options)

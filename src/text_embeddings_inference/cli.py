@@ -19,7 +19,6 @@ NOT_YET = {
     "--grpc-port": "gRPC is not served yet",
     "--engine torch": "PyTorch can't run models yet",
     "--dtype float16": "float16 can't be computed yet",
-    "--dtype int8": "int8 can't be computed yet",
 }
 """Options whose work is still to come, and why giving one ends the start. Delete a row when it works."""
 

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: its affinity mask and its cgroup's quota, not what the machine has."""
+"""What this process may use: CPUs by its affinity mask and its cgroup's quota, and what they can compute."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
             quotas += _quotas_v1(root / "sys/fs/cgroup" / controllers, group)
             quotas += _quotas_v1(root / "sys/fs/cgroup/cpu", group)
     return min(quotas, default=None)
+
+
+def has_vnni(root: Path = Path("/")) -> bool:
+    """Whether the CPUs multiply 8-bit integers four at a time (AVX-VNNI or AVX512-VNNI), as /proc/cpuinfo says."""
+    lines = ((root / "proc/cpuinfo").read_text() if (root / "proc/cpuinfo").is_file() else "").splitlines()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def _quotas_v2(mount: Path, group: str) -> Iterator[float]:

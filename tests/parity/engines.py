@@ -79,6 +79,8 @@ def _make(engine: str, checkpoint: Checkpoint) -> Engine:
     match engine:
         case "openvino":
             return OpenVINOEngine(checkpoint, dtype="float32", threads=2, streams=1)
+        case "openvino-int8":
+            return OpenVINOEngine(checkpoint, dtype="int8", threads=2, streams=1)
         case "numpy-padded":
             return NumpyEngine(checkpoint, "padded")
         case "numpy-packed":

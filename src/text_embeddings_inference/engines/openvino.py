@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from ..checkpoint import Checkpoint
+from ..cpus import has_vnni
 from ..errors import UnsupportedError
 from ..models.network import Network, build
-from ..ops.openvino import OpenVINOOps, PaddedLayout
+from ..ops.openvino import Int8OpenVINOOps, OpenVINOOps, PaddedLayout
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS = {"float32": 512, "bfloat16": 1024}
+BATCH_TOKENS = {"float32": 512, "bfloat16": 1024, "int8": 1024}
 """By number type. Larger batches were not faster on the CPUs measured, and need more memory (docs/log.md)."""
 SPLADE_ELEMENTS = 1 << 25
 """SPLADE's logits are `[B, S, V]`: at most this many of them (128 MB), which are about 1,000 tokens of BERT."""
@@ -30,7 +31,8 @@ WIDTH_MULTIPLE = 8
 """Padded widths are rounded up to it: OpenVINO makes and keeps kernels for every shape it sees (docs/log.md)."""
 WARM_UP_TOKENS = 8
 """A text of a few words: the kernels of a single token are others than those of all longer texts."""
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""What is computed in outside of 8-bit products: their kernels take float32 activations and quantize them."""
 
 
 @cache
@@ -45,9 +47,15 @@ def choose_dtype(wanted: str) -> str:
     if wanted == "auto":
         return "bfloat16" if native else "float32"
     if wanted not in PRECISIONS:
-        raise UnsupportedError(f"`--dtype {wanted}`: CPUs run float32 and bfloat16 only", hint="use `--dtype auto`")
+        raise UnsupportedError(
+            f"`--dtype {wanted}`: CPUs run float32, bfloat16 and int8 only", hint="use `--dtype auto`"
+        )
     if wanted == "bfloat16" and not native:
         raise UnsupportedError("`--dtype bfloat16`: this CPU does not compute in it", hint="use `--dtype auto`")
+    if wanted == "int8" and not has_vnni():
+        logger.warning(
+            "`--dtype int8`: this CPU has no VNNI; only the weights are 8 bits, which saves memory, not time"
+        )
     return wanted
 
 
@@ -67,7 +75,9 @@ class OpenVINOEngine:
         self.streams = streams
         self._checkpoint = checkpoint
         self._threads = threads
-        self._graph, network = _build_graph(checkpoint)
+        ops_type = Int8OpenVINOOps if dtype == "int8" else OpenVINOOps
+        self._ops = ops_type(checkpoint.max_input_length)
+        self._graph, network = _build_graph(checkpoint, self._ops)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         self.batch_tokens = BATCH_TOKENS[dtype]
@@ -110,6 +120,8 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
             "ENABLE_CPU_PINNING": False,
         }
+        if isinstance(self._ops, Int8OpenVINOOps):
+            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self._ops.group
         compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
         compiled.run(Batch.pad([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False)
         self._checkpoint.weights.release()  # by now the compiled model has its own, rearranged copy of the matrices
@@ -140,13 +152,12 @@ def _feed(batch: Batch) -> list[NDArray[np.int32]]:
     return [batch.input_ids, type_ids, batch.lengths]
 
 
-def _build_graph(checkpoint: Checkpoint) -> tuple[ov.Model, Network]:
+def _build_graph(checkpoint: Checkpoint, ops: OpenVINOOps) -> tuple[ov.Model, Network]:
     """Inputs: token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`; outputs: pooled, hidden states."""
     input_ids = op.parameter([-1, -1], np.int32, name="input_ids")
     type_ids = op.parameter([-1, -1], np.int32, name="token_type_ids")
     lengths = op.parameter([-1], np.int32, name="lengths")
     width = op.gather(op.shape_of(input_ids), op.constant(np.int64(1)), op.constant(np.int64(0)))
-    ops = OpenVINOOps(checkpoint.max_input_length)
     network = build(checkpoint, ops)
     inputs = Inputs(Value(input_ids), Value(type_ids), Layout(PaddedLayout(lengths, width)))
     results = network.run(ops, inputs)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..engines.base import Engine
 from ..tokenization import Tokenizer
-from ..types import EncodeOptions, Encoding
+from ..types import EncodeOptions, Encoding, Kind
 
 TEXTS = (
     "A man is playing a guitar on the street.",
@@ -25,9 +25,18 @@ TEXTS = (
 )
 
 
-def fidelity(engine: Engine, reference: Engine, tokenizer: Tokenizer) -> float:
-    """The smallest cosine between the two engines' pooled vectors, over `TEXTS`."""
+FAITHFUL = 0.98
+"""A smaller cosine changes what is found."""
+
+
+def fidelity(engine: Engine, reference: Engine, tokenizer: Tokenizer, kind: Kind) -> float:
+    """The smallest cosine between the two engines' pooled vectors, over `TEXTS`.
+
+    Classifiers and rerankers: the cosine between all their logits for all texts, for a single logit has no direction.
+    """
     encodings = [e for e in tokenizer.encode(TEXTS, EncodeOptions()) if isinstance(e, Encoding)]
     ours, theirs = (e.run(e.arrange(encodings), tokens=False, alone=True).pooled for e in (engine, reference))
+    if kind is not Kind.EMBEDDING:
+        ours, theirs = ours.reshape(1, -1), theirs.reshape(1, -1)
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     return float((np.sum(ours * theirs, axis=1) / norms).min())

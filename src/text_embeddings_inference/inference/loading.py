@@ -17,7 +17,7 @@ from ..errors import StartError, UnsupportedError
 from ..settings import Settings
 from ..tokenization import Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo
-from .fidelity import fidelity
+from .fidelity import FAITHFUL, fidelity
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +89,11 @@ def measure_fidelity(parts: Parts, settings: Settings) -> float:
 
     reference = OpenVINOEngine(parts.checkpoint, dtype="float32", threads=settings.threads, streams=1)
     try:
-        cosine = fidelity(parts.engine, reference, parts.tokenizer)
+        cosine = fidelity(parts.engine, reference, parts.tokenizer, parts.info.kind)
     finally:
         reference.close()
-    logger.info("%s: smallest cosine with float32 on built-in texts %.5f", parts.engine.dtype, cosine)
+    level = logging.INFO if cosine >= FAITHFUL else logging.WARNING
+    logger.log(level, "%s: smallest cosine with float32 on built-in texts %.5f", parts.engine.dtype, cosine)
     return cosine
 
 
