@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rotary": LEAVES | {"ops"},
     "layers": LEAVES | {"ops", "parameters"},
     "models": LEAVES | {"layers", "rotary", "parameters", "ops", "checkpoint"},
-    "engines": LEAVES | {"models", "layers", "rotary", "parameters", "ops", "checkpoint"},
+    "engines": LEAVES | {"cpus", "models", "layers", "rotary", "parameters", "ops", "checkpoint"},
     "inference": LEAVES | {"settings", "tokenization", "scheduler", "engines", "checkpoint", "telemetry"},
     "server": LEAVES | {"settings", "inference", "telemetry"},
     "cli": LEAVES | {"settings", "command_line", "server", "inference", "telemetry"},
