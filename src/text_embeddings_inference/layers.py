@@ -269,6 +269,17 @@ class ClassificationHead:
         return self.out(ops, self.act(ops, self.dense(ops, x)) if self.dense else x)
 
 
+class ScoreHead:
+    """Logits of a pooled vector, without a bias: `[*, D]` -> `[B, labels]`."""
+
+    def __init__(self, p: Parameters, width: int, labels: int, pooling: Pooling) -> None:
+        self.out = Linear(p / "out", width, labels, bias=False)
+        self.pooling = pooling
+
+    def __call__(self, ops: Ops, x: Value, layout: Layout) -> Value:
+        return self.out(ops, ops.pool(x, self.pooling, layout))
+
+
 class MaskedLMHead:
     """Logits over the vocabulary for each token: `[*, D]` -> `[*, V]`; the decoder may be the word embedding itself."""
 

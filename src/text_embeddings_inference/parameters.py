@@ -139,5 +139,5 @@ def _fill(name: str, number: str) -> str:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    leaf = "" if name.endswith("_ids") else r"\.(?P<leaf>weight|bias|gamma|beta)"
+    leaf = "" if name.endswith(("_ids", ".inv_freq")) else r"\.(?P<leaf>weight|bias|gamma|beta)"
     return re.compile(re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)") + leaf)

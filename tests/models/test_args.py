@@ -12,6 +12,27 @@ import pytest
 from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE
 
 BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "type_vocab_size": 2, "position_embedding_type": "absolute"}
+ROPE = dict.fromkeys(
+    [
+        "original_max_position_embeddings",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "partial_rotary_factor",
+    ]
+)
+DECODER: dict[str, Any] = ROPE | {
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "is_causal": True,
+    "use_bidirectional_attention": None,
+}
+LLAMA = DECODER | {"attention_bias": False, "mlp_bias": False}
+ALWAYS_SEES_AHEAD = {"is_causal": False, "use_bidirectional_attention": True}
+QWEN2 = DECODER | {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28, "layer_types": None}
+QWEN3 = QWEN2 | {"head_dim": 128, "attention_bias": False, "num_labels": None}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": BERT | {"is_decoder": False},
     "roberta": BERT | {"is_decoder": False, "pad_token_id": 1},
@@ -31,6 +52,26 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "relative_attention_max_distance": 128,
         "layer_norm_epsilon": 1e-6,
         "feed_forward_proj": "relu",
+    },
+    "llama": LLAMA,
+    "llama_bidirec": LLAMA | ALWAYS_SEES_AHEAD,
+    "mistral": DECODER | {"sliding_window": 4096},
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "pplx_qwen3": QWEN3 | ALWAYS_SEES_AHEAD,
+    "eurobert": LLAMA | {"is_causal": False, "rms_norm_eps": 1e-5, "classifier_pooling": "late"},
+    "gemma3_text": {key: value for key, value in DECODER.items() if key != "hidden_act"}
+    | {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "head_dim": 256,
+        "attention_bias": False,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "layer_types": None,
+        "sliding_window_pattern": 6,
+        "_sliding_window_pattern": None,
+        "rope_local_base_freq": 10_000.0,
+        "attn_logit_softcapping": None,
     },
     "jina_bert": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
     "jina_bert_code": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},

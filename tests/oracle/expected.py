@@ -81,6 +81,11 @@ class Fixture:
     def has_type_ids(self) -> bool:
         return self._config.get("type_vocab_size", 0) > 1
 
+    @property
+    def gives_pooled(self) -> bool:
+        """Whether the outputs are pooled vectors: nothing comes after the pooling."""
+        return all(any(np.array_equal(case.output, x) for x in case.pooled.values()) for case in self.cases)
+
     @cached_property
     def cases(self) -> list[Case]:
         """All texts, with and without prompts, and all pairs."""

@@ -72,7 +72,7 @@ def test_in_one_batch(models: Models, engine: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", [Pooling.CLS, Pooling.MEAN, Pooling.LAST_TOKEN])
-@pytest.mark.parametrize("name", [name for name in EMBEDDERS if not fixture(name).open().dense])
+@pytest.mark.parametrize("name", [name for name in EMBEDDERS if fixture(name).gives_pooled])
 @on_every_engine
 def test_another_pooling(models: Models, engine: str, name: str, pooling: Pooling) -> None:
     cases = fixture(name).cases

@@ -1,8 +1,9 @@
 """One file per architecture, found by config.json's `model_type`.
 
-To add one: write `models/<name>.py` (Args, PREFIXES, TENSORS, HEADS, Model, and `classifier` and `masked_lm` where the
-architecture has such heads; CHECKPOINTS: a few that people know), add its row here, put a small checkpoint under
-tests/fixtures/models, and run `make models-page`, which writes docs/models.md.
+To add one: write `models/<name>.py` (Args, PREFIXES, TENSORS, HEADS, Model; `classifier` and `masked_lm` where the
+architecture has such heads; `finish` where something is done to pooled vectors; CHECKPOINTS: a few that people know),
+add its row here, put a small checkpoint under tests/fixtures/models, and run `make models-page`, which writes
+docs/models.md.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ from typing import Any, NamedTuple
 ARCHITECTURES: dict[str, str] = {
     "albert": "albert",
     "bert": "bert",
+    "bidirectional_pplx_qwen3": "pplx_qwen3",
     "camembert": "roberta",
     "distilbert": "distilbert",
     "electra": "electra",
+    "eurobert": "eurobert",
+    "gemma3_text": "gemma3_text",
+    "llama": "llama",
+    "llama_bidirec": "llama_bidirec",
+    "mistral": "mistral",
     "mpnet": "mpnet",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
     "roberta": "roberta",
     "t5": "t5",
     "xlm-roberta": "roberta",

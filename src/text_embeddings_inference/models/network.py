@@ -68,10 +68,19 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
 
         return Network(splade, args.vocab_size, args.vocab_size)
 
-    return _embedder(checkpoint, model, args, ops)
+    embed = _embedder(checkpoint, model, getattr(architecture, "finish", None), ops)
+    dense = checkpoint.dense
+    width = dense[-1].weight.shape[0] if dense else getattr(model, "width", args.hidden_size)
+    return Network(embed, width, args.vocab_size)
 
 
-def _embedder(checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], args: Any, ops: Constants) -> Network:
+def _embedder(
+    checkpoint: Checkpoint,
+    model: Callable[[Ops, Inputs], Value],
+    finish: Callable[[Ops, Value], Value] | None,
+    ops: Constants,
+) -> Callable[[Ops, Inputs], Results]:
+    """finish: what the architecture does to a pooled vector in the end."""
     pooling = checkpoint.pooling
     assert pooling is not None
     dense = [
@@ -84,10 +93,9 @@ def _embedder(checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], arg
         pooled = ops.pool(tokens, pooling, inputs.layout)
         for weight, bias, act in dense:
             pooled = act(ops, ops.linear(pooled, weight, bias))
-        return Results(pooled, tokens)
+        return Results(finish(ops, pooled) if finish else pooled, tokens)
 
-    dimensions = checkpoint.dense[-1].weight.shape[0] if checkpoint.dense else args.hidden_size
-    return Network(embed, dimensions, args.vocab_size)
+    return embed
 
 
 def find_architecture(checkpoint: Checkpoint) -> Architecture:

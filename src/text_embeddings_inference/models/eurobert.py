@@ -1,0 +1,49 @@
+"""EuroBERT (Boizard et al., arXiv:2503.05500): Llama's blocks without a causal mask; another head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..layers import Linear, activation
+from ..ops.spec import Layout, Ops, Value
+from ..parameters import Parameters, Table
+from ..types import Pooling
+from . import llama
+from .llama import PREFIXES as PREFIXES
+from .llama import TENSORS as TENSORS
+from .llama import Model as Model
+
+CHECKPOINTS = ("EuroBERT/EuroBERT-210m",)
+
+
+class Args(llama.Args, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    is_causal: Literal[False] = False
+    rms_norm_eps: float = 1e-5
+    classifier_pooling: Literal["bos", "mean", "late"] = "late"
+
+
+HEADS: Table = {"lm_head": None, "dense": "dense", "classifier": "out"}
+
+
+class Classifier:
+    """Logits: `[*, D]` -> `[B, labels]`. The first token is pooled, or the mean, or the logits of all tokens."""
+
+    def __init__(self, args: Args, labels: int, p: Parameters) -> None:
+        self.dense = Linear(p / "dense", args.hidden_size, args.hidden_size)
+        self.out = Linear(p / "out", args.hidden_size, labels)
+        self.act = activation("classifier", "gelu")
+        self.pooling = Pooling.CLS if args.classifier_pooling == "bos" else Pooling.MEAN
+        self.pools_late = args.classifier_pooling == "late"
+
+    def __call__(self, ops: Ops, x: Value, layout: Layout) -> Value:
+        if not self.pools_late:
+            x = ops.pool(x, self.pooling, layout)
+        logits = self.out(ops, self.act(ops, self.dense(ops, x)))
+        return ops.pool(logits, self.pooling, layout) if self.pools_late else logits
+
+
+def classifier(args: Args, labels: int, p: Parameters) -> Classifier:
+    """EuroBertForSequenceClassification's head."""
+    return Classifier(args, labels, p)

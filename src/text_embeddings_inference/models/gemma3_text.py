@@ -1,0 +1,123 @@
+"""Gemma 3's text model (Gemma Team, arXiv:2503.19786), as in EmbeddingGemma.
+
+Differs from Llama: embeddings are scaled; norms multiply by 1 + weight, come before and after each half of a block, and
+there are some of each head of queries and keys; most layers have a window, and rotate with a base of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import msgspec
+
+from ..errors import UnsupportedError
+from ..layers import Embedding, GatedFeedForward, RMSNorm, RotaryAttention, activation
+from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
+from ..parameters import Parameters, Table
+from ..rotary import Positive, read_rope
+from . import llama
+from .llama import HEADS as HEADS
+from .llama import PREFIXES as PREFIXES
+from .llama import DecoderArgs, Size
+from .llama import classifier as classifier
+from .qwen2 import LayerType
+
+CHECKPOINTS = ("google/embeddinggemma-300m",)
+
+
+class Args(DecoderArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read. Without `layer_types` the last of every `pattern` layers has no window."""
+
+    head_dim: Size = 256
+    hidden_act: str = msgspec.field(default="gelu_pytorch_tanh", name="hidden_activation")
+    attention_bias: bool = False
+    query_pre_attn_scalar: Positive = 256
+    sliding_window: Size | None = 4096
+    layer_types: list[LayerType] | None = None
+    sliding_window_pattern: Size = 6
+    saved_pattern: Size | None = msgspec.field(default=None, name="_sliding_window_pattern")
+    rope_local_base_freq: Positive = 10_000.0
+    attn_logit_softcapping: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.attn_logit_softcapping is not None:
+            problem = f"`attn_logit_softcapping` is {self.attn_logit_softcapping}; only null is supported"
+            raise UnsupportedError(f"config.json: {problem}")
+
+    def kinds(self) -> list[LayerType]:
+        """The kind of each layer."""
+        pattern, layers = self.saved_pattern or self.sliding_window_pattern, range(self.num_hidden_layers)
+        kinds: list[LayerType] = ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in layers]
+        if self.layer_types is not None:
+            kinds = self.layer_types
+        if len(kinds) != len(layers):
+            raise UnsupportedError(f"config.json: `layer_types` has {len(kinds)} rows for {len(layers)} layers")
+        return kinds
+
+    def spec_of(self, kind: LayerType) -> AttentionSpec:
+        """What a token sees: in a window of n itself and n - 1 before it, or n / 2 to either side."""
+        causal, window = self.is_causal and not self.use_bidirectional_attention, None
+        if kind == "sliding_attention":
+            if self.sliding_window is None:
+                raise UnsupportedError("config.json: `sliding_window` is null, but there are sliding layers")
+            window = self.sliding_window - 1 if causal else self.sliding_window // 2
+        return AttentionSpec(scale=1 / math.sqrt(self.query_pre_attn_scalar), causal=causal, window=window)
+
+    def rope_of(self, kind: LayerType) -> Rope:
+        """The rotation of a kind of layer; `rope_theta` and `rope_scaling` are those of layers without a window."""
+        if kind == "full_attention":
+            return read_rope(self, self.heads.width, layer_type=kind, theta=1_000_000.0)
+        own = msgspec.structs.replace(self, rope_theta=None, rope_scaling=None)
+        return read_rope(own, self.heads.width, layer_type=kind, theta=self.rope_local_base_freq)
+
+
+TENSORS: Table = {
+    **llama.TENSORS,
+    "layers.{i}.self_attn.q_norm": "layers.{i}.attention.query_norm",
+    "layers.{i}.self_attn.k_norm": "layers.{i}.attention.key_norm",
+    "layers.{i}.post_attention_layernorm": "layers.{i}.attention_output_norm",
+    "layers.{i}.pre_feedforward_layernorm": "layers.{i}.feed_forward_norm",
+    "layers.{i}.post_feedforward_layernorm": "layers.{i}.feed_forward_output_norm",
+}
+
+
+class Block:
+    """Each half gets the norm of the sum so far, and its own norm is added to it."""
+
+    def __init__(self, args: Args, p: Parameters, rope: Rope) -> None:
+        width, bias = args.hidden_size, args.attention_bias
+        norm = partial(RMSNorm, eps=args.rms_norm_eps, offset=1.0)
+        act = activation("hidden_activation", args.hidden_act)
+        self.attention_norm = norm(p / "attention_norm", width)
+        self.attention = RotaryAttention(
+            p / "attention", width, args.heads, rope=rope, qkv_bias=bias, output_bias=bias, head_norm=norm
+        )
+        self.attention_output_norm = norm(p / "attention_output_norm", width)
+        self.feed_forward_norm = norm(p / "feed_forward_norm", width)
+        self.feed_forward = GatedFeedForward(p / "feed_forward", width, args.intermediate_size, act)
+        self.feed_forward_output_norm = norm(p / "feed_forward_output_norm", width)
+
+    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        attended = self.attention(ops, self.attention_norm(ops, x), spec, layout)
+        x = ops.add(x, self.attention_output_norm(ops, attended))
+        fed = self.feed_forward(ops, self.feed_forward_norm(ops, x))
+        return ops.add(x, self.feed_forward_output_norm(ops, fed))
+
+
+class Model:
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        kinds = args.kinds()
+        ropes = {kind: args.rope_of(kind) for kind in set(kinds)}
+        self.embed = Embedding(p / "embed", args.vocab_size, args.hidden_size)
+        self.scale = math.sqrt(args.hidden_size)
+        self.layers = [(Block(args, p / "layers" / i, ropes[kind]), args.spec_of(kind)) for i, kind in enumerate(kinds)]
+        self.norm = RMSNorm(p / "norm", args.hidden_size, args.rms_norm_eps, offset=1.0)
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = ops.mul(self.embed(ops, inputs.input_ids), self.scale)
+        for layer, spec in self.layers:
+            x = layer(ops, x, spec, inputs.layout)
+        return self.norm(ops, x)

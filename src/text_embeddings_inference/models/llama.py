@@ -1,0 +1,139 @@
+"""Llama (Touvron et al., arXiv:2302.13971; Llama 3: Grattafiori et al., arXiv:2407.21783).
+
+Differs from BERT: rotary positions and no token types; root-mean-square norms before each half of a block and at the
+end; a gated feed-forward network; several heads of queries share one of keys and values; a token sees only what is
+before it, unless config.json says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from msgspec import Meta
+
+from ..errors import UnsupportedError
+from ..layers import Embedding, GatedFeedForward, Heads, RMSNorm, RotaryAttention, ScoreHead, activation
+from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
+from ..parameters import Parameters, Table
+from ..rotary import RopeArgs, read_rope
+from ..types import Pooling
+
+Size = Annotated[int, Meta(gt=0)]
+
+
+class DecoderArgs(RopeArgs, frozen=True, kw_only=True):
+    """The keys of config.json that all decoders share.
+
+    is_causal: Transformers' own key; use_bidirectional_attention: that of embedding models made of decoders.
+    """
+
+    vocab_size: Size
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size | None = None
+    head_dim: Size | None = None
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    is_causal: bool = True
+    use_bidirectional_attention: bool | None = None
+
+    @property
+    def heads(self) -> Heads:
+        """Raises UnsupportedError where they do not divide each other, or the width."""
+        queries = self.num_attention_heads
+        if self.head_dim is None and self.hidden_size % queries:
+            raise UnsupportedError(
+                f"config.json: {queries} attention heads do not divide a width of {self.hidden_size}"
+            )
+        return Heads(queries, self.num_key_value_heads or queries, self.head_dim or self.hidden_size // queries)
+
+    def spec(self, window: int | None = None) -> AttentionSpec:
+        """What a token sees, counted as Transformers counts (`masking_utils.py`): a window of n ends with the token
+        itself, and where it sees ahead it sees n tokens to either side.
+        """
+        causal = self.is_causal and not self.use_bidirectional_attention
+        return AttentionSpec(causal=causal, window=window - 1 if window is not None and causal else window)
+
+    def specs(self) -> list[AttentionSpec]:
+        """What a token sees, layer by layer."""
+        return [self.spec()] * self.num_hidden_layers
+
+
+class Args(DecoderArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+
+PREFIXES = ("model.",)
+
+TENSORS: Table = {
+    "embed_tokens": "embed",
+    "layers.{i}.input_layernorm": "layers.{i}.attention_norm",
+    "layers.{i}.self_attn.q_proj": "layers.{i}.attention.query",
+    "layers.{i}.self_attn.k_proj": "layers.{i}.attention.key",
+    "layers.{i}.self_attn.v_proj": "layers.{i}.attention.value",
+    "layers.{i}.self_attn.o_proj": "layers.{i}.attention.output",
+    "layers.{i}.self_attn.rotary_emb.inv_freq": None,
+    "layers.{i}.post_attention_layernorm": "layers.{i}.feed_forward_norm",
+    "layers.{i}.mlp.gate_proj": "layers.{i}.feed_forward.gate",
+    "layers.{i}.mlp.up_proj": "layers.{i}.feed_forward.up",
+    "layers.{i}.mlp.down_proj": "layers.{i}.feed_forward.down",
+    "norm": "norm",
+}
+
+HEADS: Table = {"lm_head": None, "score": "out"}
+
+
+class Block:
+    """Each half gets the norm of the sum so far, and is added to it."""
+
+    def __init__(self, args: DecoderArgs, p: Parameters, attention: RotaryAttention, *, mlp_bias: bool = False) -> None:
+        width, eps = args.hidden_size, args.rms_norm_eps
+        act = activation("hidden_act", args.hidden_act)
+        self.attention_norm = RMSNorm(p / "attention_norm", width, eps)
+        self.attention = attention
+        self.feed_forward_norm = RMSNorm(p / "feed_forward_norm", width, eps)
+        self.feed_forward = GatedFeedForward(p / "feed_forward", width, args.intermediate_size, act, bias=mlp_bias)
+
+    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        x = ops.add(x, self.attention(ops, self.attention_norm(ops, x), spec, layout))
+        return ops.add(x, self.feed_forward(ops, self.feed_forward_norm(ops, x)))
+
+
+class Decoder:
+    """Token ids `[*]` -> hidden states `[*, D]`; architectures differ in their blocks."""
+
+    def __init__(self, args: DecoderArgs, p: Parameters, block: Callable[[Parameters, Rope], Block]) -> None:
+        """block: makes the block with these parameters and this rotation."""
+        rope = read_rope(args, args.heads.width)
+        self.embed = Embedding(p / "embed", args.vocab_size, args.hidden_size)
+        self.layers = [(block(p / "layers" / i, rope), spec) for i, spec in enumerate(args.specs())]
+        self.norm = RMSNorm(p / "norm", args.hidden_size, args.rms_norm_eps)
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = self.embed(ops, inputs.input_ids)
+        for layer, spec in self.layers:
+            x = layer(ops, x, spec, inputs.layout)
+        return self.norm(ops, x)
+
+
+class Model(Decoder):
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        def block(p: Parameters, rope: Rope) -> Block:
+            width, bias = args.hidden_size, args.attention_bias
+            attention = RotaryAttention(p / "attention", width, args.heads, rope=rope, qkv_bias=bias, output_bias=bias)
+            return Block(args, p, attention, mlp_bias=args.mlp_bias)
+
+        super().__init__(args, p, block)
+
+
+def classifier(args: DecoderArgs, labels: int, p: Parameters) -> ScoreHead:
+    """Transformers' GenericForSequenceClassification: the last token's logits."""
+    return ScoreHead(p, args.hidden_size, labels, Pooling.LAST_TOKEN)

@@ -1,0 +1,40 @@
+"""Mistral (Jiang et al., arXiv:2310.06825).
+
+Differs from Llama: no biases, and a window: a token sees `sliding_window` tokens, itself the last of them.
+"""
+
+from __future__ import annotations
+
+from ..layers import RotaryAttention
+from ..ops.spec import AttentionSpec, Rope
+from ..parameters import Parameters
+from .llama import HEADS as HEADS
+from .llama import PREFIXES as PREFIXES
+from .llama import TENSORS as TENSORS
+from .llama import Block, Decoder, DecoderArgs, Size
+from .llama import classifier as classifier
+
+CHECKPOINTS = (
+    "intfloat/e5-mistral-7b-instruct",
+    "Salesforce/SFR-Embedding-Mistral",
+    "Linq-AI-Research/Linq-Embed-Mistral",
+)
+
+
+class Args(DecoderArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    sliding_window: Size | None = 4096
+
+    def specs(self) -> list[AttentionSpec]:
+        return [self.spec(self.sliding_window)] * self.num_hidden_layers
+
+
+class Model(Decoder):
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        def block(p: Parameters, rope: Rope) -> Block:
+            return Block(args, p, RotaryAttention(p / "attention", args.hidden_size, args.heads, rope=rope))
+
+        super().__init__(args, p, block)

@@ -1,0 +1,62 @@
+"""Qwen2 (Yang et al., arXiv:2407.10671).
+
+Differs from Llama: queries, keys and values have biases, and some layers may have a window.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..errors import UnsupportedError
+from ..layers import RotaryAttention
+from ..ops.spec import AttentionSpec, Rope
+from ..parameters import Parameters
+from .llama import HEADS as HEADS
+from .llama import PREFIXES as PREFIXES
+from .llama import TENSORS as TENSORS
+from .llama import Block, Decoder, DecoderArgs, Size
+from .llama import classifier as classifier
+
+CHECKPOINTS = ("Alibaba-NLP/gte-Qwen2-1.5B-instruct", "jinaai/jina-code-embeddings-0.5b")
+
+LayerType = Literal["full_attention", "sliding_attention"]
+
+
+class WindowedArgs(DecoderArgs, frozen=True, kw_only=True):
+    """The keys of config.json that say which layers have a window: `layer_types`, else all from `max_window_layers`."""
+
+    use_sliding_window: bool = False
+    sliding_window: Size | None = 4096
+    max_window_layers: int = 28
+    layer_types: list[LayerType] | None = None
+
+    def specs(self) -> list[AttentionSpec]:
+        window = self.sliding_window if self.use_sliding_window else None
+        if self.layer_types is None:
+            first = self.num_hidden_layers if window is None else self.max_window_layers
+            slides = [i >= first for i in range(self.num_hidden_layers)]
+        else:
+            slides = [kind == "sliding_attention" for kind in self.layer_types]
+        if len(slides) != self.num_hidden_layers:
+            raise UnsupportedError(
+                f"config.json: `layer_types` has {len(slides)} rows for {self.num_hidden_layers} layers"
+            )
+        if window is None and any(slides):
+            problem = f"`sliding_window` is {self.sliding_window}, `use_sliding_window` is {self.use_sliding_window}"
+            raise UnsupportedError(f"config.json: `layer_types` has sliding layers, but {problem}")
+        return [self.spec(window if slide else None) for slide in slides]
+
+
+class Args(WindowedArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+
+class Model(Decoder):
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        def block(p: Parameters, rope: Rope) -> Block:
+            attention = RotaryAttention(p / "attention", args.hidden_size, args.heads, rope=rope, qkv_bias=True)
+            return Block(args, p, attention)
+
+        super().__init__(args, p, block)

@@ -1,0 +1,67 @@
+"""Qwen3 (Yang et al., arXiv:2505.09388).
+
+Differs from Llama: norms of each head of queries and keys, heads of a width of their own, and some layers may have a
+window. Embedding models made of it (voyage-4-nano) may project every token.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..errors import CheckpointError
+from ..layers import Linear, RMSNorm, RotaryAttention
+from ..ops.spec import Inputs, Ops, Rope, Value
+from ..parameters import Parameters, Table
+from . import llama
+from .llama import HEADS as HEADS
+from .llama import PREFIXES as PREFIXES
+from .llama import Block, Decoder, Size
+from .llama import classifier as classifier
+from .qwen2 import WindowedArgs
+
+CHECKPOINTS = ("Qwen/Qwen3-Embedding-0.6B", "voyageai/voyage-4-nano", "tomaarsen/Qwen3-Reranker-0.6B-seq-cls")
+
+
+class Args(WindowedArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read. num_labels: the width after the projection, where there is one."""
+
+    head_dim: Size | None = 128
+    attention_bias: bool = False
+    num_labels: Size | None = None
+
+
+TENSORS: Table = {
+    **llama.TENSORS,
+    "layers.{i}.self_attn.q_norm": "layers.{i}.attention.query_norm",
+    "layers.{i}.self_attn.k_norm": "layers.{i}.attention.key_norm",
+    "linear": "projection",
+}
+
+
+class Model(Decoder):
+    """Token ids `[*]` -> hidden states `[*, D]`, or `[*, width]` after a projection."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        norm = partial(RMSNorm, eps=args.rms_norm_eps)
+
+        def block(p: Parameters, rope: Rope) -> Block:
+            width, bias = args.hidden_size, args.attention_bias
+            attention = RotaryAttention(
+                p / "attention", width, args.heads, rope=rope, qkv_bias=bias, output_bias=bias, head_norm=norm
+            )
+            return Block(args, p, attention)
+
+        super().__init__(args, p, block)
+        self.width = args.hidden_size
+        self.projection: Linear | None = None
+        if "projection.weight" in p:
+            if args.num_labels is None:
+                raise CheckpointError(
+                    "tensor `linear.weight` projects every token, but config.json has no `num_labels`"
+                )
+            self.width = args.num_labels
+            self.projection = Linear(p / "projection", args.hidden_size, self.width, bias=False)
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = super().__call__(ops, inputs)
+        return self.projection(ops, x) if self.projection else x
