@@ -22,6 +22,7 @@ from text_embeddings_inference.layers import (
     Linear,
     MaskedLMHead,
     PackedGatedFeedForward,
+    PackedRotaryAttention,
     PostNormBlock,
     PreNormBlock,
     RMSNorm,
@@ -285,15 +286,39 @@ def test_pre_norm_block() -> None:
 
 
 @pytest.mark.parametrize("gate_first", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-def test_packed_gated_feed_forward(gate_first: bool, bias: bool) -> None:
-    p, w = parameters(gated__weight=(10, 4), down__weight=(4, 5), down__bias=(4,))
+@pytest.mark.parametrize("gated_bias", [True, False])
+@pytest.mark.parametrize("down_bias", [True, False])
+def test_packed_gated_feed_forward(gate_first: bool, gated_bias: bool, down_bias: bool) -> None:
+    p, w = parameters(**linear_shapes("gated", 4, 10), **linear_shapes("down", 5, 4))
+    biases = {"gated_bias": gated_bias, "down_bias": down_bias}
+    layer = PackedGatedFeedForward(p, 4, 5, ACTIVATIONS["relu"], gate_first=gate_first, **biases)
     x = values(3, 4)
-    halves = x @ w["gated.weight"][:5].T, x @ w["gated.weight"][5:].T
-    gate, up = halves if gate_first else halves[::-1]
-    layer = PackedGatedFeedForward(p, 4, 5, ACTIVATIONS["relu"], gate_first=gate_first, bias=bias)
-    expected = (np.maximum(gate, 0) * up) @ w["down.weight"].T + w["down.bias"] * bias
+    gated = x @ w["gated.weight"].T + w["gated.bias"] * gated_bias
+    gate, up = (gated[:, :5], gated[:, 5:]) if gate_first else (gated[:, 5:], gated[:, :5])
+    expected = (np.maximum(gate, 0) * up) @ w["down.weight"].T + w["down.bias"] * down_bias
     assert np.allclose(layer(OPS, Value(x)).raw, expected)
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize("output_bias", [True, False])
+def test_packed_rotary_attention(qkv_bias: bool, output_bias: bool) -> None:
+    """The same as with a matrix each for queries, keys and values."""
+    p, w = parameters(**linear_shapes("qkv", 4, 12), **linear_shapes("output", 4, 4))
+    rope = Rope(np.array([1.0]))
+    biases = {"qkv_bias": qkv_bias, "output_bias": output_bias}
+    x = values(3, 4)
+    q, k, v = np.split(x @ w["qkv.weight"].T + w["qkv.bias"] * qkv_bias, 3, -1)
+    q, k = (OPS.rope(OPS.heads(Value(part), 2), rope, packed(3)) for part in (q, k))
+    attended = OPS.merge(OPS.attention(q, k, OPS.heads(Value(v), 2), AttentionSpec(), packed(3))).raw
+    expected = attended @ w["output.weight"].T + w["output.bias"] * output_bias
+    layer = PackedRotaryAttention(p, 4, 2, rope, **biases)
+    assert np.allclose(layer(OPS, Value(x), AttentionSpec(), packed(3)).raw, expected)
+
+
+def test_packed_rotary_attention_heads_have_to_divide_the_width() -> None:
+    p, _ = parameters(**linear_shapes("qkv", 4, 12), **linear_shapes("output", 4, 4))
+    with pytest.raises(UnsupportedError, match="3 attention heads do not divide a width of 4"):
+        PackedRotaryAttention(p, 4, 3, Rope(np.array([1.0])))
 
 
 @pytest.mark.parametrize("types", [0, 1, 2])

@@ -157,11 +157,19 @@ class PackedGatedFeedForward:
     """down(act(gate) * up): `[*, D]` -> `[*, D]`; gate and up are the two halves of one product, `[*, 2I]`."""
 
     def __init__(
-        self, p: Parameters, width: int, inner: int, act: Activation, *, gate_first: bool, bias: bool = True
+        self,
+        p: Parameters,
+        width: int,
+        inner: int,
+        act: Activation,
+        *,
+        gate_first: bool,
+        gated_bias: bool = False,
+        down_bias: bool = True,
     ) -> None:
-        """gate_first: whether the gate is the first half; bias: whether `down` has one, `gated` never has."""
-        self.gated = Linear(p / "gated", width, 2 * inner, bias=False)
-        self.down = Linear(p / "down", inner, width, bias=bias)
+        """gate_first: whether the gate is the first half."""
+        self.gated = Linear(p / "gated", width, 2 * inner, bias=gated_bias)
+        self.down = Linear(p / "down", inner, width, bias=down_bias)
         self.inner = inner
         self.act = act
         self.gate_first = gate_first
@@ -220,6 +228,26 @@ class RotaryAttention:
         v = ops.heads(self.value(ops, x), self.heads.keys)
         if self.query_norm and self.key_norm:
             q, k = self.query_norm(ops, q), self.key_norm(ops, k)
+        q, k = ops.rope(q, self.rope, layout), ops.rope(k, self.rope, layout)
+        return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
+
+
+class PackedRotaryAttention:
+    """Multi-head self-attention with rotary positions: `[*, D]` -> `[*, D]`; q, k, v are one product, `[*, 3D]`."""
+
+    def __init__(
+        self, p: Parameters, width: int, heads: int, rope: Rope, *, qkv_bias: bool = True, output_bias: bool = True
+    ) -> None:
+        if width % heads:
+            raise UnsupportedError(f"config.json: {heads} attention heads do not divide a width of {width}")
+        self.qkv = Linear(p / "qkv", width, 3 * width, bias=qkv_bias)
+        self.output = Linear(p / "output", width, width, bias=output_bias)
+        self.width = width
+        self.n_heads = heads
+        self.rope = rope
+
+    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
+        q, k, v = (ops.heads(part, self.n_heads) for part in ops.split(self.qkv(ops, x), [self.width] * 3))
         q, k = ops.rope(q, self.rope, layout), ops.rope(k, self.rope, layout)
         return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
 

@@ -73,6 +73,33 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "rope_local_base_freq": 10_000.0,
         "attn_logit_softcapping": None,
     },
+    "gte": ROPE
+    | {
+        "hidden_act": "gelu",
+        "type_vocab_size": 1,
+        "layer_norm_type": "layer_norm",
+        "layer_norm_eps": 1e-12,
+        "position_embedding_type": "rope",
+        "pack_qkv": True,
+        "logn_attention_scale": False,
+    },
+    "jina_embeddings_v3": ROPE | {"hidden_act": "gelu", "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "modernbert": ROPE
+    | {
+        "hidden_activation": "gelu",
+        "norm_eps": 1e-5,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "layer_types": None,
+        "global_attn_every_n_layers": 3,
+        "local_attention": 128,
+        "global_rope_theta": 160_000.0,
+        "local_rope_theta": 10_000.0,
+        "classifier_pooling": "cls",
+        "classifier_activation": "gelu",
+        "classifier_bias": False,
+    },
     "jina_bert": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
     "jina_bert_code": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
 }

@@ -32,6 +32,7 @@ UNARY: dict[str, Function] = {
     "keep_largest": lambda ops, _, x: ops.keep_largest(x, 3),
     "split": lambda ops, _, x: ops.split(x, [1, 5, 2])[1],
     "split-concat": lambda ops, _, x: ops.concat(ops.split(x, [1, 5, 2])[::-1]),
+    "split-heads": lambda ops, _, x: ops.heads(ops.split(x, [2, 4, 2])[1], 2),
     "heads": lambda ops, _, x: ops.heads(x, 4),
     "heads-merge": lambda ops, _, x: ops.merge(ops.softmax(ops.heads(x, 2))),
 }

@@ -41,9 +41,14 @@ def _unsqueeze(node: ov.Node, *axes: int) -> ov.Node:
     return op.unsqueeze(node, _int64(*axes))
 
 
+def _shape(x: ov.Node | ov.Output) -> ov.PartialShape:
+    """Of a node with one output, or of one output of a node that has several."""
+    return x.get_partial_shape() if isinstance(x, ov.Output) else x.get_output_partial_shape(0)
+
+
 def _count_heads(x: ov.Node) -> int:
     """`N` of `[B, N, S, H]`."""
-    return int(x.get_output_partial_shape(0)[1].get_length())
+    return int(_shape(x)[1].get_length())
 
 
 def _repeat_heads(x: ov.Node, n: int) -> ov.Node:
@@ -229,11 +234,11 @@ class OpenVINOOps(Ops):
         return Value(op.concat([x.raw for x in xs], -1))
 
     def heads(self, x: Value, n: int) -> Value:
-        outer = [0] * (x.raw.get_output_partial_shape(0).rank.get_length() - 1)
+        outer = [0] * (_shape(x.raw).rank.get_length() - 1)
         return Value(op.reshape(x.raw, _int64(*outer, n, -1), True))
 
     def merge(self, x: Value) -> Value:
-        outer = [0] * (x.raw.get_output_partial_shape(0).rank.get_length() - 2)
+        outer = [0] * (_shape(x.raw).rank.get_length() - 2)
         return Value(op.reshape(x.raw, _int64(*outer, -1), True))
 
     def positions(self, layout: Layout) -> Value:
@@ -251,7 +256,7 @@ class OpenVINOOps(Ops):
     def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
         cos, sin = self._padded(layout).rotation(rope, self._max_length)
         half = len(rope.inverse_frequencies)
-        rest = x.raw.get_output_partial_shape(0)[3].get_length() - 2 * half
+        rest = _shape(x.raw)[3].get_length() - 2 * half
         x1, x2, *others = op.variadic_split(
             x.raw, _int64_scalar(-1), _int64(half, half, *[rest] * (rest > 0))
         ).outputs()

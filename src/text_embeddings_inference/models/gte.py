@@ -1,0 +1,107 @@
+"""GTE (Zhang et al., arXiv:2407.19669): Transformers' `gte` and `Alibaba-NLP/new-impl`.
+
+Differs from BERT: rotary positions, queries, keys and values in one matrix, a gated feed-forward network; there may be
+no token types.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..errors import UnsupportedError
+from ..layers import (
+    ClassificationHead,
+    PackedGatedFeedForward,
+    PackedRotaryAttention,
+    PostNormBlock,
+    TypedEmbedding,
+    activation,
+)
+from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
+from ..parameters import Parameters, Table
+from ..rotary import RopeArgs, read_rope
+
+
+class Args(RopeArgs, frozen=True, kw_only=True):
+    """The keys of config.json that are read."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str = "gelu"
+    type_vocab_size: int = 1
+    layer_norm_type: Literal["layer_norm"] = "layer_norm"
+    layer_norm_eps: float = 1e-12
+    position_embedding_type: Literal["rope"] = "rope"
+    pack_qkv: bool = True
+    logn_attention_scale: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.pack_qkv:
+            raise UnsupportedError("config.json: `pack_qkv` is false; supported is true")
+        if self.logn_attention_scale:
+            raise UnsupportedError("config.json: `logn_attention_scale` is true; supported is false")
+
+
+CHECKPOINTS = (
+    "Alibaba-NLP/gte-base-en-v1.5",
+    "Alibaba-NLP/gte-multilingual-base",
+    "Alibaba-NLP/gte-multilingual-reranker-base",
+    "Snowflake/snowflake-arctic-embed-m-v2.0",
+)
+
+PREFIXES = ("new.", "gte.")
+
+TENSORS: Table = {
+    "embeddings.word_embeddings": "embeddings.word",
+    "embeddings.token_type_embeddings": "embeddings.type",
+    "embeddings.LayerNorm": "embeddings.norm",
+    "embeddings.position_ids": None,
+    "encoder.layer.{i}.attention.qkv_proj": "layers.{i}.attention.qkv",
+    "encoder.layer.{i}.attention.o_proj": "layers.{i}.attention.output",
+    "encoder.layer.{i}.attn_ln": "layers.{i}.attention_norm",
+    "encoder.layer.{i}.mlp.up_gate_proj": "layers.{i}.gated",
+    "encoder.layer.{i}.mlp.down_proj": "layers.{i}.down",
+    "encoder.layer.{i}.mlp_ln": "layers.{i}.output_norm",
+}
+
+HEADS: Table = {
+    "pooler.dense": "dense",
+    "classifier": "out",
+    "lm_head.dense": None,
+    "lm_head.norm": None,
+    "lm_head.decoder": None,
+    "qa_outputs": None,
+}
+
+
+def block(args: Args, rope: Rope, p: Parameters) -> PostNormBlock:
+    """One layer: attention, then a gated feed-forward network, whose second half is the gate."""
+    width, act = args.hidden_size, activation("hidden_act", args.hidden_act)
+    attention = PackedRotaryAttention(p / "attention", width, args.num_attention_heads, rope)
+    feed_forward = PackedGatedFeedForward(p, width, args.intermediate_size, act, gate_first=False)
+    return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
+
+
+class Model:
+    """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    def __init__(self, args: Args, p: Parameters) -> None:
+        self.embeddings = TypedEmbedding(
+            p / "embeddings", args.vocab_size, args.type_vocab_size, args.hidden_size, args.layer_norm_eps
+        )
+        rope = read_rope(args, args.hidden_size // args.num_attention_heads)
+        self.layers = [block(args, rope, p / "layers" / i) for i in range(args.num_hidden_layers)]
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = self.embeddings(ops, inputs)
+        for layer in self.layers:
+            x = layer(ops, x, AttentionSpec(), inputs.layout)
+        return x
+
+
+def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
+    """NewForSequenceClassification's head: the pooler, where there is one, then the classifier."""
+    return ClassificationHead(p, args.hidden_size, labels, activation("pooler", "tanh"), dense="dense.weight" in p)
