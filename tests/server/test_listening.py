@@ -35,7 +35,7 @@ def with_server(visit: Callable[[Sockets], None], engine: FakeEngine | None = No
 
     def run() -> None:
         try:
-            wait_until_ready(sockets)
+            wait_until_ready(sockets.http.getsockname(), sockets.http.family)
             visit(sockets)
         except BaseException as error:
             failures.append(error)
@@ -54,10 +54,10 @@ def with_server(visit: Callable[[Sockets], None], engine: FakeEngine | None = No
         raise failure
 
 
-def wait_until_ready(sockets: Sockets) -> None:
+def wait_until_ready(address: Any, family: int = socket.AF_INET) -> None:
     for _ in range(PATIENCE * 100):
-        with socket.socket(sockets.http.family) as probe:
-            if probe.connect_ex(sockets.http.getsockname()) == 0:
+        with socket.socket(family) as probe:
+            if probe.connect_ex(address) == 0:
                 return
         threading.Event().wait(0.01)
     raise TimeoutError("the server does not listen")

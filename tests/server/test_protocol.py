@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from tests.fakes import FakeEngine, fake_model
 from text_embeddings_inference.server.app import create_app
 from text_embeddings_inference.server.patience import LINGER_S, STRIDE, Patience
-from text_embeddings_inference.server.protocol import SLICE, HttpProtocol
+from text_embeddings_inference.server.protocol import SLICE, HttpProtocol, Together
 from text_embeddings_inference.settings import Settings
 
 PATIENCE = Patience(client=10, idle=100)
@@ -40,6 +40,7 @@ class Transport(asyncio.Transport):
         self.reads = True
 
     def write(self, data: Any) -> None:
+        assert not self.end, "uvloop raises here"
         self.written += data
 
     def get_write_buffer_size(self) -> int:
@@ -326,3 +327,14 @@ def test_a_client_that_still_sends_can_read_its_refusal() -> None:
         assert client.wait(1) == "aborted"
 
     connected(test, payload_limit=1000)
+
+
+def test_what_a_client_that_left_would_have_got_is_dropped() -> None:
+    async def test() -> None:
+        transport = Transport()
+        Together(transport, asyncio.get_running_loop()).write(b"late")
+        transport.abort()
+        await asyncio.sleep(0)
+        assert transport.written == b""
+
+    asyncio.run(test())

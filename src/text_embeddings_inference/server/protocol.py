@@ -268,9 +268,9 @@ class Together:
         self._transport.write_eof()
 
     def flush(self) -> None:
-        if self._written:
+        if self._written and not self._transport.is_closing():
             self._transport.write(b"".join(self._written))
-            self._written.clear()
+        self._written.clear()
 
 
 class _PoliteTransport:
