@@ -142,7 +142,7 @@ def test_what_the_kernel_for_packed_attention_is_given(name: str, monkeypatch: p
     def function(ops: Ops, layout: Any, q: Any, k: Any, v: Any) -> Any:
         return ops.attention(q, k, v, spec, layout)
 
-    monkeypatch.setattr(module, "_has_varlen", lambda device, dtype: True)
+    monkeypatch.setattr(module, "has_varlen", lambda device, dtype: True)
     monkeypatch.setattr(module, "varlen_attn", varlen_attn)
     arrays = [ragged(LENGTHS, heads, 8, seed=seed) for seed, heads in enumerate((4, 2, 2))]
     expected = tokens_of(on_numpy(function, *arrays, lengths=LENGTHS), LENGTHS)
@@ -154,7 +154,7 @@ def test_the_kernel_is_not_given_what_it_cannot_do(monkeypatch: pytest.MonkeyPat
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a bias, or a head of 12")
 
-    monkeypatch.setattr(module, "_has_varlen", lambda device, dtype: True)
+    monkeypatch.setattr(module, "has_varlen", lambda device, dtype: True)
     monkeypatch.setattr(module, "varlen_attn", refuse)
 
     def function(ops: Ops, layout: Layout, x: Value, y: Value) -> Value:

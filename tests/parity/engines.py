@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
+import pytest
 
+from extras import needs_torch
 from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import Checkpoint
@@ -14,7 +17,8 @@ from text_embeddings_inference.engines.base import Engine
 from text_embeddings_inference.engines.openvino import OpenVINOEngine
 from text_embeddings_inference.types import Encoding, Float32Array, Pooling
 
-ENGINES = ("openvino", "numpy-padded", "numpy-packed")
+TORCH = [pytest.param(name, marks=needs_torch) for name in ("torch-padded", "torch-packed")]
+ENGINES = ["openvino", "numpy-padded", "numpy-packed", *TORCH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,17 @@ def _make(engine: str, checkpoint: Checkpoint) -> Engine:
             return NumpyEngine(checkpoint, "padded")
         case "numpy-packed":
             return NumpyEngine(checkpoint, "packed")
+        case "torch-padded":
+            return _torch(checkpoint, "padded")
+        case "torch-packed":
+            return _torch(checkpoint, "packed")
     raise AssertionError(engine)
+
+
+def _torch(checkpoint: Checkpoint, layout: Literal["padded", "packed"]) -> Engine:
+    from text_embeddings_inference.engines.torch import TorchEngine
+
+    return TorchEngine(checkpoint, device="cpu", dtype="float32", threads=1, layout=layout)
 
 
 def difference(actual: Row, expected: Row) -> float:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 from engines import Models, difference, fixture
 
+from extras import needs_torch
 from oracle.expected import FIXTURES
 
-PAIRS = [("openvino", "numpy-padded", 2e-5), ("numpy-packed", "numpy-padded", 1e-6)]
+PAIRS = [
+    ("openvino", "numpy-padded", 2e-5),
+    ("numpy-packed", "numpy-padded", 1e-6),
+    pytest.param("torch-padded", "numpy-padded", 2e-5, marks=needs_torch),
+    pytest.param("torch-packed", "torch-padded", 2e-5, marks=needs_torch),
+    pytest.param("torch-padded", "openvino", 2e-5, marks=needs_torch),
+]
 """Two engines, and how far they may be apart. Far less than from the recorded outputs, which are rounded."""
 
 

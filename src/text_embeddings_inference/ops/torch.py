@@ -30,7 +30,7 @@ class TorchOps(Ops):
         self._dtype = dtype
         self._max_length = max_length
         self._angles: dict[Rope, tuple[Tensor, Tensor]] = {}
-        self._has_varlen = _has_varlen(device, dtype)
+        self._has_varlen = has_varlen(device, dtype)
 
     def constant(self, array: NDArray[Any]) -> Value:
         tensor = torch.from_numpy(np.require(array, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
@@ -194,7 +194,7 @@ class TorchOps(Ops):
         return sequences.rotations[rope]
 
 
-def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether there is a kernel for packed attention: FlashAttention-2, half precision, Ampere GPUs or newer."""
     if device.type != "cuda" or torch.version.cuda is None or dtype == torch.float32:
         return False

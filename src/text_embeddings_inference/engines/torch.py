@@ -1,0 +1,139 @@
+"""The engine for GPUs: a model computed by PyTorch on a CUDA, ROCm or MPS device, or, for want of one, on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint import Checkpoint
+from ..errors import StartError, UnsupportedError
+from ..models.network import build
+from ..ops.spec import Inputs, Layout, Value
+from ..ops.torch import TorchOps, has_varlen
+from ..ops.torch_sequences import Sequences
+from ..types import Batch, Encoding, Output, Pooling
+
+DTYPES = ("float32", "float16", "bfloat16")
+OVERFLOWING = ("t5", "gemma3_text")
+"""Architectures whose hidden states outgrow float16 (its largest number is 65504)."""
+BFLOAT16_CPUS = ("amx_bf16", "avx512_bf16")
+"""Instructions with which a CPU is faster in bfloat16."""
+
+GPU_BATCH_TOKENS = 16384
+CPU_BATCH_TOKENS = 1024
+SPLADE_BYTES = {"cpu": 1 << 27, "gpu": 1 << 30}
+"""SPLADE's logits are `[*, V]`: at most so many bytes of them."""
+
+
+def choose_device() -> str:
+    """The GPU that PyTorch finds (`cuda`, `mps`, ...; ROCm's is called `cuda`), else `cpu`."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if found is None else str(found.type)
+
+
+def choose_dtype(wanted: str, device: str, model_type: str) -> str:
+    """`auto` is float16 on GPUs, bfloat16 on CPUs that are faster in it, else float32. Raises UnsupportedError."""
+    if wanted == "auto":
+        if device != "cpu":
+            return "bfloat16" if model_type in OVERFLOWING else "float16"
+        capabilities = torch.cpu.get_capabilities()
+        return "bfloat16" if any(capabilities.get(name) for name in BFLOAT16_CPUS) else "float32"
+    if wanted not in DTYPES:
+        raise UnsupportedError(f"`--dtype {wanted}`: PyTorch runs {', '.join(DTYPES)}", hint="use `--dtype auto`")
+    return wanted
+
+
+class TorchEngine:
+    """Runs one batch after the other on one device (see `base.Engine`).
+
+    Batches are packed where PyTorch has a kernel for packed attention, else padded.
+    """
+
+    name = "torch"
+    streams = 1
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str,
+        dtype: str,
+        threads: int,
+        layout: Literal["padded", "packed"] | None = None,
+    ) -> None:
+        """layout: None for the one that is faster there.
+
+        Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`), and
+        StartError where the device's memory is too small for it.
+        """
+        torch.set_num_threads(threads)  # of the process: PyTorch knows no other
+        self.dtype = dtype
+        self._checkpoint = checkpoint
+        self._device = torch.device(device)
+        number_type = getattr(torch, dtype)
+        self._packs = has_varlen(self._device, number_type) if layout is None else layout == "packed"
+        self._ops = TorchOps(self._device, number_type, checkpoint.max_input_length)
+        try:
+            with torch.inference_mode():
+                self._network = build(checkpoint, self._ops)
+        except torch.OutOfMemoryError as problem:
+            hint = "use `--dtype float16`" if dtype == "float32" else "free memory there, or use a smaller model"
+            raise StartError(f"the model does not fit into the memory of the {device} device", hint=hint) from problem
+        if device != "cpu" or dtype != "float32":
+            checkpoint.weights.release()  # the engine has a copy of its own
+        self.dimensions = self._network.dimensions
+        self.vocabulary = self._network.vocabulary
+        self.batch_tokens = CPU_BATCH_TOKENS if device == "cpu" else GPU_BATCH_TOKENS
+        if checkpoint.pooling is Pooling.SPLADE:
+            logits = SPLADE_BYTES["cpu" if device == "cpu" else "gpu"] // number_type.itemsize
+            self.batch_tokens = min(self.batch_tokens, max(1, logits // self.vocabulary))
+        self._lock = threading.Lock()
+
+    def arrange(self, encodings: list[Encoding]) -> Batch:
+        return Batch.pack(encodings) if self._packs else Batch.pad(encodings)
+
+    def cost(self, longest: int, count: int, tokens: int) -> int:
+        return tokens if self._packs else longest * count
+
+    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+        """See `base.Engine.run`. Raises MemoryError where the device's memory is too small for the batch."""
+        try:
+            return self._run(batch, tokens=tokens)
+        except torch.OutOfMemoryError:
+            pass  # its traceback holds the batch's tensors: they are free once this block is left
+        torch.accelerator.empty_cache()
+        raise MemoryError(f"the {self._device.type} device has too little memory for a batch of {batch.tokens} tokens")
+
+    def close(self) -> None:
+        del self._network, self._ops
+        self._checkpoint.weights.release()
+        if self._device.type != "cpu":
+            torch.accelerator.empty_cache()
+
+    def _run(self, batch: Batch, *, tokens: bool) -> Output:
+        with self._lock, torch.inference_mode():
+            results = self._network.run(self._ops, self._inputs(batch))
+            pooled = self._to_host(results.pooled.raw)
+            hidden = self._to_host(results.tokens.raw) if tokens and results.tokens is not None else None
+            done = torch.cuda.Event() if self._device.type == "cuda" else None
+            if done is not None:
+                done.record()
+        if done is not None:
+            done.synchronize()  # without the lock: the next batch is prepared meanwhile
+        return Output(pooled.numpy(), None if hidden is None else hidden.numpy())
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        type_ids = np.zeros((1,) * batch.input_ids.ndim, np.int32) if batch.type_ids is None else batch.type_ids
+        ids, types = (Value(torch.from_numpy(array).to(self._device)) for array in (batch.input_ids, type_ids))
+        return Inputs(ids, types, Layout(Sequences.of(batch, self._device)))
+
+    def _to_host(self, x: Tensor) -> Tensor:
+        """A float32 copy in the computer's memory; on CUDA it is there when what was asked of the device is done."""
+        x = x.float().contiguous()  # a view would keep all hidden states
+        if self._device.type != "cuda":
+            return x.cpu()
+        return torch.empty(x.shape, pin_memory=True).copy_(x, non_blocking=True)
