@@ -218,3 +218,8 @@ def test_what_said_so_is_told(tmp_path: Path) -> None:
     write_json(tmp_path / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
     write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 16})
     assert read_max_length(tmp_path, read) == (16, "`model_max_length` of tokenizer_config.json")
+
+
+def test_a_class_without_a_name_gets_that_of_transformers(tmp_path: Path) -> None:
+    write_model(tmp_path, config={"id2label": {}, "label2id": {}})
+    assert read_labels(tmp_path, read_config(tmp_path)).names == ("LABEL_0",)

@@ -202,3 +202,9 @@ def test_a_classifier_without_a_pooler_classifies_the_first_token(tmp_path: Path
     output = run_numpy(folder, case.encoding)
     assert output.pooled.shape == (1, 6)
     assert np.abs(output.pooled[0] - case.output).max() > 1e-2
+
+
+def test_reranker_without_labels_has_one(tmp_path: Path) -> None:
+    folder = edit(tmp_path, "bert-reranker", config={"id2label": {}, "label2id": {}})
+    assert open_checkpoint(folder).labels == ("LABEL_0",)
+    assert build_numpy(folder).dimensions == 1

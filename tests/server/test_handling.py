@@ -195,6 +195,28 @@ def test_requests_are_counted_as_single_or_batch() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "single", "batch"),
+    [
+        ("/embed", {"inputs": "1"}, {"inputs": ["1"]}),
+        ("/embed_all", {"inputs": [1]}, {"inputs": [[1]]}),
+        ("/v1/embeddings", {"input": "1"}, {"input": ["1"]}),
+        ("/tokenize", {"inputs": "1"}, {"inputs": ["1"]}),
+        ("/decode", {"ids": [1]}, {"ids": [[1]]}),
+        ("/predict", {"inputs": ["1"]}, {"inputs": [["1"]]}),
+        ("/rerank", None, {"query": "1", "texts": ["1"]}),
+    ],
+)
+def test_no_batches_where_their_limit_is_0(path: str, single: Any, batch: Any) -> None:
+    info = fake_info({"/predict": Kind.CLASSIFIER, "/rerank": Kind.RERANKER}.get(path, Kind.EMBEDDING))
+    with Client(fake_model(info=info, limits=Limits(max_client_batch_size=0))) as client:
+        if single is not None:
+            assert client.post(path, single).status == 200
+        refused = client.post(path, batch)
+    assert refused.status == 422
+    assert "batch size 1 > maximum allowed batch size 0" in refused.body.decode()
+
+
 def test_success_and_failure_are_logged_in_their_span(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Client() as client:
         client.post("/embed", {"inputs": "1"})

@@ -92,7 +92,10 @@ def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Found[Kind]
 
 
 def read_labels(folder: Path, config: ModelConfig) -> Labels:
-    """`id2label` and `label2id`. Raises `CheckpointError` when one is missing or skips a class."""
+    """`id2label` and `label2id`; a single class without a name is `LABEL_0`, as in Transformers.
+
+    Raises `CheckpointError` when one is missing or skips a class.
+    """
     for key in ("id2label", "label2id"):
         if config.values.get(key) is None:
             raise CheckpointError(
@@ -107,7 +110,7 @@ def read_labels(folder: Path, config: ModelConfig) -> Labels:
         raise _bad_key(folder, "id2label", config.values, f"the keys {keys}, each with a name")
     if not all(is_integer(index) for index in label2id.values()):
         raise _bad_key(folder, "label2id", config.values, "integers")
-    return Labels(tuple(map(str, names)), label2id)
+    return Labels(tuple(map(str, names)) or ("LABEL_0",), label2id)
 
 
 def read_max_length(folder: Path, config: ModelConfig) -> Found[int]:

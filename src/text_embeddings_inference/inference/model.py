@@ -309,7 +309,7 @@ class Model:
     def _check_batch(self, count: int) -> None:
         if count == 0:
             raise EmptyBatchError
-        if count > self.limits.max_client_batch_size:
+        if count > max(1, self.limits.max_client_batch_size):  # one input is no batch
             raise BatchSizeError(count, self.limits.max_client_batch_size)
 
     def _first_error(self, results: Sequence[T | RequestError]) -> list[T]:

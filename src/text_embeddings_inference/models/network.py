@@ -55,7 +55,7 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
     check_all_used(p)
 
     if checkpoint.kind is not Kind.EMBEDDING:
-        labels = max(1, len(checkpoint.labels))  # a reranker may come without a label
+        labels = len(checkpoint.labels)
         head = _head(architecture, checkpoint, "classifier")(args, labels, heads)
         return Network(lambda ops, x: Results(head(ops, model(ops, x), x.layout), None), labels, args.vocab_size)
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 import msgspec
 import numpy as np
 
-from ..errors import RequestError, UnhealthyError
+from ..errors import BatchSizeError, RequestError, UnhealthyError
 from ..inference import Model
 from ..inference.model import Answer
 from ..settings import Settings
@@ -102,13 +102,14 @@ class Handlers:
 
     async def predict(self, request: PredictRequest) -> Reply:
         """Gives the scores of all classes, best first."""
-        items, method = predict_inputs(request.inputs)
+        items, method = self._let_in(predict_inputs(request.inputs))
         call = self.model.predict(items, self._options(request), raw_scores=request.raw_scores)
         done = await self._timed("predict", method, call)
         return Reply.json([responses.predictions(done.value, single=method == "single")], headers=done.headers)
 
     async def rerank(self, request: RerankRequest) -> Reply:
         """Gives the scores of the texts for the query, best first."""
+        self._let_in(Inputs(request.texts, "batch"))
         call = self.model.rerank(request.query, request.texts, self._options(request), raw_scores=request.raw_scores)
         counted = bool(request.texts) and self.model.info.kind is Kind.RERANKER
         done = await self._timed("rerank", "batch", call, counted=counted)
@@ -126,6 +127,7 @@ class Handlers:
     async def tokenize(self, request: TokenizeRequest) -> Reply:
         """Gives the tokens of each text."""
         texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+        self._let_in(Inputs(texts, "batch" if texts is request.inputs else "single"))
         call = self.model.tokenize(
             texts, add_special_tokens=request.add_special_tokens, prompt_name=request.prompt_name
         )
@@ -133,7 +135,9 @@ class Handlers:
 
     async def decode(self, request: DecodeRequest) -> Reply:
         """Gives the text of each list of token ids."""
-        call = self.model.decode(id_lists(request.ids), skip_special_tokens=request.skip_special_tokens)
+        batch = id_lists(request.ids)
+        self._let_in(Inputs(batch, "batch" if batch is request.ids else "single"))
+        call = self.model.decode(batch, skip_special_tokens=request.skip_special_tokens)
         return Reply.json([msgspec.json.encode(await self._logged("decode", call))])
 
     async def get_model_info(self) -> Reply:
@@ -151,7 +155,13 @@ class Handlers:
         return Reply(200, ((b"content-type", b"text/plain; charset=utf-8"),), [self.model.metrics.render()])
 
     def _inputs(self, value: str | list[Any], field: str = "inputs") -> Inputs:
-        return embed_inputs(value, vocabulary=self.model.info.vocabulary, field=field)
+        return self._let_in(embed_inputs(value, vocabulary=self.model.info.vocabulary, field=field))
+
+    def _let_in(self, inputs: Inputs) -> Inputs:
+        """Raises BatchSizeError for every batch, even of one input, where `--max-client-batch-size` is 0."""
+        if inputs.method == "batch" and self.model.limits.max_client_batch_size == 0:
+            raise BatchSizeError(len(inputs.items), 0)
+        return inputs
 
     def _options(self, request: Optioned) -> EncodeOptions:
         """How the inputs of a request become tokens, the server's defaults filled in."""

@@ -5,6 +5,7 @@ They decode what clients send (`decoding.py`) and are what the OpenAPI document 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
@@ -70,7 +71,7 @@ PAIR_OR_BATCH = (
 class Inputs(NamedTuple):
     """What a client sent as one input or several."""
 
-    items: list[Input]
+    items: Sequence[Input]
     method: Method
 
 
