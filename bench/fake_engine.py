@@ -45,6 +45,12 @@ class FakeEngine:
     def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
         return Output(np.repeat(self._vector[None], len(batch.lengths), axis=0), None)
 
+    def tune_batch_tokens(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
+    def tune_streams(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
     def close(self) -> None:
         """There is nothing to give back."""
 

@@ -62,6 +62,7 @@ class FakeEngine:
 
     bad_ids: a batch with one of these raises RuntimeError; nan_ids: the vectors of an input with one of these are NaN;
     zero_ids: they are zeros; on_run: called with each batch before it is computed, may raise. `batches` holds what ran.
+    Measuring doubles `batch_tokens` and leaves one stream; `tuned` holds what was measured; on_tune may raise.
     """
 
     name = "fake"
@@ -86,6 +87,8 @@ class FakeEngine:
         self.on_run = on_run
         self.batches: list[Ran] = []
         self.closed = 0
+        self.tuned: list[tuple[str, float]] = []
+        self.on_tune: Callable[[], None] = lambda: None
         self._packed = packed
         self._allowed: float = float("inf")  # batches that may run, of all that ever come
         self._changed = threading.Condition()
@@ -125,6 +128,15 @@ class FakeEngine:
                 raise RuntimeError(f"bad input {ids}")
         pooled = np.stack([self._special(pooled_vector(ids, self.dimensions), ids) for ids in inputs])
         return Output(pooled, self._hidden(batch, inputs) if tokens else None)
+
+    def tune_batch_tokens(self, seconds: float) -> None:
+        self.tuned.append(("batch_tokens", seconds))
+        self.on_tune()
+        self.batch_tokens *= 2
+
+    def tune_streams(self, seconds: float) -> None:
+        self.tuned.append(("streams", seconds))
+        self.streams = 1
 
     def close(self) -> None:
         self.closed += 1

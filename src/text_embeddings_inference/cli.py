@@ -61,7 +61,7 @@ def run(settings: Settings) -> None:
     from .server.http import Sockets, serve  # while the model is compiled, which needs no interpreter
 
     sockets = Sockets.bind(settings)
-    model.warm_up()
+    model.warm_up(settings)
     serve({settings.served_name: model}, settings, sockets)
 
 

@@ -57,7 +57,7 @@ class Scheduler(Generic[E]):
     def __init__(self, cost: Cost, *, max_tokens: int, max_entries: int | None = None) -> None:
         """max_tokens: computed tokens of a batch (a longer entry runs alone); max_entries: None or 0 for no limit."""
         self._cost = cost
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self._max_entries = max_entries
         self._waiting: list[_Waiting[E]] = []  # by length, then age
         self._ages: deque[tuple[int, int]] = deque()  # the `order` of those and of some that were taken, by age
@@ -121,7 +121,7 @@ class Scheduler(Generic[E]):
             if not grown:
                 break
             padding, total, first, last = min(grown)
-            if total > share or total + padding > self._max_tokens:
+            if total > share or total + padding > self.max_tokens:
                 break
             if padding > max(SPARE_PADDING, total * WORST_PADDING):
                 break

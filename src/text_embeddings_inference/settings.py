@@ -246,6 +246,21 @@ class Settings:
         default_text="auto",
     )
 
+    warmup: Literal["off", "fast", "full"] = option(
+        words("off", "fast", "full"),
+        ENGINE,
+        "What is measured to choose the size of batches and the number of streams",
+        details="fast: half a second's worth, in the first quiet moment after the start. full: all that helps, before "
+        "the server is ready. off: nothing. What is set by `--max-batch-tokens` and `--streams` stays.",
+        default="fast",
+    )
+    compile_cache: Path | None = option(
+        File(),
+        ENGINE,
+        "Folder for compiled models: starts are faster, and need the memory of the weights once more",
+        default=None,
+    )
+
     listen_uds: Path | None = option(
         File(), TRANSPORT, "Serve HTTP on this Unix socket, in place of `--hostname` and `--port`", default=None
     )

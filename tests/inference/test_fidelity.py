@@ -38,6 +38,12 @@ class Turned:
         pooled[-1] = self._last
         return Output(pooled / np.float32(self._shrink), None)
 
+    def tune_batch_tokens(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
+    def tune_streams(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
     def close(self) -> None:
         """There is nothing to give back."""
 

@@ -42,5 +42,11 @@ class NumpyEngine:
         hidden = results.tokens.raw.astype(np.float32) if tokens and results.tokens is not None else None
         return Output(results.pooled.raw.astype(np.float32), hidden)
 
+    def tune_batch_tokens(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
+    def tune_streams(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
     def close(self) -> None:
         """Nothing to give back."""

@@ -38,6 +38,14 @@ class Engine(Protocol):
         """
         ...
 
+    def tune_batch_tokens(self, seconds: float) -> None:
+        """Measure for at most so long, and set `batch_tokens`. Raises InterruptedError where other batches ran."""
+        ...
+
+    def tune_streams(self, seconds: float) -> None:
+        """Measure for at most so long, and set `streams` to 1 if more gain nothing. Raises InterruptedError too."""
+        ...
+
     def close(self) -> None:
         """Give back memory and threads; no batch may be running."""
         ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
@@ -15,11 +17,12 @@ from openvino import opset15 as op
 
 from ..checkpoint import Checkpoint
 from ..cpus import has_vnni
-from ..errors import UnsupportedError
+from ..errors import StartError, UnsupportedError
 from ..models.network import Network, build
 from ..ops.openvino import Int8OpenVINOOps, OpenVINOOps, PaddedLayout
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
+from .tuning import ENOUGH, Stopwatch, best_batch, fastest
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,10 @@ SPLADE_ELEMENTS = 1 << 25
 """SPLADE's logits are `[B, S, V]`: at most this many of them (128 MB), which are about 1,000 tokens of BERT."""
 WIDTH_MULTIPLE = 8
 """Padded widths are rounded up to it: OpenVINO makes and keeps kernels for every shape it sees (docs/log.md)."""
+TUNING_SIZES = (256, 512, 1024, 2048)
+"""Batches that are tried, in tokens."""
+TUNING_LENGTH = 32
+"""Tokens of their texts; every model takes so many."""
 WARM_UP_TOKENS = 8
 """A text of a few words: the kernels of a single token are others than those of all longer texts."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
@@ -69,20 +76,30 @@ class OpenVINOEngine:
 
     name = "openvino"
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: str, threads: int, streams: int) -> None:
-        """Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`)."""
+    def __init__(
+        self, checkpoint: Checkpoint, *, dtype: str, threads: int, streams: int, cache: Path | None = None
+    ) -> None:
+        """cache: folder of compiled models, None for none.
+
+        Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`)."""
         self.dtype = dtype
         self.streams = streams
         self._checkpoint = checkpoint
         self._threads = threads
+        self._cache = cache
+        self.runs = 0
         ops_type = Int8OpenVINOOps if dtype == "int8" else OpenVINOOps
         self._ops = ops_type(checkpoint.max_input_length)
+        if cache is not None:
+            _make_folder(cache)
         self._graph, network = _build_graph(checkpoint, self._ops)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         self.batch_tokens = BATCH_TOKENS[dtype]
+        self._most_tokens = TUNING_SIZES[-1]
         if checkpoint.pooling is Pooling.SPLADE:
-            self.batch_tokens = min(self.batch_tokens, max(1, SPLADE_ELEMENTS // network.vocabulary))
+            self._most_tokens = max(1, SPLADE_ELEMENTS // network.vocabulary)
+            self.batch_tokens = min(self.batch_tokens, self._most_tokens)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._wide = self._compiler.submit(self._compile, 1)
         self._narrow: Future[_Compiled] | None = None
@@ -99,8 +116,26 @@ class OpenVINOEngine:
         return max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self._checkpoint.max_input_length))
 
     def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+        self.runs += 1
         compiled = self._wide if alone or self.streams == 1 else self._under_load()
         return compiled.result().run(batch, tokens=tokens)
+
+    def tune_batch_tokens(self, seconds: float) -> None:
+        measured, watch = _Measured(self, self._wide.result()), Stopwatch(seconds)
+        sizes = [size for size in TUNING_SIZES if size <= self._most_tokens]
+        self.batch_tokens = best_batch(sizes, measured.run, watch, self.batch_tokens)
+
+    def tune_streams(self, seconds: float) -> None:
+        """The time does not include compiling the form for several streams, which load would ask for anyway."""
+        if self.streams == 1:
+            return
+        tokens, streams = min(TUNING_SIZES[0], self._most_tokens), self.streams
+        wide, narrow = _Measured(self, self._wide.result()), _Measured(self, self._under_load().result())
+        watch = Stopwatch(seconds)
+        one = fastest(lambda: wide.run(tokens, batches=streams), watch)
+        several = fastest(lambda: narrow.run(tokens, batches=streams, side_by_side=streams), watch)
+        if one and several and one * ENOUGH <= several:
+            self.streams, self._narrow = 1, None
 
     def close(self) -> None:
         self._compiler.shutdown()
@@ -120,6 +155,8 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
             "ENABLE_CPU_PINNING": False,
         }
+        if self._cache is not None:
+            properties["CACHE_DIR"] = str(self._cache)
         if isinstance(self._ops, Int8OpenVINOOps):
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self._ops.group
         compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
@@ -145,6 +182,33 @@ class _Compiled:
         finally:
             self._free.put(request)
         return Output(pooled, hidden)
+
+
+class _Measured:
+    """A compiled model under the stopwatch."""
+
+    def __init__(self, engine: OpenVINOEngine, compiled: _Compiled) -> None:
+        self._engine = engine
+        self._compiled = compiled
+        self._runs_before = engine.runs
+
+    def run(self, tokens: int, *, batches: int = 1, side_by_side: int = 1) -> float:
+        """Seconds for some batches of so many tokens. Raises InterruptedError if others ran meanwhile."""
+        batch = self._engine.arrange([Encoding(np.ones(TUNING_LENGTH, np.int32), None, 0)] * (tokens // TUNING_LENGTH))
+        with ThreadPoolExecutor(side_by_side) as pool:
+            start = time.perf_counter()
+            list(pool.map(lambda _: self._compiled.run(batch, tokens=False), range(batches)))
+            seconds = time.perf_counter() - start
+        if self._engine.runs != self._runs_before:
+            raise InterruptedError
+        return seconds
+
+
+def _make_folder(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"can't make the folder {cache} for compiled models: {error.strerror}") from error
 
 
 def _feed(batch: Batch) -> list[NDArray[np.int32]]:

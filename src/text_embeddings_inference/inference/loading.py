@@ -16,7 +16,7 @@ from ..engines.base import Engine
 from ..errors import StartError, UnsupportedError
 from ..settings import Settings
 from ..tokenization import Tokenizer, resolve_default_prompt
-from ..types import Encoding, ModelInfo
+from ..types import Encoding, ModelInfo, Pooling
 from .fidelity import FAITHFUL, fidelity
 
 logger = logging.getLogger(__name__)
@@ -181,4 +181,9 @@ def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
         "Starting %s on %s: %s (wanted: %s), %d threads, up to %d streams",
         *(checkpoint.model_type, plan.name, plan.dtype, settings.dtype, plan.threads, plan.streams),
     )
-    return OpenVINOEngine(checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams)
+    engine = OpenVINOEngine(
+        checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams, cache=settings.compile_cache
+    )
+    if "max_batch_tokens" in settings.given and checkpoint.pooling is not Pooling.SPLADE:  # its logits fill the memory
+        engine.batch_tokens = settings.max_batch_tokens
+    return engine

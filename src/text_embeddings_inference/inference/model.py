@@ -33,6 +33,7 @@ from .loading import Parts, load_parts, measure_fidelity, warm_up
 from .pending import Pending, Row
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
 from .runner import CLOSED, Runner
+from .tuning import Tuner
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class Model:
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
         self._clock = clock
         self._measuring: Thread | None = None
+        self._tuner: Tuner | None = None
 
     @classmethod
     def load(cls, settings: Settings) -> Model:
@@ -100,9 +102,20 @@ class Model:
             model._measuring.start()
         return model
 
-    def warm_up(self) -> None:
-        """Waits until the engine is compiled, and runs it once. Raises StartError."""
+    def warm_up(self, settings: Settings) -> None:
+        """Waits until the engine is compiled, and runs it once; measures it as `--warmup` says. Raises StartError."""
         warm_up(self._engine)
+        by_hand = settings.given
+        self._tuner = Tuner(
+            self._engine,
+            self._runner,
+            batch_tokens="max_batch_tokens" not in by_hand,
+            streams="streams" not in by_hand,
+        )
+        if settings.warmup == "full":
+            self._tuner.run()
+        elif settings.warmup == "fast":
+            self._tuner.start()
 
     def _measure_fidelity(self, parts: Parts, settings: Settings) -> None:
         cosine = measure_fidelity(parts, settings)
@@ -201,6 +214,8 @@ class Model:
         await asyncio.get_running_loop().run_in_executor(None, self._stop)
 
     def _stop(self) -> None:
+        if self._tuner is not None:
+            self._tuner.close()
         self._runner.close()
         if self._measuring is not None:
             self._measuring.join()  # it runs the engine

@@ -30,9 +30,11 @@ class Runner:
         self._engine = engine
         self._metrics = metrics
         self._clock = clock
-        self._batch_tokens = min(engine.batch_tokens, limits.max_batch_tokens)
+        self._most_tokens = limits.max_batch_tokens
         self._scheduler: Scheduler[Job] = Scheduler(
-            engine.cost, max_tokens=self._batch_tokens, max_entries=limits.max_batch_requests
+            engine.cost,
+            max_tokens=min(engine.batch_tokens, limits.max_batch_tokens),
+            max_entries=limits.max_batch_requests,
         )
         self._running = 0  # batches taken and not yet answered
         self._closed = False
@@ -54,6 +56,17 @@ class Runner:
                 self._scheduler.add(job)
             self._metrics.queue_size(len(self._scheduler))
             self._changed.notify(min(len(jobs), len(self._threads)))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        with self._changed:
+            return not self._running and not len(self._scheduler)
+
+    def engine_changed(self) -> None:
+        """The engine was measured, and may want other batches than before."""
+        with self._changed:
+            self._scheduler.max_tokens = min(self._engine.batch_tokens, self._most_tokens)
 
     def cancel(self, pending: Pending) -> None:
         """Nobody waits for the request any more: what is still queued is dropped."""
@@ -99,7 +112,7 @@ class Runner:
 
     def _may_start(self) -> bool:
         streams = self._engine.streams
-        ahead = self._running == streams and self._scheduler.waiting_tokens >= self._batch_tokens
+        ahead = self._running == streams and self._scheduler.waiting_tokens >= self._scheduler.max_tokens
         return self._running < streams or ahead
 
     def _run(self, jobs: list[Job], *, alone: bool) -> None:
