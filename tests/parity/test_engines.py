@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from engines import Models, difference, fixture
 
+from engines import Models, difference, fixture
 from extras import needs_torch
 from oracle.expected import FIXTURES
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engines import ENGINES, Models, Row, fixture
 
+from engines import ENGINES, Models, Row, fixture
 from oracle.expected import COSINE, FIXTURES, TOLERANCE, Case
 from text_embeddings_inference.inference.results import ranks, sigmoid, softmax, vector
 from text_embeddings_inference.types import Float32Array, Pooling
