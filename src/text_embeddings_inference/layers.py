@@ -121,6 +121,32 @@ class GatedFeedForward:
         return self.down(ops, ops.mul(self.act(ops, self.gate(ops, x)), self.up(ops, x)))
 
 
+class Conv1d:
+    """Convolution along each sequence with zeros beyond its ends: `[*, I]` -> `[*, O]`; one product for each tap.
+
+    taps: an odd number, the middle one for the token itself; groups: the channels are cut into so many parts, each
+    output sees those of its own.
+    """
+
+    def __init__(self, p: Parameters, inputs: int, outputs: int, taps: int, *, groups: int = 1) -> None:
+        if inputs % groups or outputs % groups:
+            raise UnsupportedError(f"config.json: a convolution's {inputs} channels can't be cut into {groups} groups")
+        weight = p.array("weight", (outputs, inputs // groups, taps))
+        whole = np.zeros((taps, outputs, inputs), weight.dtype)
+        for group in range(groups):
+            rows, columns = (slice(group * n // groups, (group + 1) * n // groups) for n in (outputs, inputs))
+            whole[:, rows, columns] = weight[rows].transpose(2, 0, 1)
+        self.taps = {tap - taps // 2: p.constant(one) for tap, one in enumerate(whole)}
+        self.bias = p.tensor("bias", (outputs,))
+
+    def __call__(self, ops: Ops, x: Value, layout: Layout) -> Value:
+        out = ops.linear(x, self.taps[0], self.bias)
+        for offset, weight in self.taps.items():
+            if offset:
+                out = ops.add(out, ops.linear(ops.shift(x, offset, layout), weight))
+        return out
+
+
 class Attention:
     """Multi-head self-attention: `[*, D]` -> `[*, D]`; head_width: `H`, if it is not D / N."""
 

@@ -15,6 +15,7 @@ ARCHITECTURES: dict[str, str] = {
     "bert": "bert",
     "bidirectional_pplx_qwen3": "pplx_qwen3",
     "camembert": "roberta",
+    "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
     "electra": "electra",
     "eurobert": "eurobert",
