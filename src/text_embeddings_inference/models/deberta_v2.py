@@ -272,11 +272,13 @@ def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
 
 
 def log_bucket(distance: NDArray[np.int64], buckets: int, reach: int) -> NDArray[np.int64]:
-    """The bucket of each signed distance: exact up close, then logarithmic; beyond `reach` it need not be asked.
+    """The bucket of each signed distance up to `reach`: exact up close, then logarithmic.
 
     From DeBERTa (`make_log_bucket_position`); computed in float32, as the checkpoints were trained.
     """
     exact = buckets // 2
+    if reach - 1 <= exact:  # no distance is far
+        return distance
     far = np.maximum(np.abs(distance), exact).astype(np.float32) / np.float32(exact)
     share = np.log(far) / np.log(np.float32((reach - 1) / exact))
     bucket = np.ceil(share * np.float32(exact - 1)).astype(np.int64) + exact
