@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oracle.numpy_ops import NumpyOps, Sequences
+from oracle.parameters import OPS, RandomTensors, packed, parameters, values
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.layers import (
     ACTIVATIONS,
     Attention,
     ClassificationHead,
-    Conv1d,
     Embedding,
     FeedForward,
     GatedFeedForward,
@@ -34,35 +33,8 @@ from text_embeddings_inference.layers import (
     relative_bias,
     t5_bucket,
 )
-from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Layout, Rope, Value
-from text_embeddings_inference.parameters import Parameters, bind
-
-OPS = NumpyOps()
-
-
-class RandomTensors:
-    """Tensors by name, of the given shapes, drawn from a fixed seed."""
-
-    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        rng = np.random.default_rng(0)
-        self._arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-
-    def names(self) -> list[str]:
-        return list(self._arrays)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._arrays[name].shape
-
-    def array(self, name: str) -> NDArray[Any]:
-        return self._arrays[name]
-
-
-def parameters(**shapes: tuple[int, ...]) -> tuple[Parameters, dict[str, NDArray[Any]]]:
-    """Parameters of the given shapes (`__` for `.`), and their values by name in float64."""
-    tensors = RandomTensors({name.replace("__", "."): shape for name, shape in shapes.items()})
-    table: dict[str, str | None] = {name.rpartition(".")[0]: name.rpartition(".")[0] for name in tensors.names()}
-    p, _ = bind(tensors, table, {}, (), OPS)
-    return p, {name: tensors.array(name).astype(np.float64) for name in tensors.names()}
+from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Rope, Value
+from text_embeddings_inference.parameters import bind
 
 
 def linear_shapes(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
@@ -76,14 +48,6 @@ def norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
 def attention_shapes(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
     names = ("query", "key", "value", "output")
     return {key: shape for name in names for key, shape in linear_shapes(prefix + name, width, width).items()}
-
-
-def values(*shape: int) -> NDArray[np.float64]:
-    return np.random.default_rng(1).standard_normal(shape)
-
-
-def packed(*lengths: int) -> Layout:
-    return Layout(Sequences(lengths, None))
 
 
 def apply(x: NDArray[Any], values: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
@@ -223,31 +187,6 @@ def test_rotary_attention_without_biases() -> None:
 def test_key_heads_have_to_divide_the_heads() -> None:
     with pytest.raises(UnsupportedError, match="3 key heads do not divide 4 attention heads"):
         Heads(queries=4, keys=3, width=8)
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("taps", [1, 3, 5])
-def test_conv1d(taps: int, groups: int) -> None:
-    """Token by token and tap by tap: zeros beyond the ends of a sequence, each output sees its group of channels."""
-    p, weights = parameters(conv__weight=(6, 4 // groups, taps), conv__bias=(6,))
-    weight, bias = weights["conv.weight"], weights["conv.bias"]
-    x, expected = values(7, 4), np.tile(bias, (7, 1))
-    for first, end in ((0, 5), (5, 7)):
-        for token in range(first, end):
-            for out in range(6):
-                own = slice(out * groups // 6 * (4 // groups), (out * groups // 6 + 1) * (4 // groups))
-                for tap in range(taps):
-                    source = token + tap - taps // 2
-                    if first <= source < end:
-                        expected[token, out] += weight[out, :, tap] @ x[source, own]
-    actual = Conv1d(p / "conv", 4, 6, taps, groups=groups)(OPS, Value(x), packed(5, 2))
-    assert np.allclose(actual.raw, expected, atol=1e-12)
-
-
-def test_conv1d_groups_have_to_divide_the_channels() -> None:
-    p, _ = parameters(conv__weight=(6, 1, 3), conv__bias=(6,))
-    with pytest.raises(UnsupportedError, match="3 groups"):
-        Conv1d(p / "conv", 4, 6, 3, groups=3)
 
 
 def test_attention_of_one_token_is_its_value() -> None:

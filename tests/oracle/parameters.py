@@ -1,0 +1,48 @@
+"""Random parameters, to compare layers with their formulas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from text_embeddings_inference.ops.spec import Layout
+from text_embeddings_inference.parameters import Parameters, bind
+
+from .numpy_ops import NumpyOps, Sequences
+
+OPS = NumpyOps()
+
+
+class RandomTensors:
+    """Tensors by name, of the given shapes, drawn from a fixed seed."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        rng = np.random.default_rng(0)
+        self._arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+    def names(self) -> list[str]:
+        return list(self._arrays)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._arrays[name].shape
+
+    def array(self, name: str) -> NDArray[Any]:
+        return self._arrays[name]
+
+
+def parameters(**shapes: tuple[int, ...]) -> tuple[Parameters, dict[str, NDArray[Any]]]:
+    """Parameters of the given shapes (`__` for `.`), and their values by name in float64."""
+    tensors = RandomTensors({name.replace("__", "."): shape for name, shape in shapes.items()})
+    table: dict[str, str | None] = {name.rpartition(".")[0]: name.rpartition(".")[0] for name in tensors.names()}
+    p, _ = bind(tensors, table, {}, (), OPS)
+    return p, {name: tensors.array(name).astype(np.float64) for name in tensors.names()}
+
+
+def values(*shape: int) -> NDArray[np.float64]:
+    return np.random.default_rng(1).standard_normal(shape)
+
+
+def packed(*lengths: int) -> Layout:
+    return Layout(Sequences(lengths, None))
