@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from text_embeddings_inference.scheduler import SPARE_PADDING, WORST_PADDING, Cost, Scheduler
+from text_embeddings_inference.scheduler import SHARE, SPARE_PADDING, Cost, Scheduler
 
 
 @dataclass(eq=False)
@@ -16,6 +16,7 @@ class Item:
     """An entry, told apart from others of its length by identity."""
 
     length: int
+    ahead: int = 0
     cancelled: bool = False
 
 
@@ -107,15 +108,44 @@ def test_no_limit_of_entries(no_limit: int | None) -> None:
     assert drain(scheduler(*[1] * 99, max_entries=no_limit)) == [[1] * 99]
 
 
-def test_a_few_tokens_of_padding_are_always_allowed() -> None:
+def test_a_few_tokens_of_padding_are_allowed() -> None:
     assert drain(scheduler(1, 1 + SPARE_PADDING)) == [[1, 1 + SPARE_PADDING]]
     assert drain(scheduler(1, 2 + SPARE_PADDING)) == [[1], [2 + SPARE_PADDING]]
 
 
-def test_a_large_batch_may_have_an_eighth_of_padding() -> None:
-    assert WORST_PADDING == 1 / 8
-    assert drain(scheduler(356, 400)) == [[356, 400]]  # 44 of 756
-    assert drain(scheduler(300, 400)) == [[300], [400]]
+def large_request(count: int, length: int) -> list[Item]:
+    return [Item(length, ahead) for ahead in range(0, count * length, length)]
+
+
+def test_a_text_alone_passes_a_large_request() -> None:
+    queue: Scheduler[Item] = Scheduler(padded, max_tokens=100)
+    for item in large_request(99, 50):
+        queue.add(item)
+    assert lengths(queue.next_batch()) == [50, 50]
+    queue.add(alone := Item(10))
+    assert queue.next_batch() == [alone]
+
+
+def test_of_a_large_request_one_part_in_so_many_is_due() -> None:
+    queue: Scheduler[Item] = Scheduler(padded, max_tokens=100)
+    large = large_request(99, 100)
+    for item in large:
+        queue.add(item)
+    taken: list[Item] = []
+    for _ in range(4 * SHARE):
+        queue.add(Item(100))  # others alone would keep the engine busy
+        taken += queue.next_batch()
+    assert [item for item in taken if item in large] == large[:4]
+
+
+def test_requests_of_one_size_take_turns() -> None:
+    queue: Scheduler[Item] = Scheduler(padded, max_tokens=10)
+    requests = [large_request(3, 10) for _ in range(3)]
+    for request in requests:
+        for item in request:
+            queue.add(item)
+    taken = [queue.next_batch()[0] for _ in range(9)]
+    assert taken == [item for items in zip(*requests, strict=True) for item in items]
 
 
 @pytest.mark.parametrize(("streams", "sizes"), [(1, [8]), (2, [4, 4]), (3, [2, 3, 3]), (4, [2, 2, 2, 2]), (8, [1] * 8)])
@@ -148,6 +178,7 @@ def test_the_oldest_may_be_dropped() -> None:
 
 
 ADD = st.tuples(st.just("add"), st.one_of(st.integers(1, 20), st.integers(1, 600)))
+ADD_SEVERAL = st.tuples(st.just("add several"), st.integers(2, 20))
 CANCEL = st.tuples(st.just("cancel"), st.integers(0, 50))
 TAKE = st.tuples(st.just("take"), st.integers(1, 4))
 LIMITS = st.sampled_from([None, 0, 1, 3])
@@ -155,7 +186,7 @@ LIMITS = st.sampled_from([None, 0, 1, 3])
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
-    steps=st.lists(st.one_of(ADD, ADD, ADD, CANCEL, TAKE), max_size=60),
+    steps=st.lists(st.one_of(ADD, ADD, ADD, ADD_SEVERAL, CANCEL, TAKE), max_size=60),
     cost=st.sampled_from([padded, packed]),
     max_tokens=st.sampled_from([1, 64, 512]),
     max_entries=LIMITS,
@@ -165,10 +196,17 @@ def test_any_order_of_adding_cancelling_and_taking(
 ) -> None:
     queue: Scheduler[Item] = Scheduler(cost, max_tokens=max_tokens, max_entries=max_entries)
     waiting: list[Item] = []  # what must be in the queue, oldest first
-    for step, number in [*steps, *[("take", 1)] * len(steps)]:
-        if step == "add":
-            waiting.append(Item(number))
-            queue.add(waiting[-1])
+    due: dict[Item, int] = {}
+    taken = 0
+    for step, number in [
+        *steps,
+        *[("take", 1)] * sum(number if step == "add several" else 1 for step, number in steps),
+    ]:
+        if step.startswith("add"):
+            for item in [Item(number)] if step == "add" else large_request(number, 30):
+                waiting.append(item)
+                due[item] = taken + SHARE * item.ahead
+                queue.add(item)
         elif step == "cancel":
             for item in waiting[number : number + 2]:
                 item.cancelled = True
@@ -180,7 +218,9 @@ def test_any_order_of_adding_cancelling_and_taking(
             batch = queue.next_batch(number)
             assert len(set(batch)) == len(batch)
             assert set(batch) <= set(waiting)
-            assert set(waiting[:1]) <= set(batch), "the oldest is in every batch"
+            first = min(waiting, key=due.__getitem__, default=None)
+            assert first is None or first in batch, "what is due first is in every batch"
+            taken += sum(lengths(batch))
             waiting = [item for item in waiting if item not in batch]
             if len(batch) > 1:
                 check_limits(batch, cost, max_tokens, max_entries)
@@ -195,7 +235,7 @@ def check_limits(batch: list[Item], cost: Cost, max_tokens: int, max_entries: in
     tokens = sum(lengths(batch))
     computed = cost(max(lengths(batch)), len(batch), tokens)
     assert computed <= max_tokens
-    assert computed - tokens <= max(SPARE_PADDING, tokens * WORST_PADDING)
+    assert computed - tokens <= SPARE_PADDING
     assert len(batch) <= (max_entries or len(batch))
 
 

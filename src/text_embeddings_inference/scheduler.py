@@ -1,27 +1,35 @@
 """Which inputs run together, and when: a pure state machine. It knows tokens, lengths and ages; no clock, no I/O.
 
 It never waits for a batch to fill. Whoever has an idle stream asks for the next batch and gets what has gathered
-meanwhile: the oldest entry, and around it those of like length, so that little padding is computed.
+meanwhile: the entry that is due first, and around it those of like length, so that little padding is computed.
+
+Entries are due in the order they came in, but the inputs of one request one after another, as if each were sent when a
+share of the engine could have run those before it: who sends a text alone does not wait for all of a large request.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 SPARE_PADDING = 32
-"""Padding that a batch may always have, in tokens: about what it costs to run one batch more."""
-WORST_PADDING = 1 / 8
-"""Padding that a larger batch may have, as a share of its tokens."""
+"""Padding that a batch may have, in tokens: about what it costs to run one batch more (docs/log.md)."""
+SHARE = 8
+"""A large request is sure of one part in so many of the engine (docs/log.md); it has more where nobody else waits."""
 
 
 class Entry(Protocol):
-    """One input that waits: its length in tokens, and whether nobody waits for it any more."""
+    """One input that waits: its length in tokens, the tokens of its request that were queued before it and still wait,
+    and whether nobody waits for it any more.
+    """
 
     @property
     def length(self) -> int: ...
+
+    @property
+    def ahead(self) -> int: ...
 
     @property
     def cancelled(self) -> bool: ...
@@ -51,7 +59,9 @@ def _order(waiting: _Waiting[E]) -> tuple[int, int]:
 class Scheduler(Generic[E]):
     """The queue of one engine.
 
-    Every batch holds the oldest entry, so nothing starves: an entry waits at most for those that came before it.
+    Every batch holds the entry that is due first, so nothing starves: an entry waits at most for those due before it.
+    Time is counted in tokens taken: an entry is due when `SHARE` times as many were taken since it came as its request
+    has in the queue ahead of it.
     """
 
     def __init__(self, cost: Cost, *, max_tokens: int, max_entries: int | None = None) -> None:
@@ -59,9 +69,10 @@ class Scheduler(Generic[E]):
         self._cost = cost
         self.max_tokens = max_tokens
         self._max_entries = max_entries
-        self._waiting: list[_Waiting[E]] = []  # by length, then age
-        self._ages: deque[tuple[int, int]] = deque()  # the `order` of those and of some that were taken, by age
+        self._waiting: list[_Waiting[E]] = []  # by length, then number
+        self._due: list[tuple[int, int, int]] = []  # heap of (due, number, length): those, and some that were taken
         self._number = 0
+        self._taken_tokens = 0
         self.waiting_tokens = 0
 
     def __len__(self) -> int:
@@ -71,7 +82,7 @@ class Scheduler(Generic[E]):
         """Queues an entry."""
         waiting = _Waiting(entry.length, self._number, entry)
         insort(self._waiting, waiting, key=_order)
-        self._ages.append(waiting.order)
+        heappush(self._due, (self._taken_tokens + SHARE * entry.ahead, waiting.number, waiting.length))
         self._number += 1
         self.waiting_tokens += entry.length
 
@@ -91,20 +102,24 @@ class Scheduler(Generic[E]):
         if not self._waiting:
             return []
         share = -(-self.waiting_tokens // streams)
-        low, high = self._widen(self._oldest(), share)
+        low, high = self._widen(self._first_due(), share)
         batch = [waiting.entry for waiting in self._waiting[low:high]]
         del self._waiting[low:high]
-        self.waiting_tokens -= sum(entry.length for entry in batch)
+        tokens = sum(entry.length for entry in batch)
+        self.waiting_tokens -= tokens
+        self._taken_tokens += tokens
+        if not self._waiting:
+            self._due.clear()
         return batch
 
-    def _oldest(self) -> int:
-        """The place in `_waiting` of the entry that waits longest."""
+    def _first_due(self) -> int:
+        """The place in `_waiting` of the entry that is due first."""
         while True:
-            order = self._ages[0]
-            place = bisect_left(self._waiting, order, key=_order)
-            if place < len(self._waiting) and self._waiting[place].order == order:
+            _, number, length = self._due[0]
+            place = bisect_left(self._waiting, (length, number), key=_order)
+            if place < len(self._waiting) and self._waiting[place].number == number:
                 return place
-            self._ages.popleft()  # it was taken along with an older one, or dropped
+            heappop(self._due)  # it was taken along with another, or dropped
 
     def _widen(self, start: int, share: int) -> tuple[int, int]:
         """The window of `_waiting` around `start`, grown by the neighbour that costs less padding, while it pays.
@@ -121,9 +136,7 @@ class Scheduler(Generic[E]):
             if not grown:
                 break
             padding, total, first, last = min(grown)
-            if total > share or total + padding > self.max_tokens:
-                break
-            if padding > max(SPARE_PADDING, total * WORST_PADDING):
+            if padding > SPARE_PADDING or total > share or total + padding > self.max_tokens:
                 break
             low, high, tokens = first, last, total
         return low, high

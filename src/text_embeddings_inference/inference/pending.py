@@ -37,7 +37,12 @@ class Pending:
     def jobs(self, now: float) -> list[Job]:
         """Its inputs, to be queued now. They know the request and not the other way round: a cycle would keep the
         engine's output in memory until the garbage collector comes."""
-        return [Job(self, index, encoding, now) for index, encoding in enumerate(self._encodings)]
+        jobs = []
+        ahead = 0
+        for index, encoding in enumerate(self._encodings):
+            jobs.append(Job(self, index, encoding, now, ahead))
+            ahead += len(encoding)
+        return jobs
 
     def deliver(self, job: Job, row: Row | InferenceError) -> bool:
         """Takes the answer to one input; True if it was the last."""
@@ -65,6 +70,8 @@ class Job:
     index: int
     encoding: Encoding
     queued_at: float
+    ahead: int
+    """Tokens of its request that were queued before it."""
 
     @property
     def length(self) -> int:
