@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE
+from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE, SPELLINGS
 
 INTRODUCTION = """\
 # Models
@@ -33,6 +33,8 @@ def page() -> str:
     files: dict[str, list[str]] = {}
     for model_type, name in [*sorted(ARCHITECTURES.items()), *REMOTE_CODE.items()]:
         files.setdefault(name, []).append(model_type)
+    for (model_type, key), name in SPELLINGS.items():
+        files.setdefault(name, []).append(f"{model_type}` with a key `{key}")
     modules = {name: import_module(f"text_embeddings_inference.models.{name}") for name in files}
     lines = [INTRODUCTION, "| `model_type` | architecture | vectors | classifiers | SPLADE |", "|---|---|---|---|---|"]
     lines += [_row(files[name], module) for name, module in modules.items()]

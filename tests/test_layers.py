@@ -15,6 +15,7 @@ from text_embeddings_inference.layers import (
     Attention,
     ClassificationHead,
     Embedding,
+    Experts,
     FeedForward,
     GatedFeedForward,
     Heads,
@@ -262,6 +263,23 @@ def test_packed_gated_feed_forward(gate_first: bool, gated_bias: bool, down_bias
     gate, up = (gated[:, :5], gated[:, 5:]) if gate_first else (gated[:, 5:], gated[:, :5])
     expected = (np.maximum(gate, 0) * up) @ w["down.weight"].T + w["down.bias"] * down_bias
     assert np.allclose(layer(OPS, Value(x)).raw, expected)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_experts(k: int) -> None:
+    """Token by token: its k likeliest networks, each times its likelihood among all three, and one bias."""
+    shapes = {"up.weight": (15, 4), "down.weight": (15, 4), "bias": (4,)}
+    p, w = parameters(router__weight=(3, 4), **{f"experts__{name.replace('.', '__')}": s for name, s in shapes.items()})
+    x = values(6, 4)
+    expected = np.empty((6, 4))
+    for token, result in zip(x, expected, strict=True):
+        scores = np.exp(w["router.weight"] @ token)
+        result[:] = w["experts.bias"]
+        for expert in np.argsort(-scores)[:k]:
+            rows = slice(5 * expert, 5 * expert + 5)
+            hidden = np.maximum(w["experts.up.weight"][rows] @ token, 0)
+            result += scores[expert] / scores.sum() * (hidden @ w["experts.down.weight"][rows])
+    assert np.allclose(Experts(p, 4, 5, 3, k, ACTIVATIONS["relu"])(OPS, Value(x)).raw, expected)
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])

@@ -15,6 +15,8 @@ MODEL: Table = {
     "embeddings.position_ids": None,
     "layer.{i}.attention.q": "layers.{i}.query",
     "layer.{i}.norm": "layers.{i}.norm",
+    "layer.{i}.experts": "layers.{i}.experts",
+    "layer.{i}.experts.w1": "layers.{i}.experts.up.weight",
 }
 HEADS: Table = {"pooler": None, "classifier": "out", "lm_head": ""}
 
@@ -76,6 +78,15 @@ def test_old_names_of_norms() -> None:
     assert norm.tensor("bias", (2,)).raw[0] == 1
 
 
+def test_a_row_for_one_tensor() -> None:
+    """Beside a row for the module that it lies in."""
+    model, _ = bind_fake(layer__0__experts__w1=(4, 2), layer__0__experts__bias=(2,), layer__1__experts__weight=(3,))
+    experts = model / "layers" / 0 / "experts"
+    assert experts.tensor("up.weight", (4, 2)).raw[0, 0] == 0
+    assert experts.tensor("bias", (2,)).raw[0] == 1
+    assert (model / "layers" / 1 / "experts").tensor("weight", (3,)).raw[0] == 2
+
+
 def test_contains_looks_below_the_path() -> None:
     model, _ = bind_fake(layer__0__attention__q__weight=(2, 2))
     assert "layers.0.query.weight" in model
@@ -93,6 +104,9 @@ def test_contains_looks_below_the_path() -> None:
         "embeddings_word.weight",
         "layer.x.norm.weight",
         "layer.0.norm.weight.more",
+        "layer.0.experts.w1.weight",
+        "layer.0.experts.w1.bias",
+        "layer.0.experts.w2",
         "roberta.embeddings.word.weight",
     ],
 )
@@ -117,6 +131,8 @@ def test_known_but_unused_tensors_are_not_read() -> None:
         ("word.weight", "embeddings.word.weight"),
         ("layers.3.query.bias", "layer.3.attention.q.bias"),
         ("layers.12.norm.weight", "layer.12.norm.weight"),
+        ("layers.3.experts.bias", "layer.3.experts.bias"),
+        ("layers.3.experts.up.weight", "layer.3.experts.w1"),
     ],
 )
 def test_missing_tensor_is_named_as_in_the_checkpoint(path: str, name: str) -> None:

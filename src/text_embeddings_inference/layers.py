@@ -206,6 +206,29 @@ class PackedGatedFeedForward:
         return self.down(ops, ops.mul(self.act(ops, gate), up))
 
 
+class Experts:
+    """A mixture of experts: the sum of each token's k likeliest feed-forward networks: `[*, D]` -> `[*, D]`.
+
+    They are weighted by their likelihoods among all experts, which are not made to sum to 1.
+    """
+
+    def __init__(self, p: Parameters, width: int, inner: int, experts: int, k: int, act: Activation) -> None:
+        self.router = Linear(p / "router", width, experts, bias=False)
+        p = p / "experts"
+        self.up = p.tensor("up.weight", (experts * inner, width))
+        self.down = p.constant(p.array("down.weight", (experts * inner, width)).T)
+        self.bias = p.tensor("bias", (width,))
+        self.n_experts = experts
+        self.k = k
+        self.act = act
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        gates = ops.keep_largest(ops.softmax(self.router(ops, x)), self.k)
+        hidden = ops.heads(self.act(ops, ops.linear(x, self.up)), self.n_experts)
+        chosen = ops.mul(hidden, ops.heads(gates, self.n_experts))
+        return ops.linear(ops.merge(chosen), self.down, self.bias)
+
+
 @dataclass(frozen=True, slots=True)
 class Heads:
     """How an attention is cut: `N` heads of queries, the heads of keys and values they share, and `H`.

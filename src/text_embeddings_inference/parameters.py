@@ -2,7 +2,8 @@
 
 A table has a row for each module of the checkpoint: its name there, and the parameter's name in our model file (None:
 known and of no use to us). `{i}` stands for a number, the same on both sides. A row for `a.b` covers `a.b.weight`,
-`a.b.bias` and their old spellings `a.b.gamma`, `a.b.beta`.
+`a.b.bias` and their old spellings `a.b.gamma`, `a.b.beta`. Where the parameter's name has a `weight` or `bias` at its
+end already, the row is for that one tensor: `experts.w1` may be `experts.up.weight`.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ class Parameters:
         """What a tensor for the parameter is called in checkpoints, without a prefix."""
         stem, _, leaf = path.rpartition(".")
         number = next((part for part in stem.split(".") if part.isdecimal()), "")
-        stems = (name for name, target in self._table.items() if target is not None and _fill(target, number) == stem)
-        return f"{_fill(next(stems, stem), number)}.{leaf}"
+        names = {_fill(target, number): name for name, target in reversed(self._table.items()) if target is not None}
+        return _fill(names[path] if path in names else f"{names.get(stem, stem)}.{leaf}", number)
 
 
 def bind(
@@ -106,15 +107,16 @@ def bind(
     Raises CheckpointError for a tensor that neither table has, and for two tensors of one parameter.
     """
     parameters = Parameters(tensors, ops, model), Parameters(tensors, ops, heads)
-    rows = [(_pattern(name), target, parameters[0]) for name, target in model.items()]
-    rows += [(_pattern(name), target, parameters[1]) for name, target in heads.items()]
+    rows = [(_pattern(name, target), target, parameters[0]) for name, target in model.items()]
+    rows += [(_pattern(name, target), target, parameters[1]) for name, target in heads.items()]
     for name in tensors.names():
         bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
         for pattern, target, place in rows:
             if match := pattern.fullmatch(bare):
                 if target is not None:
                     path = _fill(target, match["i"]) if "{i}" in target else target
-                    place.add(f"{path}.{_LEAVES[match['leaf']]}".lstrip("."), name)
+                    leaf = match.groupdict().get("leaf")
+                    place.add(f"{path}.{_LEAVES[leaf]}".lstrip(".") if leaf else path, name)
                 break
         else:
             raise CheckpointError(
@@ -138,6 +140,8 @@ def _fill(name: str, number: str) -> str:
     return name.replace("{i}", number)
 
 
-def _pattern(name: str) -> re.Pattern[str]:
-    leaf = "" if name.endswith(("_ids", ".inv_freq")) else r"\.(?P<leaf>weight|bias|gamma|beta)"
+def _pattern(name: str, target: str | None) -> re.Pattern[str]:
+    """What matches the tensors of a row."""
+    whole = name.endswith(("_ids", ".inv_freq")) or (target or "").endswith((".weight", ".bias"))
+    leaf = "" if whole else r"\.(?P<leaf>weight|bias|gamma|beta)"
     return re.compile(re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)") + leaf)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE
+from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE, SPELLINGS
 
 BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "type_vocab_size": 2, "position_embedding_type": "absolute"}
 ROPE = dict.fromkeys(
@@ -119,6 +119,24 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "classifier_activation": "gelu",
         "classifier_bias": False,
     },
+    "nomic_bert": ROPE | {"head_dim": None, "hidden_act": "silu", "type_vocab_size": 2, "layer_norm_eps": 1e-12},
+    "nomic_bert_remote": {
+        "type_vocab_size": 2,
+        "rotary_scaling_factor": None,
+        "max_trained_positions": 2048,
+        "num_experts": 0,
+        "moe_every_n_layers": 0,
+        "moe_top_k": 1,
+        "prenorm": False,
+        "causal": False,
+        "use_rms_norm": False,
+        "parallel_block": False,
+        "rotary_emb_interleaved": False,
+        "rotary_emb_scale_base": None,
+        "moe_normalize_expert_weights": False,
+        "expert_choice_router": False,
+        "num_shared_experts": 0,
+    },
     "jina_bert": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
     "jina_bert_code": {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "is_decoder": False},
 }
@@ -129,7 +147,7 @@ def module(architecture: str) -> ModuleType:
 
 
 def test_every_architecture_is_checked() -> None:
-    assert DEFAULTS.keys() == {*ARCHITECTURES.values(), *REMOTE_CODE.values()}
+    assert DEFAULTS.keys() == {*ARCHITECTURES.values(), *REMOTE_CODE.values(), *SPELLINGS.values()}
 
 
 @pytest.mark.parametrize("architecture", DEFAULTS)

@@ -28,6 +28,7 @@ ARCHITECTURES: dict[str, str] = {
     "modernbert": "modernbert",
     "mpnet": "mpnet",
     "new": "gte",
+    "nomic_bert": "nomic_bert",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "roberta": "roberta",
@@ -41,6 +42,9 @@ REMOTE_CODE: dict[str, str] = {
     "jinaai/jina-bert-v2-qk-post-norm": "jina_bert_code",
 }
 """Remote code on the Hub -> the module that does the same, for models whose `model_type` is that of another."""
+
+SPELLINGS: dict[tuple[str, str], str] = {("nomic_bert", "n_embd"): "nomic_bert_remote"}
+"""`model_type` and a key -> the module for configs with this key, where configs come in two spellings."""
 
 
 class Choice(NamedTuple):
@@ -65,6 +69,9 @@ def choose(model_type: str, config: dict[str, Any]) -> Choice | None:
         for key, name in named.items():
             if isinstance(name, str) and name.partition("--")[0] == code:
                 return Choice(module, f"`{key}` of config.json is {name!r}")
+    for (name, key), module in SPELLINGS.items():
+        if model_type == name and key in config:
+            return Choice(module, f"`model_type` of config.json is {name!r}, and it has a key `{key}`")
     if model_type in ARCHITECTURES:
         return Choice(ARCHITECTURES[model_type], f"`model_type` of config.json is {model_type!r}")
     return None
