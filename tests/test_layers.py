@@ -2,27 +2,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from oracle.parameters import OPS, RandomTensors, packed, parameters, values
+from oracle.parameters import (
+    OPS,
+    RandomTensors,
+    apply,
+    attention_shapes,
+    linear_shapes,
+    norm_shapes,
+    normed,
+    packed,
+    parameters,
+    values,
+)
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.layers import (
     ACTIVATIONS,
     Attention,
     ClassificationHead,
     Embedding,
-    Experts,
     FeedForward,
-    GatedFeedForward,
     Heads,
     LayerNorm,
     Linear,
     MaskedLMHead,
-    PackedGatedFeedForward,
     PackedRotaryAttention,
     PostNormBlock,
     PreNormBlock,
@@ -36,29 +42,6 @@ from text_embeddings_inference.layers import (
 )
 from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Rope, Value
 from text_embeddings_inference.parameters import bind
-
-
-def linear_shapes(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}__weight": (outputs, inputs), f"{name}__bias": (outputs,)}
-
-
-def norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}__weight": (width,), f"{name}__bias": (width,)}
-
-
-def attention_shapes(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
-    names = ("query", "key", "value", "output")
-    return {key: shape for name in names for key, shape in linear_shapes(prefix + name, width, width).items()}
-
-
-def apply(x: NDArray[Any], values: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    return np.asarray(x @ values[f"{name}.weight"].T + values[f"{name}.bias"])
-
-
-def normed(x: NDArray[Any], values: dict[str, NDArray[Any]], name: str, eps: float) -> NDArray[Any]:
-    centred = x - x.mean(-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
-    return np.asarray(scaled * values[f"{name}.weight"] + values[f"{name}.bias"])
 
 
 def sigmoid(x: float) -> float:
@@ -134,17 +117,6 @@ def test_rms_norm() -> None:
     scaled = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3)
     assert np.allclose(RMSNorm(p / "x", 6, 1e-3)(OPS, Value(x)).raw, scaled * w["x.weight"])
     assert np.allclose(RMSNorm(p / "x", 6, 1e-3, offset=1)(OPS, Value(x)).raw, scaled * (1 + w["x.weight"]))
-
-
-def test_gated_feed_forward() -> None:
-    shapes = linear_shapes("gate", 4, 8) | linear_shapes("up", 4, 8) | linear_shapes("down", 8, 4)
-    p, w = parameters(**shapes)
-    x = values(3, 4)
-    gated = np.maximum(apply(x, w, "gate"), 0) * apply(x, w, "up")
-    block = GatedFeedForward(p, 4, 8, ACTIVATIONS["relu"], bias=True)
-    assert np.allclose(block(OPS, Value(x)).raw, apply(gated, w, "down"))
-    bare = (np.maximum(x @ w["gate.weight"].T, 0) * (x @ w["up.weight"].T)) @ w["down.weight"].T
-    assert np.allclose(GatedFeedForward(p, 4, 8, ACTIVATIONS["relu"])(OPS, Value(x)).raw, bare)
 
 
 @pytest.mark.parametrize("normed_heads", [False, True], ids=["plain", "norms"])
@@ -249,37 +221,6 @@ def test_pre_norm_block() -> None:
     result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
     half = x + apply(apply(2 * x, w, "value"), w, "output")
     assert np.allclose(result, half + apply(np.maximum(apply(3 * half, w, "up"), 0), w, "down"))
-
-
-@pytest.mark.parametrize("gate_first", [True, False])
-@pytest.mark.parametrize("gated_bias", [True, False])
-@pytest.mark.parametrize("down_bias", [True, False])
-def test_packed_gated_feed_forward(gate_first: bool, gated_bias: bool, down_bias: bool) -> None:
-    p, w = parameters(**linear_shapes("gated", 4, 10), **linear_shapes("down", 5, 4))
-    biases = {"gated_bias": gated_bias, "down_bias": down_bias}
-    layer = PackedGatedFeedForward(p, 4, 5, ACTIVATIONS["relu"], gate_first=gate_first, **biases)
-    x = values(3, 4)
-    gated = x @ w["gated.weight"].T + w["gated.bias"] * gated_bias
-    gate, up = (gated[:, :5], gated[:, 5:]) if gate_first else (gated[:, 5:], gated[:, :5])
-    expected = (np.maximum(gate, 0) * up) @ w["down.weight"].T + w["down.bias"] * down_bias
-    assert np.allclose(layer(OPS, Value(x)).raw, expected)
-
-
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_experts(k: int) -> None:
-    """Token by token: its k likeliest networks, each times its likelihood among all three, and one bias."""
-    shapes = {"up.weight": (15, 4), "down.weight": (15, 4), "bias": (4,)}
-    p, w = parameters(router__weight=(3, 4), **{f"experts__{name.replace('.', '__')}": s for name, s in shapes.items()})
-    x = values(6, 4)
-    expected = np.empty((6, 4))
-    for token, result in zip(x, expected, strict=True):
-        scores = np.exp(w["router.weight"] @ token)
-        result[:] = w["experts.bias"]
-        for expert in np.argsort(-scores)[:k]:
-            rows = slice(5 * expert, 5 * expert + 5)
-            hidden = np.maximum(w["experts.up.weight"][rows] @ token, 0)
-            result += scores[expert] / scores.sum() * (hidden @ w["experts.down.weight"][rows])
-    assert np.allclose(Experts(p, 4, 5, 3, k, ACTIVATIONS["relu"])(OPS, Value(x)).raw, expected)
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])

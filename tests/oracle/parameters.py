@@ -46,3 +46,26 @@ def values(*shape: int) -> NDArray[np.float64]:
 
 def packed(*lengths: int) -> Layout:
     return Layout(Sequences(lengths, None))
+
+
+def linear_shapes(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}__weight": (outputs, inputs), f"{name}__bias": (outputs,)}
+
+
+def norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}__weight": (width,), f"{name}__bias": (width,)}
+
+
+def attention_shapes(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+    names = ("query", "key", "value", "output")
+    return {key: shape for name in names for key, shape in linear_shapes(prefix + name, width, width).items()}
+
+
+def apply(x: NDArray[Any], values: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    return np.asarray(x @ values[f"{name}.weight"].T + values[f"{name}.bias"])
+
+
+def normed(x: NDArray[Any], values: dict[str, NDArray[Any]], name: str, eps: float) -> NDArray[Any]:
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+    return np.asarray(scaled * values[f"{name}.weight"] + values[f"{name}.bias"])
