@@ -16,7 +16,7 @@ import pytest
 
 import text_embeddings_inference
 from tests.fakes import FakeEngine, fake_info, fake_tokenizer, pooled_vector
-from text_embeddings_inference import Embedder, EncodeOptions, Pooling, load
+from text_embeddings_inference import Embedder, EncodeOptions, Pooling, library, load
 from text_embeddings_inference.checkpoint import Checkpoint
 from text_embeddings_inference.errors import (
     DimensionsError,
@@ -30,7 +30,7 @@ from text_embeddings_inference.errors import (
 from text_embeddings_inference.inference.loading import Parts
 from text_embeddings_inference.inference.pending import Pending
 from text_embeddings_inference.settings import Settings
-from text_embeddings_inference.types import Float32Array, Input, Kind, ModelInfo
+from text_embeddings_inference.types import Batch, Float32Array, Input, Kind, ModelInfo
 
 MODELS = Path(__file__).parent / "fixtures" / "models"
 TOLERANCE = 1e-4
@@ -222,6 +222,18 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_what_is_not_implemented_is_refused(options: dict[str, str]) -> None:
     with pytest.raises(UnsupportedError, match=r"--(dtype|engine)"):
         load(MODELS / "bert", **options)
+
+
+def test_an_engine_that_can_run_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(batch: Batch) -> None:
+        raise RuntimeError("no such instruction")
+
+    engine = FakeEngine(on_run=broken)
+    parts = Parts(cast(Checkpoint, None), fake_info(), fake_tokenizer(), engine)
+    monkeypatch.setattr(library, "load_parts", lambda settings: parts)
+    with pytest.raises(StartError, match="no such instruction"):
+        load("fake")
+    assert engine.closed == 1
 
 
 def test_closed() -> None:

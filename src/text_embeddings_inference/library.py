@@ -37,7 +37,11 @@ def load(model: str | PathLike[str], **options: Any) -> Embedder:
         options["pooling"] = Pooling(options["pooling"])  # "mean" is as good as Pooling.MEAN
     settings = Settings(model_id=fspath(model), **options)
     parts = load_parts(settings)
-    warm_up(parts.engine)
+    try:
+        warm_up(parts.engine)
+    except BaseException:
+        parts.engine.close()
+        raise
     return Embedder(parts, settings)
 
 

@@ -149,12 +149,13 @@ def test_a_cancelled_request_is_answered_to_a_loop_that_is_closed() -> None:
     [
         ("embed", ["1"], False),
         ("embed", ["1 " * 1000], True),
+        ("embed", [[1] * 10_001], True),
         ("tokenize", ["1"], False),
         ("tokenize", ["1 " * 1000], True),
         ("decode", [[1]], False),
         ("decode", [[1] * INLINE_IDS, [1]], True),
     ],
-    ids=["embed-short", "embed-long", "tokenize-short", "tokenize-long", "decode-short", "decode-long"],
+    ids=["embed-short", "embed-long", "embed-ids", "tokenize-short", "tokenize-long", "decode-short", "decode-long"],
 )
 def test_long_work_is_done_in_a_worker_thread(
     monkeypatch: pytest.MonkeyPatch, method: str, argument: list[Any], long: bool

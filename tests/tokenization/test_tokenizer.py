@@ -279,10 +279,25 @@ def test_threads_share_a_tokenizer() -> None:
     assert len(set(together)) == 3
 
 
-def test_is_long() -> None:
-    assert not Tokenizer.is_long(["What is Deep Learning?"])
-    assert not Tokenizer.is_long([[5] * 8000])
-    assert Tokenizer.is_long(["a" * 1001])
-    assert Tokenizer.is_long([("a" * 500, "b" * 500)])
-    assert Tokenizer.is_long(["深" * 250])
-    assert Tokenizer.is_long(["a"] * 40)
+@pytest.mark.parametrize(
+    ("inputs", "long"),
+    [
+        (["What is Deep Learning?"], False),
+        (["a" * 1001], True),
+        ([("a" * 500, "b" * 500)], True),
+        (["深" * 250], True),
+        (["a"] * 40, True),
+        ([[5] * 8000], False),
+        ([[5] * 100_000], True),
+        ([[5] * 8000] * 2, True),
+    ],
+    ids=str,
+)
+def test_is_long(inputs: list[Input], long: bool) -> None:
+    assert load().is_long(inputs) == long
+
+
+def test_token_ids_that_become_text_take_longer() -> None:
+    assert not load().is_long([[5] * 100])
+    assert load().is_long([[5] * 100], EncodeOptions(prompt_name="query"))
+    assert load(default_prompt="query: ").is_long([[5] * 100])

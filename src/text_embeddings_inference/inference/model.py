@@ -248,7 +248,7 @@ class Model:
         def work() -> list[Encoding | RequestError]:
             return self._tokenizer.encode(inputs, options)
 
-        results = await self._do(work, is_long=self._tokenizer.is_long(inputs))
+        results = await self._do(work, is_long=self._tokenizer.is_long(inputs, options))
         encodings = self._first_error(results)
         self.metrics.input_lengths(len(encoding) for encoding in encodings)
         return encodings

@@ -39,6 +39,9 @@ INLINE_CHARACTERS = 1000
 """Up to about this many ASCII characters tokenizing takes well under a millisecond; see `Tokenizer.is_long`."""
 
 
+PLAIN = EncodeOptions()
+
+
 def resolve_default_prompt(prompts: Mapping[str, str] | None, name: str) -> str:
     """The text of the prompt that `--default-prompt-name` names; `CheckpointError` if there is none."""
     if prompts is None or name not in prompts:
@@ -167,16 +170,20 @@ class Tokenizer:
                 results.append(error)
         return results
 
-    @staticmethod
-    def is_long(inputs: Sequence[Input]) -> bool:
+    def is_long(self, inputs: Sequence[Input], options: EncodeOptions = PLAIN) -> bool:
         """Whether `encode` is likely to take so long that it belongs into a worker thread.
 
         False means less than about 0.5 ms; handing the work to a thread and back costs about 0.1 ms. In ASCII
-        characters, one more input costs about 30, a character that is not ASCII 4, and a token id next to nothing.
+        characters, one more input costs about 30, a character that is not ASCII 4, and a token id 0.1; but 20 if it
+        becomes text, to go behind a prompt, and is tokenized again.
         """
-        cost = 30 * len(inputs)
+        has_prompt = options.prompt_name is not None or self._default_prompt is not None
+        cost: float = 30 * len(inputs)
         for item in inputs:
-            for part in (item,) if isinstance(item, str) else item if isinstance(item, tuple) else ():
+            if isinstance(item, list):
+                cost += len(item) * (20 if has_prompt else 0.1)
+                continue
+            for part in (item,) if isinstance(item, str) else item:
                 cost += len(part) if part.isascii() else 4 * len(part)
         return cost > INLINE_CHARACTERS
 
