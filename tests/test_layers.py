@@ -158,7 +158,9 @@ def test_rotary_attention_without_biases() -> None:
 
 
 def test_key_heads_have_to_divide_the_heads() -> None:
-    with pytest.raises(UnsupportedError, match="3 key heads do not divide 4 attention heads"):
+    with pytest.raises(
+        UnsupportedError, match="`num_key_value_heads` is 3, which does not divide the 4 attention heads"
+    ):
         Heads(queries=4, keys=3, width=8)
 
 

@@ -242,7 +242,8 @@ class Heads:
 
     def __post_init__(self) -> None:
         if self.queries % self.keys:
-            raise UnsupportedError(f"config.json: {self.keys} key heads do not divide {self.queries} attention heads")
+            problem = f"`num_key_value_heads` is {self.keys}, which does not divide the {self.queries} attention heads"
+            raise UnsupportedError(f"config.json: {problem}")
 
 
 class RotaryAttention:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,16 @@ def test_dense_modules_must_fit_each_other(tmp_path: Path) -> None:
     write_dense(tmp_path / "3", np.ones((2, 5), np.float32), None)
     with pytest.raises(CheckpointError, match=r"Dense module `3` in .* takes 5 values, the one before it gives 4"):
         open_checkpoint(tmp_path)
+
+
+def test_a_quantizer_belongs_to_its_architecture(models: Path, tmp_path: Path) -> None:
+    entries = modules(("Transformer", ""), ("Pooling", "1_Pooling"), ("st_quantize.FlexibleQuantizer", ""))
+    for name in ("pplx1", "qwen3"):
+        shutil.copytree(models / name, tmp_path / name)
+        write_json(tmp_path / name / "modules.json", entries)
+    assert open_checkpoint(tmp_path / "pplx1").pooling is Pooling.MEAN
+    with pytest.raises(UnsupportedError, match="FlexibleQuantizer is not supported for `model_type` 'qwen3'"):
+        open_checkpoint(tmp_path / "qwen3")
 
 
 def test_a_transformer_in_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -147,10 +147,14 @@ def test_length_from_the_positions(tmp_path: Path, config: dict[str, Any], expec
         ({"model_type": "mpnet"}, 62),
         ({"model_type": "roberta"}, 62),
         ({"model_type": "qwen3"}, 128),
+        ({"model_type": "qwen3", "rope_scaling": {"type": "linear", "factor": 2}}, 128),
+        ({"model_type": "qwen3", "rope_scaling": {"type": "dynamic", "factor": 2}}, 64),
+        ({"model_type": "qwen3", "rope_parameters": {"rope_type": "dynamic", "factor": 2}}, 64),
+        ({"model_type": "qwen3", "rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2}}}, 64),
         ({"model_type": "t5", "max_position_embeddings": None}, 128),
     ],
 )
-def test_length_is_capped_by_a_table_of_positions(tmp_path: Path, config: dict[str, Any], expected: int) -> None:
+def test_length_is_capped_by_the_positions(tmp_path: Path, config: dict[str, Any], expected: int) -> None:
     assert max_length(tmp_path, config, sentence_bert_config={"max_seq_length": 128}) == expected
 
 

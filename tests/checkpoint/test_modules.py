@@ -40,6 +40,11 @@ def test_all_spellings_of_types(tmp_path: Path) -> None:
     assert paths(tmp_path, *entries) == ModulePaths("0_Transformer", "pool", dense=("a", "b"))
 
 
+def test_quantizer(tmp_path: Path) -> None:
+    entries = ("Transformer", ""), ("Pooling", "1_Pooling"), ("st_quantize.FlexibleQuantizer", "")
+    assert paths(tmp_path, *entries) == ModulePaths(pooling="1_Pooling", quantizes=True)
+
+
 def test_splade_modules(models: Path) -> None:
     assert read_module_paths(models / "distilbert-splade") == ModulePaths(splade="1_SpladePooling")
 

@@ -33,6 +33,8 @@ def edit(
     shutil.copytree(MODELS / name, target, dirs_exist_ok=True)
     values = json.loads((target / "config.json").read_text())
     (target / "config.json").write_text(json.dumps(values | (config or {})))
+    if not (remove or rename or add):
+        return target  # the weights may be of a type that NumPy does not know
     tensors: Tensors = load_file(target / "model.safetensors")
     for tensor in remove:
         del tensors[tensor]

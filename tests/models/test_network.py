@@ -36,7 +36,14 @@ def refusal(folder: Path, pooling: Pooling | None = None) -> StartError:
 
 @pytest.mark.parametrize(
     ("name", "dimensions", "vocabulary"),
-    [("bert", 32, 900), ("bert-dense", 24, 900), ("bert-classifier", 6, 900), ("xlm-roberta-reranker", 1, 605)],
+    [
+        ("bert", 32, 900),
+        ("bert-dense", 24, 900),
+        ("bert-classifier", 6, 900),
+        ("xlm-roberta-reranker", 1, 605),
+        ("voyage-nano", 48, 663),
+        ("qwen3-reranker", 1, 663),
+    ],
 )
 def test_sizes(name: str, dimensions: int, vocabulary: int) -> None:
     network = build_numpy(MODELS / name)
@@ -113,6 +120,16 @@ QUERY = "layer.1.attention.self.query.weight"
             ("embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"),
             id="one parameter twice",
         ),
+        pytest.param(
+            "voyage-nano", {"config": {"num_labels": 47}}, ("linear.weight", "[48, 32]", "[47, 32]"), id="projection"
+        ),
+        pytest.param("qwen3-reranker", {"remove": ("score.weight",)}, ("score.weight", "[1, 32]"), id="missing score"),
+        pytest.param(
+            "llama",
+            {"config": {"attention_bias": True}},
+            ("layers.0.self_attn.q_proj.bias", "[32]"),
+            id="missing bias of attention",
+        ),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path: Path, name: str, changes: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -169,13 +186,33 @@ def test_missing_masked_lm_head(tmp_path: Path) -> None:
         ("jina-bert", "position_embedding_type", "absolute"),
         ("jina-bert", "feed_forward_type", "original"),
         ("jina-bert-code", "is_decoder", True),
+        ("llama", "hidden_act", "mish"),
+        ("llama", "num_key_value_heads", 3),
+        ("llama", "num_attention_heads", 5),
+        ("llama", "rope_scaling", {"rope_type": "longrope", "factor": 2}),
+        ("llama", "partial_rotary_factor", 0.5),
+        ("llama_bidirec", "use_bidirectional_attention", False),
+        ("llama_bidirec", "is_causal", True),
+        ("mistral", "sliding_window", 0),
+        ("qwen2", "layer_types", ["full_attention"]),
+        ("qwen2", "layer_types", ["full_attention", "sliding_attention"]),
+        ("qwen2", "layer_types", ["full_attention", "chunked_attention"]),
+        ("voyage-nano", "rms_norm_eps", "1e-6"),
+        ("pplx1", "is_causal", True),
+        ("eurobert", "is_causal", True),
+        ("eurobert", "classifier_pooling", "max"),
+        ("gemma3_text", "attn_logit_softcapping", 50.0),
+        ("gemma3_text", "hidden_activation", "gelu_10"),
+        ("gemma3_text", "layer_types", ["full_attention"]),
+        ("gemma3_text", "sliding_window", None),
+        ("gemma3_text", "rope_parameters", {"full_attention": {}, "sliding_attention": None}),
     ],
 )
 def test_config_values_that_are_not_supported(tmp_path: Path, name: str, key: str, value: Any) -> None:
     error = refusal(edit(tmp_path, name, config={key: value}))
     assert type(error) is UnsupportedError
     assert key in str(error)
-    assert not isinstance(value, str) or key == "hidden_size" or value in str(error)
+    assert not isinstance(value, str) or key in ("hidden_size", "rms_norm_eps") or value in str(error)
 
 
 def test_heads_that_do_not_divide_the_width(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UnsupportedError
 from ..types import Kind, Pooling
 from .config import Labels, read_config, read_kind, read_labels, read_max_length
 from .files import Found, describe, read_optional_object
@@ -20,6 +20,8 @@ from .weights import Weights, open_weights
 logger = logging.getLogger(__name__)
 
 TOKENIZER = "tokenizer.json"
+
+QUANTIZED = "bidirectional_pplx_qwen3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ def open_checkpoint(
         modules = read_module_paths(folder)
     root = folder / modules.transformer
     config = read_config(root)
+    with step():
+        _check_quantizer(folder, modules, config.model_type)
     kind, labels = Found(Kind.EMBEDDING, ""), Labels()
     with step():
         kind = read_kind(root, config, splade=pooling is Pooling.SPLADE)
@@ -121,6 +125,13 @@ def open_checkpoint(
         tokenizer_file=root / TOKENIZER,
         sources=Sources(kind.source, how.source, length.source),
     )
+
+
+def _check_quantizer(folder: Path, modules: ModulePaths, model_type: str) -> None:
+    """The quantizer is part of the one architecture that has it; `modules.json` need not name it there."""
+    if modules.quantizes and model_type != QUANTIZED:
+        problem = f"`modules.json` in {folder}: FlexibleQuantizer is not supported for `model_type` {model_type!r}"
+        raise UnsupportedError(problem)
 
 
 def _check_tokenizer(root: Path) -> None:

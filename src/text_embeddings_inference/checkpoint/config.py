@@ -128,7 +128,7 @@ def read_max_length(folder: Path, config: ModelConfig) -> Found[int]:
     if length is None:
         keys = ", ".join(f"`{key}`" for key in LENGTH_KEYS)
         raise CheckpointError(f"`config.json` in {folder} has none of {keys}: the longest input is not known")
-    if positions is not None and length.value > positions.value and _has_position_table(config):
+    if positions is not None and length.value > positions.value and _is_held_to_positions(config):
         problem = "`max_seq_length` of `%s` is %d: lowered to the %d positions there are"
         logger.warning(problem, name, length.value, positions.value)
         return positions
@@ -176,6 +176,17 @@ def _position_offset(folder: Path, config: ModelConfig) -> int:
     if not is_integer(pad) or pad < 0:
         raise _bad_key(folder, "pad_token_id", config.values, "an integer")
     return int(pad) + 1
+
+
+def _is_held_to_positions(config: ModelConfig) -> bool:
+    """Whether the model has no positions beyond those of config.json, or turns others for inputs that are longer."""
+    return _has_position_table(config) or _rotates_by_length(config)
+
+
+def _rotates_by_length(config: ModelConfig) -> bool:
+    settings = [config.values.get(key) for key in ("rope_scaling", "rope_parameters")]
+    rows = [row for value in settings if isinstance(value, dict) for row in (value, *value.values())]
+    return any("dynamic" in (row.get("rope_type"), row.get("type")) for row in rows if isinstance(row, dict))
 
 
 def _has_position_table(config: ModelConfig) -> bool:

@@ -28,7 +28,7 @@ ACTIVATIONS = {
 """The classes of torch.nn a Dense module may name, and what we call them. `gelu` is the exact form."""
 
 # Module -> the modules it may follow (None: it comes first). Dropout is for training and changes nothing; Normalize
-# only comes last: vectors are normalized by request.
+# only comes last: vectors are normalized by request. FlexibleQuantizer comes with the code of pplx-embed.
 PREDECESSORS: dict[str, tuple[str | None, ...]] = {
     "Transformer": (None,),
     "MLMTransformer": (None,),
@@ -36,6 +36,7 @@ PREDECESSORS: dict[str, tuple[str | None, ...]] = {
     "SpladePooling": ("MLMTransformer",),
     "Dense": ("Pooling", "Dense"),
     "Dropout": ("Transformer", "Pooling", "Dense"),
+    "FlexibleQuantizer": ("Pooling",),
     "Normalize": ("Pooling", "Dense", "Normalize"),
 }
 
@@ -45,13 +46,14 @@ class ModulePaths:
     """Where the modules lie, relative to the checkpoint's folder ("" is the folder itself).
 
     transformer: folder of config, tokenizer and weights; pooling, splade: None without such a module; dense: in the
-    order in which they are applied.
+    order in which they are applied; quantizes: whether vectors become whole numbers in the end.
     """
 
     transformer: str = ""
     pooling: str | None = None
     splade: str | None = None
     dense: tuple[str, ...] = ()
+    quantizes: bool = False
 
     def replace_dense(self, path: str | None) -> ModulePaths:
         """`path` in place of the only Dense module's; unchanged when there is not exactly one."""
@@ -84,6 +86,7 @@ def read_module_paths(folder: Path) -> ModulePaths:
     transformer: str | None = None
     pooling = splade = after = None
     dense: list[str] = []
+    quantizes = False
     for module in modules:
         path, kind, name = _read_entry(folder, module)
         if name == "Dense" and kind.startswith("pylate."):
@@ -100,11 +103,13 @@ def read_module_paths(folder: Path) -> ModulePaths:
             splade = path
         elif name == "Dense":
             dense.append(path)
+        elif name == "FlexibleQuantizer":
+            quantizes = True
         if name != "Dropout":
             after = name
     if transformer is None:
         raise CheckpointError(f"`modules.json` in {folder} lists no Transformer")
-    return ModulePaths(transformer, pooling, splade, tuple(dense))
+    return ModulePaths(transformer, pooling, splade, tuple(dense), quantizes)
 
 
 def read_dense(folder: Path, path: str) -> Dense:

@@ -15,7 +15,7 @@ from ..errors import UnsupportedError
 from ..layers import Embedding, GatedFeedForward, RMSNorm, RotaryAttention, activation
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
 from ..parameters import Parameters, Table
-from ..rotary import Positive, read_rope
+from ..rotary import Positive
 from . import llama
 from .llama import HEADS as HEADS
 from .llama import PREFIXES as PREFIXES
@@ -67,9 +67,9 @@ class Args(DecoderArgs, frozen=True, kw_only=True):
     def rope_of(self, kind: LayerType) -> Rope:
         """The rotation of a kind of layer; `rope_theta` and `rope_scaling` are those of layers without a window."""
         if kind == "full_attention":
-            return read_rope(self, self.heads.width, layer_type=kind, theta=1_000_000.0)
+            return self.rope(layer_type=kind, theta=1_000_000.0)
         own = msgspec.structs.replace(self, rope_theta=None, rope_scaling=None)
-        return read_rope(own, self.heads.width, layer_type=kind, theta=self.rope_local_base_freq)
+        return own.rope(layer_type=kind, theta=self.rope_local_base_freq)
 
 
 TENSORS: Table = {

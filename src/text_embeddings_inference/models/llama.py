@@ -45,10 +45,18 @@ class DecoderArgs(RopeArgs, frozen=True, kw_only=True):
         """Raises UnsupportedError where they do not divide each other, or the width."""
         queries = self.num_attention_heads
         if self.head_dim is None and self.hidden_size % queries:
-            raise UnsupportedError(
-                f"config.json: {queries} attention heads do not divide a width of {self.hidden_size}"
-            )
+            problem = f"`num_attention_heads` is {queries}, which does not divide a width of {self.hidden_size}"
+            raise UnsupportedError(f"config.json: {problem}")
         return Heads(queries, self.num_key_value_heads or queries, self.head_dim or self.hidden_size // queries)
+
+    def rope(self, *, layer_type: str | None = None, theta: float = 10_000.0) -> Rope:
+        """The rotation of a kind of layer, see `read_rope`; all channels of a head rotate."""
+        width = self.heads.width
+        rope = read_rope(self, width, layer_type=layer_type, theta=theta)
+        if (rotated := 2 * len(rope.inverse_frequencies)) < width:
+            problem = f"`partial_rotary_factor` has {rotated} of a head's {width} channels rotate; only 1 is supported"
+            raise UnsupportedError(f"config.json: {problem}")
+        return rope
 
     def spec(self, window: int | None = None) -> AttentionSpec:
         """What a token sees, counted as Transformers counts (`masking_utils.py`): a window of n ends with the token
@@ -110,7 +118,7 @@ class Decoder:
 
     def __init__(self, args: DecoderArgs, p: Parameters, block: Callable[[Parameters, Rope], Block]) -> None:
         """block: makes the block with these parameters and this rotation."""
-        rope = read_rope(args, args.heads.width)
+        rope = args.rope()
         self.embed = Embedding(p / "embed", args.vocab_size, args.hidden_size)
         self.layers = [(block(p / "layers" / i, rope), spec) for i, spec in enumerate(args.specs())]
         self.norm = RMSNorm(p / "norm", args.hidden_size, args.rms_norm_eps)
