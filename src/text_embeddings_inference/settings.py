@@ -217,15 +217,16 @@ class Settings:
         words("auto", "openvino", "torch"),
         ENGINE,
         "What runs the model: OpenVINO on CPUs, PyTorch on GPUs",
-        details="auto: OpenVINO.",
+        details="auto: PyTorch where it is installed and finds a GPU, else OpenVINO.",
         default="auto",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = option(
         words("auto", "float32", "bfloat16", "float16", "int8"),
         ENGINE,
         "Number type of weights and computation",
-        details="auto: bfloat16 where the CPU computes it natively, else float32. int8: weights in 8 bits, on CPUs "
-        "with VNNI activations too; how near the vectors stay to those of float32 is measured at start and logged.",
+        details="auto: float16 on GPUs; on CPUs bfloat16 if they compute it natively, else float32. int8: weights in 8 "
+        "bits, on CPUs with VNNI activations too; how near the vectors stay to those of float32 is measured at start "
+        "and logged.",
         default="auto",
     )
     threads: int = option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -89,17 +88,14 @@ def _make(engine: str, checkpoint: Checkpoint) -> Engine:
             return NumpyEngine(checkpoint, "padded")
         case "numpy-packed":
             return NumpyEngine(checkpoint, "packed")
-        case "torch-padded":
-            return _torch(checkpoint, "padded")
-        case "torch-packed":
-            return _torch(checkpoint, "packed")
-    raise AssertionError(engine)
+    return _make_torch(checkpoint, *engine.split("-")[1:])
 
 
-def _torch(checkpoint: Checkpoint, layout: Literal["padded", "packed"]) -> Engine:
+def _make_torch(checkpoint: Checkpoint, layout: str, dtype: str = "float32") -> Engine:
     from text_embeddings_inference.engines.torch import TorchEngine
 
-    return TorchEngine(checkpoint, device="cpu", dtype="float32", threads=1, layout=layout)
+    assert layout in ("padded", "packed")
+    return TorchEngine(checkpoint, device="cpu", dtype=dtype, threads=1, layout=layout)
 
 
 def difference(actual: Row, expected: Row) -> float:

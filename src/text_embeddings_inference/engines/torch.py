@@ -43,7 +43,7 @@ def choose_dtype(wanted: str, device: str, model_type: str) -> str:
         capabilities = torch.cpu.get_capabilities()
         return "bfloat16" if any(capabilities.get(name) for name in BFLOAT16_CPUS) else "float32"
     if wanted not in DTYPES:
-        raise UnsupportedError(f"`--dtype {wanted}`: PyTorch runs {', '.join(DTYPES)}", hint="use `--dtype auto`")
+        raise UnsupportedError(f"`--dtype {wanted}`: PyTorch runs {', '.join(DTYPES)} only", hint="use `--dtype auto`")
     return wanted
 
 

@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
 from ..checkpoint import Checkpoint, HubAccess, locate, open_checkpoint
 from ..engines.base import Engine
-from ..errors import StartError, UnsupportedError
+from ..engines.devices import has_gpu_driver
+from ..errors import StartError
 from ..settings import Settings
 from ..tokenization import Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo, Pooling
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 8
 """More streams of one model only spread its weights over more caches."""
+INSTALL_TORCH = "pip install 'text-embeddings-inference[torch]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,14 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """What runs a model: the engine's name, its number type, its threads, and how many batches run side by side."""
+    """What runs a model: the engine's name, its number type, its threads, how many batches run side by side, and where
+    (`cpu`, `cuda`, `mps`, ...)."""
 
     name: str
     dtype: str
     threads: int
     streams: int
+    device: str = "cpu"
 
 
 def load_parts(settings: Settings) -> Parts:
@@ -158,32 +163,70 @@ def _without_converter() -> Iterator[None]:
         del sys.modules[name]
 
 
-def plan_engine(settings: Settings) -> EnginePlan:
-    """What runs the model, on this machine. Raises UnsupportedError for what it can't do."""
-    if settings.engine == "torch":
-        raise UnsupportedError("`--engine torch`: PyTorch can't run models yet", hint="use `--engine auto`")
+def plan_engine(settings: Settings, model_type: str = "") -> EnginePlan:
+    """What runs the model, on this machine. Raises StartError for what it can't do.
+
+    model_type: of config.json; some architectures need other number types than most (empty: the choice for most).
+    """
+    device = _torch_device(settings)
+    if device is not None:
+        from ..engines import torch
+
+        dtype = torch.choose_dtype(settings.dtype, device, model_type)
+        return EnginePlan("torch", dtype, settings.threads, torch.TorchEngine.streams, device)
     with _without_converter():
-        from ..engines.openvino import choose_dtype
+        from ..engines import openvino
 
     return EnginePlan(
         name="openvino",
-        dtype=choose_dtype(settings.dtype),
+        dtype=openvino.choose_dtype(settings.dtype),
         threads=settings.threads,
         streams=settings.streams or min(settings.threads, MAX_STREAMS),
     )
 
 
-def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
-    plan = plan_engine(settings)
-    from ..engines.openvino import OpenVINOEngine  # the only engine there is; torch comes beside it
+def _torch_device(settings: Settings) -> str | None:
+    """What PyTorch is to run the model on; None if another engine runs it. Raises StartError if PyTorch is missing."""
+    if settings.engine == "torch":
+        try:
+            from ..engines.torch import choose_device
+        except ModuleNotFoundError as problem:
+            if (problem.name or "").partition(".")[0] != "torch":
+                raise
+            raise StartError("`--engine torch`: PyTorch 2.12 or newer is not installed", hint=INSTALL_TORCH) from None
+        return choose_device()
+    if settings.engine == "openvino" or settings.dtype == "int8" or not has_gpu_driver():
+        return None
+    if find_spec("torch") is None:
+        logger.info("The CPU is used: for the GPU, PyTorch is missing (%s)", INSTALL_TORCH)
+        return None
+    from ..engines.torch import choose_device
 
+    device = choose_device()
+    return None if device == "cpu" else device
+
+
+def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
+    plan = plan_engine(settings, checkpoint.model_type)
     logger.info(
-        "Starting %s on %s: %s (wanted: %s), %d threads, up to %d streams",
-        *(checkpoint.model_type, plan.name, plan.dtype, settings.dtype, plan.threads, plan.streams),
+        "Starting %s on %s (%s): %s (wanted: %s), %d threads, up to %d streams",
+        *(checkpoint.model_type, plan.name, plan.device, plan.dtype, settings.dtype, plan.threads, plan.streams),
     )
-    engine = OpenVINOEngine(
-        checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams, cache=settings.compile_cache
-    )
+    engine = _make_engine(checkpoint, plan, settings)
     if "max_batch_tokens" in settings.given and checkpoint.pooling is not Pooling.SPLADE:  # its logits fill the memory
         engine.batch_tokens = settings.max_batch_tokens
     return engine
+
+
+def _make_engine(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) -> Engine:
+    if plan.name == "torch":
+        from ..engines.torch import TorchEngine
+
+        if settings.streams not in (None, plan.streams):
+            logger.warning("`--streams` is ignored: PyTorch runs one batch after the other")
+        return TorchEngine(checkpoint, device=plan.device, dtype=plan.dtype, threads=plan.threads)
+    from ..engines.openvino import OpenVINOEngine
+
+    return OpenVINOEngine(
+        checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams, cache=settings.compile_cache
+    )

@@ -1,0 +1,182 @@
+"""The engine on PyTorch besides its results: memory, threads, layouts, number types."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extras import HAS_TORCH
+from oracle.expected import Fixture
+from text_embeddings_inference.errors import StartError, UnsupportedError
+from text_embeddings_inference.types import Encoding
+
+if not HAS_TORCH:
+    pytest.skip("PyTorch is not installed (`make torch` installs it)", allow_module_level=True)
+
+import torch
+
+from text_embeddings_inference.engines import torch as module
+from text_embeddings_inference.engines.torch import TorchEngine, choose_device, choose_dtype
+
+
+def make(name: str = "bert", **options: Any) -> TorchEngine:
+    return TorchEngine(Fixture(name).open(), **{"device": "cpu", "dtype": "float32", "threads": 1} | options)
+
+
+def sequence(length: int, first: int = 5) -> Encoding:
+    return Encoding(np.arange(first, first + length, dtype=np.int32), None, 0)
+
+
+def run(engine: TorchEngine, *encodings: Encoding) -> Any:
+    return engine.run(engine.arrange(list(encodings)), tokens=False, alone=True).pooled
+
+
+def test_a_batch_that_is_too_large_fails_and_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    expected = run(engine, sequence(9))
+    network = engine._network
+    made: list[Any] = []
+    left: list[Any] = []  # of the batch's tensors, when the cache is emptied
+
+    def too_large(ops: Any, inputs: Any) -> Any:
+        states = torch.zeros(1 << 10)
+        made.append(weakref.ref(states))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: left.append([reference() for reference in made]))
+    monkeypatch.setattr(engine, "_network", network._replace(run=too_large))
+    with pytest.raises(MemoryError, match="too little memory for a batch of 12 tokens"):
+        run(engine, sequence(9), sequence(3))
+    assert left == [[None]]
+    monkeypatch.setattr(engine, "_network", network)
+    assert np.array_equal(run(engine, sequence(9)), expected)
+
+
+@pytest.mark.parametrize(("dtype", "hint"), [("float32", "--dtype float16"), ("float16", "smaller model")])
+def test_a_model_that_is_too_large_ends_the_start(dtype: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "build", too_large)
+    with pytest.raises(StartError, match="does not fit into the memory of the cpu device") as caught:
+        make(dtype=dtype)
+    assert hint in str(caught.value)
+
+
+def tensors() -> list[Any]:
+    return [item for item in gc.get_objects() if type(item) is torch.Tensor]
+
+
+def test_close_gives_the_weights_back() -> None:
+    before = {id(tensor) for tensor in tensors()}
+    engine = make(dtype="bfloat16")
+    weights = [weakref.ref(tensor) for tensor in tensors() if id(tensor) not in before]
+    assert len(weights) > 20
+    engine.close()
+    gc.collect()
+    assert not any(reference() is not None for reference in weights)
+
+
+def test_weights_in_float32_are_the_files_own() -> None:
+    checkpoint = Fixture("bert").open()
+    engine = TorchEngine(checkpoint, device="cpu", dtype="float32", threads=1)
+    stored = checkpoint.weights.array("embeddings.word_embeddings.weight")
+    assert any(np.may_share_memory(tensor.numpy(), stored) for tensor in tensors())
+    engine.close()
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_threads_that_run_batches_side_by_side_get_their_own_rows(layout: str) -> None:
+    engine = make(layout=layout)
+    sequences = [sequence(length, first) for length in (1, 7, 30) for first in (5, 100, 300)]
+    expected = [run(engine, one)[0] for one in sequences]
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(lambda one: run(engine, one, sequence(4))[0], sequences * 5))
+    for row, wanted in zip(rows, expected * 5, strict=True):
+        assert np.abs(row - wanted).max() <= 1e-5
+
+
+def test_layouts() -> None:
+    encodings = [sequence(3), sequence(7)]
+    padded, packed, default = make(layout="padded"), make(layout="packed"), make()
+    assert padded.arrange(encodings).input_ids.shape == (2, 7)
+    assert packed.arrange(encodings).input_ids.shape == (10,)
+    assert not default.arrange(encodings).is_packed, "there is no kernel for packed batches on CPUs"
+    assert (padded.cost(7, 2, 10), packed.cost(7, 2, 10)) == (14, 10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_results_are_float32_arrays_of_their_own(dtype: str, layout: str) -> None:
+    engine = make("bert-cls", dtype=dtype, layout=layout)
+    output = engine.run(engine.arrange([sequence(3), sequence(9)]), tokens=True, alone=False)
+    assert output.tokens is not None
+    assert (output.pooled.dtype, output.tokens.dtype) == (np.float32, np.float32)
+    assert output.pooled.flags.c_contiguous, "a view keeps all hidden states in memory"
+    assert not np.shares_memory(output.pooled, output.tokens)
+
+
+def test_splade_gets_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.SPLADE_BYTES, "cpu", 10 * 4 * 900)
+    assert (make("bert-splade").batch_tokens, make("bert-splade", dtype="float16").batch_tokens) == (10, 20)
+    assert make("bert").batch_tokens == module.CPU_BATCH_TOKENS
+
+
+def test_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        make(threads=2)
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "model_type", "expected"),
+    [
+        ("auto", "cuda", "bert", "float16"),
+        ("auto", "mps", "bert", "float16"),
+        ("auto", "cuda", "t5", "bfloat16"),
+        ("auto", "cuda", "gemma3_text", "bfloat16"),
+        ("float16", "cuda", "t5", "float16"),
+        ("float32", "cuda", "bert", "float32"),
+        ("bfloat16", "cpu", "bert", "bfloat16"),
+        ("float16", "cpu", "bert", "float16"),
+    ],
+)
+def test_number_types(wanted: str, device: str, model_type: str, expected: str) -> None:
+    assert choose_dtype(wanted, device, model_type) == expected
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({}, "float32"),
+    ],
+)
+def test_number_type_of_a_cpu(capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_dtype("auto", "cpu", "bert") == expected
+
+
+def test_a_number_type_there_is_not() -> None:
+    with pytest.raises(UnsupportedError, match="--dtype int8"):
+        choose_dtype("int8", "cuda", "bert")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [(None, "cpu"), (torch.device("cuda"), "cuda"), (torch.device("mps"), "mps")]
+)
+def test_device(found: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: found)
+    assert choose_device() == expected
