@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,9 +123,44 @@ def test_results_are_float32_arrays_of_their_own(dtype: str, layout: str) -> Non
 
 
 def test_splade_gets_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.SPLADE_BYTES, "cpu", 10 * 4 * 900)
-    assert (make("bert-splade").batch_tokens, make("bert-splade", dtype="float16").batch_tokens) == (10, 20)
-    assert make("bert").batch_tokens == module.CPU_BATCH_TOKENS
+    monkeypatch.setattr(module, "CPU_SIZES", replace(module.CPU_SIZES, splade_bytes=10 * 4 * 900))
+    engine = make("bert-splade")
+    engine.tune_batch_tokens(5)
+    assert (engine.batch_tokens, make("bert-splade", dtype="float16").batch_tokens) == (10, 20)
+    assert make("bert").batch_tokens == module.CPU_SIZES.batch_tokens
+
+
+def test_measures_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CPU_SIZES", replace(module.CPU_SIZES, tuning=(64, 128, 256)))
+    engine = make()
+    engine.tune_batch_tokens(5)
+    engine.tune_streams(5)
+    assert engine.batch_tokens in (64, 128, 256)
+    assert engine.streams == 1
+
+
+def test_a_size_that_is_too_large_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    engine = make()
+    before = engine.batch_tokens
+    monkeypatch.setattr(engine, "run", too_large)
+    engine.tune_batch_tokens(5)
+    assert engine.batch_tokens == before
+
+
+def test_other_batches_end_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    inputs = engine._inputs
+
+    def another_runs_too(batch: Any) -> Any:
+        engine._runs += 1
+        return inputs(batch)
+
+    monkeypatch.setattr(engine, "_inputs", another_runs_too)
+    with pytest.raises(InterruptedError):
+        engine.tune_batch_tokens(5)
 
 
 def test_threads() -> None:

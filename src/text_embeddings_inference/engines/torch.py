@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,6 +19,7 @@ from ..ops.spec import Inputs, Layout, Value
 from ..ops.torch import TorchOps, has_varlen
 from ..ops.torch_sequences import Sequences
 from ..types import Batch, Encoding, Output, Pooling
+from .tuning import Stopwatch, best_batch
 
 DTYPES = ("float32", "float16", "bfloat16")
 OVERFLOWING = ("t5", "gemma3_text")
@@ -23,10 +27,21 @@ OVERFLOWING = ("t5", "gemma3_text")
 BFLOAT16_CPUS = ("amx_bf16", "avx512_bf16")
 """Instructions with which a CPU is faster in bfloat16."""
 
-GPU_BATCH_TOKENS = 16384
-CPU_BATCH_TOKENS = 1024
-SPLADE_BYTES = {"cpu": 1 << 27, "gpu": 1 << 30}
-"""SPLADE's logits are `[*, V]`: at most so many bytes of them."""
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of batches. batch_tokens: before anything is measured; tuning: what is tried, in tokens; splade_bytes: the most
+    that SPLADE's logits `[*, V]` may take."""
+
+    batch_tokens: int
+    tuning: tuple[int, ...]
+    splade_bytes: int
+
+
+CPU_SIZES = Sizes(1024, (512, 1024, 2048, 4096), 1 << 27)
+GPU_SIZES = Sizes(16384, (2048, 4096, 8192, 16384, 32768), 1 << 30)
+TUNING_LENGTH = 32
+"""Tokens of the sequences that are measured."""
 
 
 def choose_device() -> str:
@@ -87,10 +102,13 @@ class TorchEngine:
             checkpoint.weights.release()  # the engine has a copy of its own
         self.dimensions = self._network.dimensions
         self.vocabulary = self._network.vocabulary
-        self.batch_tokens = CPU_BATCH_TOKENS if device == "cpu" else GPU_BATCH_TOKENS
+        sizes = CPU_SIZES if device == "cpu" else GPU_SIZES
+        most = sizes.tuning[-1]
         if checkpoint.pooling is Pooling.SPLADE:
-            logits = SPLADE_BYTES["cpu" if device == "cpu" else "gpu"] // number_type.itemsize
-            self.batch_tokens = min(self.batch_tokens, max(1, logits // self.vocabulary))
+            most = max(1, sizes.splade_bytes // number_type.itemsize // self.vocabulary)
+        self.batch_tokens = min(sizes.batch_tokens, most)
+        self._tuning_sizes = [size for size in sizes.tuning if size <= most]
+        self._runs = 0
         self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
@@ -108,14 +126,36 @@ class TorchEngine:
         torch.accelerator.empty_cache()
         raise MemoryError(f"the {self._device.type} device has too little memory for a batch of {batch.tokens} tokens")
 
+    def tune_batch_tokens(self, seconds: float) -> None:
+        if self._tuning_sizes:
+            watch = Stopwatch(seconds)
+            self.batch_tokens = best_batch(self._tuning_sizes, self._measure, watch, self.batch_tokens)
+
+    def tune_streams(self, seconds: float) -> None:
+        """There is one."""
+
     def close(self) -> None:
         del self._network, self._ops
         self._checkpoint.weights.release()
         if self._device.type != "cpu":
             torch.accelerator.empty_cache()
 
+    def _measure(self, tokens: int) -> float:
+        """Seconds for a batch of so many tokens, infinite if it is too large for the memory."""
+        length = min(TUNING_LENGTH, self._checkpoint.max_input_length)
+        batch = self.arrange([Encoding(np.ones(length, np.int32), None, 0)] * (tokens // length))
+        start, runs = time.perf_counter(), self._runs
+        try:
+            self.run(batch, tokens=False, alone=True)
+        except MemoryError:
+            return math.inf
+        if self._runs != runs + 1:
+            raise InterruptedError
+        return time.perf_counter() - start
+
     def _run(self, batch: Batch, *, tokens: bool) -> Output:
         with self._lock, torch.inference_mode():
+            self._runs += 1
             results = self._network.run(self._ops, self._inputs(batch))
             pooled = self._to_host(results.pooled.raw)
             hidden = self._to_host(results.tokens.raw) if tokens and results.tokens is not None else None
