@@ -27,8 +27,10 @@ from text_embeddings_inference.errors import (
     StartError,
     UnsupportedError,
 )
+from text_embeddings_inference.inference import pieces
 from text_embeddings_inference.inference.loading import Parts
 from text_embeddings_inference.inference.pending import Pending
+from text_embeddings_inference.inference.pieces import PIECES_AT_ONCE
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Batch, Float32Array, Input, Kind, ModelInfo
 
@@ -295,6 +297,28 @@ def test_an_interrupt_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.let()
         model.embed(["4"])
     assert [ran.inputs for ran in engine.batches] == [[[1]], [[4]]]
+
+
+def test_many_inputs_go_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE_INPUTS", 2)
+    with fake(engine := FakeEngine()) as model:
+        texts: list[Input] = [str(number) for number in (5, 6, 5, 7, 8, 9, 6, 10)]
+        found = model.embed(texts, normalize=False)
+        np.testing.assert_array_equal(found, [pooled_vector([int(cast(str, text))], 4) for text in texts])
+        assert sorted(ids for ran in engine.batches for ids in ran.inputs) == [[5], [6], [7], [8], [9], [10]]
+        assert max(len(ran.inputs) for ran in engine.batches) <= 2 * PIECES_AT_ONCE
+
+
+def test_an_unusable_input_of_a_later_piece_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE_INPUTS", 1)
+    with fake(engine := FakeEngine(batch_tokens=1)) as model:
+        engine.hold()
+        with pytest.raises(EmptyInputError):
+            model.embed(["1", "2", ""])
+        engine.let()
+        model.embed(["4"])
+    assert [ran.inputs for ran in engine.batches][-1] == [[4]]
+    assert len(engine.batches) <= 3
 
 
 # --- what the package shows -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from os import PathLike, fspath
 from types import TracebackType
@@ -16,11 +17,12 @@ from .inference.kinds import NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SP
 from .inference.limits import Limits
 from .inference.loading import Parts, load_parts, warm_up
 from .inference.pending import Pending, Row
+from .inference.pieces import PIECES_AT_ONCE, Distinct
 from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector
 from .inference.runner import Runner
 from .settings import Settings
 from .telemetry.metrics import Metrics
-from .types import EncodeOptions, Float32Array, Input, Kind, ModelInfo, Pooling
+from .types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling
 
 InputT = TypeVar("InputT", bound=Input)
 
@@ -118,22 +120,42 @@ class Embedder:
         self.close()
 
     def _run(self, inputs: Sequence[Input], options: EncodeOptions, *, tokens: bool = False) -> list[Row]:
-        encodings = []
-        for result in self._tokenizer.encode(_several(inputs), options):
-            if isinstance(result, RequestError):
-                raise result
-            encodings.append(result)
-        if not encodings:
-            return []
-        done = threading.Event()
-        pending = Pending(encodings, tokens=tokens, on_done=done.set)
-        try:
-            self._runner.submit(pending)
+        request = Distinct(_several(inputs))
+        rows: list[Row] = []
+        queued: deque[tuple[Pending, threading.Event]] = deque()
+
+        def receive() -> None:
+            pending, done = queued[0]
             done.wait()
-        except BaseException:  # Ctrl-C: or all the rest would still be run
-            self._runner.cancel(pending)
+            rows.extend(pending.results())
+            queued.popleft()
+
+        try:
+            for piece in request.pieces():
+                encodings = _usable(self._tokenizer.encode(piece.inputs, options))
+                if len(queued) == PIECES_AT_ONCE:
+                    receive()
+                done = threading.Event()
+                ahead = sum(pending.length for pending, _ in queued)
+                queued.append((Pending(encodings, tokens=tokens, on_done=done.set, ahead=ahead), done))
+                self._runner.submit(queued[-1][0])
+            while queued:
+                receive()
+        except BaseException:  # an unusable input, or Ctrl-C: or all the rest would still be run
+            for pending, _ in queued:
+                self._runner.cancel(pending)
             raise
-        return pending.results()
+        return request.spread(rows)
+
+
+def _usable(results: Sequence[Encoding | RequestError]) -> list[Encoding]:
+    """Raises the first error there is."""
+    encodings = []
+    for result in results:
+        if isinstance(result, RequestError):
+            raise result
+        encodings.append(result)
+    return encodings
 
 
 def _several(inputs: Sequence[InputT]) -> Sequence[InputT]:

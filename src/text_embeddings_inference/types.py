@@ -146,8 +146,8 @@ class Output:
 class Timings:
     """Seconds, each the mean over the inputs of a request.
 
-    tokenization: from the start until queued; queue: from queued to answered, less inference; inference: the engine's
-    time for the batch the input was in.
+    tokenization: of the piece of the request that the input was in; inference: of the batch it was in; queue: all other
+    time between the start and its answer.
     """
 
     tokenization: float

@@ -29,7 +29,7 @@ def run(engine: FakeEngine, wanted: Settings, texts: int = 0) -> None:
         model = fake_model(engine)
         model.warm_up(wanted)
         if texts:
-            await model.embed(["1 2 3 4"] * texts, EncodeOptions())
+            await model.embed([f"1 2 3 {number}" for number in range(texts)], EncodeOptions())
         await model.close()
 
     asyncio.run(life())

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
@@ -26,13 +26,14 @@ from ..errors import (
 from ..settings import Settings
 from ..telemetry.metrics import Metrics
 from ..tokenization import Tokenizer
-from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Timings, Token, Usage
+from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
 from .kinds import NO_NORMALIZE, NO_TOKENS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
 from .limits import Limits, Permits
 from .loading import Parts, load_parts, measure_fidelity, warm_up
-from .pending import Pending, Row
+from .pending import Row
+from .pipeline import Pipeline, first_error
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
-from .runner import CLOSED, Runner
+from .runner import Runner
 from .tuning import Tuner
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class Model:
         self._permits = Permits(limits.max_concurrent_requests)
         self._runner = Runner(engine, limits, metrics, clock)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
+        self._pipeline = Pipeline(tokenizer, self._workers, self._runner, metrics, clock)
         self._clock = clock
         self._measuring: Thread | None = None
         self._tuner: Tuner | None = None
@@ -187,7 +189,7 @@ class Model:
 
         with self._counting_failures(len(texts)):
             self._check_batch(len(texts))
-            return self._first_error(await self._do(work, is_long=self._tokenizer.is_long(texts)))
+            return first_error(await self._pipeline.do(work, is_long=self._tokenizer.is_long(texts)), self.metrics)
 
     async def decode(self, batch: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each list of ids."""
@@ -197,20 +199,21 @@ class Model:
 
         with self._counting_failures(len(batch)):
             self._check_batch(len(batch))
-            return self._first_error(await self._do(work, is_long=sum(map(len, batch)) > INLINE_IDS))
+            return first_error(await self._pipeline.do(work, is_long=sum(map(len, batch)) > INLINE_IDS), self.metrics)
 
     async def healthy(self) -> bool:
         """Whether the engine's last batch went well; if not, whether it can run one token now."""
         if not self._runner.last_failed:
             return True
         try:
-            await self._run([Encoding(np.zeros(1, np.int32), None, 0)])
+            await self._pipeline.run([Encoding(np.zeros(1, np.int32), None, 0)])
         except InferenceError:
             return False
         return True
 
     async def close(self) -> None:
         """Answers what was accepted, then stops the engine. What is asked later fails with an InferenceError."""
+        await self._pipeline.close()
         await asyncio.get_running_loop().run_in_executor(None, self._stop)
 
     def _stop(self) -> None:
@@ -231,70 +234,18 @@ class Model:
         require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
         start = self._clock()
         self.metrics.embed_started(len(inputs))
-        encodings = await self._encode(inputs, options)
-        check_width(dimensions, self.info.dimensions)
-        rows, usage = await self._timed(encodings, start, tokens=tokens)
+        rows, usage = await self._pipeline.answer(
+            inputs, options, start, tokens=tokens, check=lambda: check_width(dimensions, self.info.dimensions)
+        )
         self.metrics.embed_succeeded(self._clock() - start, usage.timings, len(inputs))
         return rows, usage
 
     async def _predict(self, inputs: Sequence[Input], options: EncodeOptions) -> tuple[list[Row], Usage]:
         start = self._clock()
         self.metrics.predict_started(len(inputs))
-        rows, usage = await self._timed(await self._encode(inputs, options), start)
+        rows, usage = await self._pipeline.answer(inputs, options, start)
         self.metrics.predict_succeeded(self._clock() - start, usage.timings, len(inputs))
         return rows, usage
-
-    async def _encode(self, inputs: Sequence[Input], options: EncodeOptions) -> list[Encoding]:
-        def work() -> list[Encoding | RequestError]:
-            return self._tokenizer.encode(inputs, options)
-
-        results = await self._do(work, is_long=self._tokenizer.is_long(inputs, options))
-        encodings = self._first_error(results)
-        self.metrics.input_lengths(len(encoding) for encoding in encodings)
-        return encodings
-
-    async def _timed(self, encodings: list[Encoding], start: float, *, tokens: bool = False) -> tuple[list[Row], Usage]:
-        queued = self._clock()
-        rows = await self._run(encodings, tokens=tokens)
-        count = len(rows)
-        timings = Timings(
-            tokenization=queued - start,
-            queue=sum(row.queue for row in rows) / count,
-            inference=sum(row.inference for row in rows) / count,
-        )
-        characters = sum(encoding.characters for encoding in encodings)
-        return rows, Usage(characters, sum(map(len, encodings)), timings)
-
-    async def _run(self, encodings: list[Encoding], *, tokens: bool = False) -> list[Row]:
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-
-        def answer() -> None:
-            if not done.done():
-                done.set_result(None)
-
-        def on_done() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(answer)
-
-        pending = Pending(encodings, tokens=tokens, on_done=on_done)
-        self._runner.submit(pending)
-        try:
-            await done
-        except asyncio.CancelledError:
-            self._runner.cancel(pending)
-            raise
-        return pending.results()
-
-    async def _do(self, work: Callable[[], T], *, is_long: bool) -> T:
-        """Does the work here, or in a worker thread if it would hold up the loop."""
-        if not is_long:
-            return work()
-        try:
-            working = asyncio.get_running_loop().run_in_executor(self._workers, work)
-        except RuntimeError as error:  # the workers were shut down
-            raise InferenceError(CLOSED) from error
-        return await working
 
     # --- checks ---------------------------------------------------------------------------------------------------
 
@@ -326,12 +277,3 @@ class Model:
             raise EmptyBatchError
         if count > max(1, self.limits.max_client_batch_size):  # one input is no batch
             raise BatchSizeError(count, self.limits.max_client_batch_size)
-
-    def _first_error(self, results: Sequence[T | RequestError]) -> list[T]:
-        """The results, or the error of the first input that has one; the others are counted too."""
-        errors = [result for result in results if isinstance(result, RequestError)]
-        for error in errors[1:]:
-            self.metrics.request_failed(presentation(error).metric_label)
-        if errors:
-            raise errors[0]
-        return [result for result in results if not isinstance(result, RequestError)]

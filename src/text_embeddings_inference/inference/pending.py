@@ -1,4 +1,4 @@
-"""One request on its way through the engine: its inputs are queued one by one and come back in any order."""
+"""A request, or a piece of one, on its way through the engine: its inputs are queued and come back in any order."""
 
 from __future__ import annotations
 
@@ -23,24 +23,41 @@ class Row:
 
 
 class Pending:
-    """A request waiting for its rows. Written by the engine's threads, under the runner's lock."""
+    """Encodings waiting for their rows. Written by the engine's threads, under the runner's lock."""
 
-    def __init__(self, encodings: Sequence[Encoding], *, tokens: bool, on_done: Callable[[], object]) -> None:
-        """tokens: last hidden states are wanted, not the pooled vector; on_done: called once, by an engine's thread."""
-        self._encodings = encodings
+    def __init__(
+        self,
+        encodings: Sequence[Encoding],
+        *,
+        tokens: bool,
+        on_done: Callable[[], object],
+        copies: Sequence[int] | None = None,
+        ahead: int = 0,
+    ) -> None:
+        """tokens: last hidden states are wanted, not the pooled vector; on_done: called once, by an engine's thread;
+        copies: how many inputs each encoding stands for; ahead: tokens of the same request that are queued already.
+        """
+        self.encodings = encodings
+        self.copies = [1] * len(encodings) if copies is None else copies
+        self._ahead = ahead
         self.tokens = tokens
         self.cancelled = False
         self.on_done = on_done
         self.rows: list[Row | InferenceError | None] = [None] * len(encodings)
         self._missing = len(encodings)
 
+    @property
+    def length(self) -> int:
+        """Tokens of all its inputs."""
+        return sum(map(len, self.encodings))
+
     def jobs(self, now: float) -> list[Job]:
         """Its inputs, to be queued now. They know the request and not the other way round: a cycle would keep the
         engine's output in memory until the garbage collector comes."""
         jobs = []
-        ahead = 0
-        for index, encoding in enumerate(self._encodings):
-            jobs.append(Job(self, index, encoding, now, ahead))
+        ahead = self._ahead
+        for index, encoding in enumerate(self.encodings):
+            jobs.append(Job(self, index, encoding, self.copies[index], now, ahead))
             ahead += len(encoding)
         return jobs
 
@@ -69,6 +86,8 @@ class Job:
     pending: Pending
     index: int
     encoding: Encoding
+    copies: int
+    """Inputs of its request that its row answers."""
     queued_at: float
     ahead: int
     """Tokens of its request that were queued before it."""

@@ -74,7 +74,7 @@ class Runner:
             pending.cancelled = True
             dropped = self._scheduler.drop_cancelled()
             if dropped:
-                self._metrics.request_failed("dropped", len(dropped))
+                self._metrics.request_failed("dropped", sum(job.copies for job in dropped))
                 self._metrics.queue_size(len(self._scheduler))
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Runner:
             self._run(jobs[middle:], alone=False)
             return
         logger.error("the engine failed on an input of %d tokens: %s", jobs[0].length, problem)
-        self._metrics.request_failed("inference")
+        self._metrics.request_failed("inference", jobs[0].copies)
         self._deliver(jobs, [InferenceError(str(problem) or type(problem).__name__)])
 
     def _deliver(self, jobs: list[Job], rows: Sequence[Row | InferenceError]) -> None:
