@@ -215,18 +215,16 @@ class Experts:
     def __init__(self, p: Parameters, width: int, inner: int, experts: int, k: int, act: Activation) -> None:
         self.router = Linear(p / "router", width, experts, bias=False)
         p = p / "experts"
-        self.up = p.tensor("up.weight", (experts * inner, width))
-        self.down = p.constant(p.array("down.weight", (experts * inner, width)).T)
+        up, down = (p.array(name, (experts * inner, width)) for name in ("up.weight", "down.weight"))
+        self.up = [p.constant(part) for part in np.split(up, experts)]
+        self.down = [p.constant(part.T) for part in np.split(down, experts)]
         self.bias = p.tensor("bias", (width,))
-        self.n_experts = experts
         self.k = k
         self.act = act
 
     def __call__(self, ops: Ops, x: Value) -> Value:
         gates = ops.keep_largest(ops.softmax(self.router(ops, x)), self.k)
-        hidden = ops.heads(self.act(ops, ops.linear(x, self.up)), self.n_experts)
-        chosen = ops.mul(hidden, ops.heads(gates, self.n_experts))
-        return ops.linear(ops.merge(chosen), self.down, self.bias)
+        return ops.add(ops.experts(x, gates, self.up, self.down, self.act), self.bias)
 
 
 @dataclass(frozen=True, slots=True)

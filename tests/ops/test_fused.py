@@ -46,6 +46,25 @@ def l2_normalize_composite(ops: Ops, _: Any, x: Any) -> Any:
     return Ops.l2_normalize(ops, x)
 
 
+UP, DOWN = random(3, 7, 16, seed=4), random(3, 16, 7, seed=5)
+
+
+def gates(ops: Ops, x: Any) -> Any:
+    """Of three experts, one or two for each token; with the input as spread here, none for some."""
+    scores, _ = ops.split(x, [3, 13])
+    return ops.keep_largest(ops.relu(scores), 2)
+
+
+def experts(ops: Ops, _: Any, x: Any) -> Any:
+    up, down = ([ops.constant(matrix) for matrix in matrices] for matrices in (UP, DOWN))
+    return ops.experts(x, gates(ops, x), up, down, lambda ops, y: ops.tanh(y))
+
+
+def experts_composite(ops: Ops, _: Any, x: Any) -> Any:
+    up, down = ([ops.constant(matrix) for matrix in matrices] for matrices in (UP, DOWN))
+    return Ops.experts(ops, x, gates(ops, x), up, down, lambda ops, y: ops.tanh(y))
+
+
 CASES: dict[str, tuple[Function, Function]] = {
     "layer_norm": (layer_norm, layer_norm_composite),
     "layer_norm-no-bias": (layer_norm_without_bias, layer_norm_without_bias_composite),
@@ -93,3 +112,15 @@ def test_engine_and_oracle_against_figures_worked_by_hand(engine: Engine) -> Non
     expected = np.array([[[0, 2, 3 / 12.5**0.5, 4 / 12.5**0.5, 0.6, 0.8]]])
     check_close(on_numpy(both, x, lengths=(1,)), expected, 1e-12)
     check_close(engine.run(both, x, lengths=(1,)), expected, 1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (5, 5, 5)])
+@on_each_engine
+def test_experts(engine: Engine, lengths: tuple[int, ...]) -> None:
+    """With one token, most experts have nothing to do; some tokens have less than two, or none."""
+    x = random(len(lengths), max(lengths), 16)
+    chosen = np.count_nonzero(on_numpy(lambda ops, _, y: gates(ops, y), x, lengths=lengths), -1)
+    assert len(lengths) == 1 or set(chosen.ravel()) >= {1, 2}
+    oracle = on_numpy(experts, x, lengths=lengths)
+    check_close(engine.run(experts_composite, x, lengths=lengths), oracle, 1e-5, "the engine's composite")
+    check_close(engine.run(experts, x, lengths=lengths), oracle, 1e-5, "the engine's own")

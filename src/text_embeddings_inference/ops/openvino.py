@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, reduce
 from typing import Any
 
@@ -318,6 +318,22 @@ class OpenVINOOps(Ops):
         normed = op.mvn(x.raw, _int64(-1), True, eps, "inside_sqrt")
         scaled = op.multiply(normed, weight.raw)
         return Value(scaled if bias is None else op.add(scaled, bias.raw))
+
+    def experts(
+        self, x: Value, gates: Value, up: Sequence[Value], down: Sequence[Value], act: Callable[[Ops, Value], Value]
+    ) -> Value:
+        """Each expert gets the tokens that chose it, and its results are added at their places."""
+        tokens_TD = op.reshape(x.raw, _int64(-1, _shape(x.raw)[-1].get_length()), False)
+        gates_ET = op.transpose(op.reshape(gates.raw, _int64(-1, len(up)), False), _int64(1, 0))
+        sum_TD = op.broadcast(_float32(0), op.shape_of(tokens_TD))
+        for expert, (u, d) in enumerate(zip(up, down, strict=True)):
+            gate_T = op.gather(gates_ET, _int64_scalar(expert), _int64_scalar(0))
+            chosen = op.squeeze(op.non_zero(gate_T, "i32"), _int64(0))
+            own = Value(op.gather(tokens_TD, chosen, _int64_scalar(0)))
+            result = self.linear(act(self, self.linear(own, u)), d).raw
+            weighted = op.multiply(result, _unsqueeze(op.gather(gate_T, chosen, _int64_scalar(0)), 1))
+            sum_TD = op.scatter_nd_update(sum_TD, _unsqueeze(chosen, 1), weighted, "sum")
+        return Value(op.reshape(sum_TD, op.shape_of(x.raw), False))
 
     @staticmethod
     def _operand(y: Value | float) -> ov.Node:

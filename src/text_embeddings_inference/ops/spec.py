@@ -11,8 +11,9 @@ Letters: `B` sequences, `S` the longest, `T` all tokens, `D` width, `N` heads, `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, NoReturn, Protocol
 
 import numpy as np
@@ -274,3 +275,15 @@ class Ops(ABC):
     def l2_normalize(self, x: Value) -> Value:
         """x / |x| over the last axis."""
         return self.div(x, self.sqrt(self.sum(self.mul(x, x))))
+
+    def experts(
+        self, x: Value, gates: Value, up: Sequence[Value], down: Sequence[Value], act: Callable[[Ops, Value], Value]
+    ) -> Value:
+        """The sum over experts of gate * act(x Up^T) Down^T; one whose gate is 0 need not be computed for that token.
+
+        x `[*, D]`, gates `[*, E]`, up `E` times `[I, D]`, down `E` times `[D, I]` -> `[*, D]`.
+        """
+        networks = zip(self.split(gates, [1] * len(up)), up, down, strict=True)
+        return reduce(
+            self.add, [self.mul(self.linear(act(self, self.linear(x, u)), d), gate) for gate, u, d in networks]
+        )

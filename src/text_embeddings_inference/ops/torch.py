@@ -6,7 +6,7 @@ kernels for products, norms and softmax do so by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,18 @@ class TorchOps(Ops):
     def l2_normalize(self, x: Value) -> Value:
         length = torch.linalg.vector_norm(x.raw, dim=-1, keepdim=True, dtype=torch.float32)
         return Value((x.raw / length).to(x.raw.dtype))
+
+    def experts(
+        self, x: Value, gates: Value, up: Sequence[Value], down: Sequence[Value], act: Callable[[Ops, Value], Value]
+    ) -> Value:
+        """Each expert gets the tokens that chose it, and its results are added at their places."""
+        tokens_TD, gates_TE = x.raw.flatten(0, -2), gates.raw.flatten(0, -2)
+        sum_TD = torch.zeros_like(tokens_TD)
+        for expert, (u, d) in enumerate(zip(up, down, strict=True)):
+            chosen = gates_TE[:, expert].nonzero().squeeze(1)
+            result = self.linear(act(self, self.linear(Value(tokens_TD[chosen]), u)), d).raw
+            sum_TD.index_add_(0, chosen, result * gates_TE[chosen, expert, None])
+        return Value(sum_TD.view(x.raw.shape))
 
     def _rotation(self, rope: Rope, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """Cosine and sine for each token and pair, float32 `[1, S, 1, R/2]` or `[T, 1, R/2]`."""
