@@ -73,7 +73,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "feed_forward_proj": "relu",
     },
     "llama": LLAMA,
-    "llama_bidirec": LLAMA | ALWAYS_SEES_AHEAD,
+    "llama_bidirec": LLAMA | ALWAYS_SEES_AHEAD | {"pooling": "avg", "temperature": 1.0},
     "mistral": DECODER | {"sliding_window": 4096},
     "qwen2": QWEN2,
     "qwen3": QWEN3,

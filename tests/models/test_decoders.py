@@ -22,7 +22,7 @@ from oracle.numpy_ops import NumpyOps
 from oracle.parameters import packed, parameters, values
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.models import eurobert
+from text_embeddings_inference.models import eurobert, llama_bidirec
 from text_embeddings_inference.models.llama import DecoderArgs
 from text_embeddings_inference.models.network import build
 from text_embeddings_inference.ops.spec import AttentionSpec, Value
@@ -151,6 +151,21 @@ def test_names_of_other_classes_and_of_old_conversions(tmp_path: Path, name: str
     engine = NumpyEngine(open_checkpoint(folder), "padded")
     pooled = engine.run(Batch.pad([case.encoding]), tokens=False, alone=True).pooled[0]
     assert np.abs(pooled - case.output).max() < 1e-4
+
+
+@pytest.mark.parametrize("pooling", ["avg", "cls", "last"])
+def test_classifier_of_llama_bidirec(pooling: str) -> None:
+    p, w = parameters(out__weight=(2, 32))
+    head = llama_bidirec.classifier(args("llama_bidirec", pooling=pooling, temperature=4), 2, p)
+    x = values(5, 32)
+    pooled = {"avg": x.mean(0), "cls": x[0], "last": x[-1]}[pooling]
+    assert np.allclose(head(NumpyOps(), Value(x), packed(5)).raw, [pooled @ w["out.weight"].T / 4])
+
+
+def test_unknown_pooling_of_a_classifier() -> None:
+    p, _ = parameters(out__weight=(2, 32))
+    with pytest.raises(UnsupportedError, match="`pooling` is 'weighted_avg'"):
+        llama_bidirec.classifier(args("llama_bidirec", pooling="weighted_avg"), 2, p)
 
 
 @pytest.mark.parametrize("pooling", ["bos", "mean", "late"])

@@ -1,21 +1,53 @@
-"""Llama without a causal mask, as in the remote code of nvidia/llama-embed-nemotron-8b."""
+"""Llama without a causal mask, as in the remote code of nvidia/llama-embed-nemotron-8b.
+
+The rerankers pool as config.json says, and divide their score by a temperature. Their cards put query and text into one
+text (`question:... passage:...`) that is given to /predict; a pair given to /rerank is only joined by the tokenizer.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from ..errors import UnsupportedError
+from ..layers import ScoreHead
+from ..ops.spec import Layout, Ops, Value
+from ..parameters import Parameters
+from ..rotary import Positive
+from ..types import Pooling
 from . import llama
+from .llama import HEADS as HEADS
 from .llama import PREFIXES as PREFIXES
 from .llama import TENSORS as TENSORS
 from .llama import Model as Model
 
-CHECKPOINTS = ("nvidia/llama-embed-nemotron-8b",)
+CHECKPOINTS = ("nvidia/llama-embed-nemotron-8b", "nvidia/llama-nemotron-rerank-1b-v2")
 
-HEADS = llama.HEADS
+POOLINGS = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
 
 
 class Args(llama.Args, frozen=True, kw_only=True):
-    """The keys of config.json that are read."""
+    """The keys of config.json that are read. pooling, temperature: of classifiers; others pool as their modules say."""
 
     is_causal: Literal[False] = False
     use_bidirectional_attention: Literal[True] | None = True
+    pooling: str = "avg"
+    temperature: Positive = 1.0
+
+
+class Classifier(ScoreHead):
+    """Logits of the pooled tokens, divided by the temperature: `[*, D]` -> `[B, labels]`."""
+
+    def __init__(self, args: Args, labels: int, p: Parameters) -> None:
+        if args.pooling not in POOLINGS:
+            problem = f"`pooling` is {args.pooling!r}; supported are {', '.join(POOLINGS)}"
+            raise UnsupportedError(f"config.json: {problem}")
+        super().__init__(p, args.hidden_size, labels, POOLINGS[args.pooling])
+        self.temperature = args.temperature
+
+    def __call__(self, ops: Ops, x: Value, layout: Layout) -> Value:
+        return ops.div(super().__call__(ops, x, layout), self.temperature)
+
+
+def classifier(args: Args, labels: int, p: Parameters) -> Classifier:
+    """LlamaBidirectionalForSequenceClassification's head."""
+    return Classifier(args, labels, p)
