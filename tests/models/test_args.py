@@ -118,6 +118,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "classifier_pooling": "cls",
         "classifier_activation": "gelu",
         "classifier_bias": False,
+        "decoder_bias": True,
     },
     "nomic_bert": ROPE | {"head_dim": None, "hidden_act": "silu", "type_vocab_size": 2, "layer_norm_eps": 1e-12},
     "nomic_bert_remote": {

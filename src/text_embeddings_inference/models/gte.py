@@ -11,6 +11,7 @@ from typing import Literal
 from ..errors import UnsupportedError
 from ..layers import (
     ClassificationHead,
+    MaskedLMHead,
     PackedGatedFeedForward,
     PackedRotaryAttention,
     PostNormBlock,
@@ -49,6 +50,7 @@ CHECKPOINTS = (
     "Alibaba-NLP/gte-base-en-v1.5",
     "Alibaba-NLP/gte-multilingual-base",
     "Alibaba-NLP/gte-multilingual-reranker-base",
+    "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-gte",
     "Snowflake/snowflake-arctic-embed-m-v2.0",
 )
 
@@ -70,9 +72,9 @@ TENSORS: Table = {
 HEADS: Table = {
     "pooler.dense": "dense",
     "classifier": "out",
-    "lm_head.dense": None,
-    "lm_head.norm": None,
-    "lm_head.decoder": None,
+    "lm_head.dense": "transform",
+    "lm_head.norm": "norm",
+    "lm_head.decoder": "decoder",
     "qa_outputs": None,
 }
 
@@ -105,3 +107,10 @@ class Model:
 def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
     """NewForSequenceClassification's head: the pooler, where there is one, then the classifier."""
     return ClassificationHead(p, args.hidden_size, labels, activation("pooler", "tanh"), dense="dense.weight" in p)
+
+
+def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+    """NewForMaskedLM's head."""
+    table = (args.vocab_size, args.hidden_size)
+    act = activation("hidden_act", args.hidden_act)
+    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, table, act, args.layer_norm_eps)

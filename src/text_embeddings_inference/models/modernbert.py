@@ -49,6 +49,7 @@ class Args(RopeArgs, frozen=True, kw_only=True):
     classifier_pooling: Literal["cls", "mean"] = "cls"
     classifier_activation: str = "gelu"
     classifier_bias: bool = False
+    decoder_bias: bool = True
 
     def __post_init__(self) -> None:
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
@@ -88,7 +89,7 @@ TENSORS: Table = {
     "final_norm": "final_norm",
 }
 
-HEADS: Table = {"head.dense": "dense", "head.norm": "norm", "classifier": "out", "decoder": None}
+HEADS: Table = {"head.dense": "dense", "head.norm": "norm", "classifier": "out", "decoder": "decoder"}
 
 
 def norm(args: Args, p: Parameters) -> LayerNorm:
@@ -134,21 +135,48 @@ class Model:
         return self.final_norm(ops, x)
 
 
-class Classifier:
-    """Pooled, through a dense layer and a norm, to logits: `[*, D]` -> `[B, labels]`."""
+class Head:
+    """A dense layer and a norm: `[*, D]` -> `[*, D]`."""
 
-    def __init__(self, args: Args, labels: int, p: Parameters) -> None:
-        self.pooling = Pooling(args.classifier_pooling)
+    def __init__(self, args: Args, p: Parameters) -> None:
         self.dense = Linear(p / "dense", args.hidden_size, args.hidden_size, bias=args.classifier_bias)
         self.act = activation("classifier_activation", args.classifier_activation)
         self.norm = norm(args, p / "norm")
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return self.norm(ops, self.act(ops, self.dense(ops, x)))
+
+
+class Classifier:
+    """Pooled, through the head, to logits: `[*, D]` -> `[B, labels]`."""
+
+    def __init__(self, args: Args, labels: int, p: Parameters) -> None:
+        self.pooling = Pooling(args.classifier_pooling)
+        self.head = Head(args, p)
         self.out = Linear(p / "out", args.hidden_size, labels)
 
     def __call__(self, ops: Ops, x: Value, layout: Layout) -> Value:
-        x = self.dense(ops, ops.pool(x, self.pooling, layout))
-        return self.out(ops, self.norm(ops, self.act(ops, x)))
+        return self.out(ops, self.head(ops, ops.pool(x, self.pooling, layout)))
+
+
+class MaskedLM:
+    """Through the head to logits over the vocabulary: `[*, D]` -> `[*, V]`; the decoder may be the word embedding."""
+
+    def __init__(self, args: Args, tied: Embedding, p: Parameters) -> None:
+        self.head = Head(args, p)
+        table = (args.vocab_size, args.hidden_size)
+        self.decoder = p.tensor("decoder.weight", table) if "decoder.weight" in p else tied.table
+        self.bias = p.tensor("decoder.bias", (args.vocab_size,)) if args.decoder_bias else None
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        return ops.linear(self.head(ops, x), self.decoder, self.bias)
 
 
 def classifier(args: Args, labels: int, p: Parameters) -> Classifier:
     """ModernBertForSequenceClassification's head."""
     return Classifier(args, labels, p)
+
+
+def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLM:
+    """ModernBertForMaskedLM's head."""
+    return MaskedLM(args, model.word, p)
