@@ -10,80 +10,26 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
-from huggingface_hub.errors import HfHubHTTPError
 from langchain_huggingface import HuggingFaceEndpointEmbeddings
-from numpy.typing import ArrayLike
-from openai import AsyncOpenAI, AuthenticationError, OpenAI, UnprocessableEntityError
+from openai import AsyncOpenAI, OpenAI
 
-from bench.server import running
+from tests.clients.conftest import FIXTURES, KEY
+from tests.clients.reference import check_close, expected, recorded, unit
 
 pytestmark = pytest.mark.clients
 
-ROOT = Path(__file__).parents[2]
-FIXTURES = ROOT / "tests" / "fixtures" / "models"
-RECORDED = ROOT / "tests" / "contract" / "recorded" / "embedding.jsonl"
-KEY = "secret"
-TOLERANCE = 1e-5
 TEXT = "What is Deep Learning?"
-
-
-def serve(model: Path) -> Iterator[str]:
-    router = ROOT / ".venv" / "bin" / "text-embeddings-router"
-    options = ["--dtype", "float32", "--api-key", KEY, "--prometheus-port", "0"]
-    with running([str(router), "--model-id", str(model), *options]) as server:
-        yield server.url
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Iterator[str]:
-    yield from serve(ROOT / ".venv" / "models" / "all-MiniLM-L6-v2")
-
-
-@pytest.fixture(scope="module")
-def bert() -> Iterator[str]:
-    yield from serve(FIXTURES / "bert")
-
-
-@pytest.fixture(scope="module")
-def classifier() -> Iterator[str]:
-    yield from serve(FIXTURES / "bert-classifier")
 
 
 @pytest.fixture
 def openai(minilm: str) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{minilm}/v1", api_key=KEY, max_retries=0) as client:
         yield client
-
-
-def recorded(name: str) -> Any:
-    """What text-embeddings-inference 1.9.3 answered to the request of this name."""
-    for line in RECORDED.read_text().splitlines():
-        exchange = json.loads(line)
-        if exchange["request"]["id"] == name:
-            return exchange["response"]["json"]
-    raise LookupError(name)
-
-
-def expected(fixture: str) -> list[dict[str, Any]]:
-    """Texts with the outputs that Transformers gave."""
-    texts: list[dict[str, Any]] = json.loads((FIXTURES / fixture / "expected.json").read_text())["texts"]
-    assert len(texts) >= 8
-    return texts
-
-
-def check_close(actual: ArrayLike, wanted: ArrayLike, tolerance: float = TOLERANCE) -> None:
-    np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance)
-    assert np.shape(actual) == np.shape(wanted)
-
-
-def unit(vector: ArrayLike) -> ArrayLike:
-    return np.asarray(vector) / np.linalg.norm(vector)
 
 
 def test_huggingface_hub_embeds(minilm: str, bert: str) -> None:
@@ -118,12 +64,33 @@ def test_huggingface_hub_classifies(classifier: str) -> None:
         check_close(best.score, max(case["softmax"]))
 
 
-def test_huggingface_hub_shows_errors(minilm: str) -> None:
-    with pytest.raises(HfHubHTTPError, match="dimensions") as caught:
-        InferenceClient(minilm, token=KEY).feature_extraction(TEXT, dimensions=4096)
-    assert caught.value.response.status_code == 422
-    with pytest.raises(HfHubHTTPError, match="401"):
-        InferenceClient(minilm, token="wrong").feature_extraction(TEXT)
+def test_huggingface_hub_puts_prompts_before_texts(prompted: str) -> None:
+    client = InferenceClient(prompted, token=KEY)
+    written = client.feature_extraction(["query: a", "passage: a"])
+    for name, vector in zip(("query", "passage"), written, strict=True):
+        check_close(client.feature_extraction("a", prompt_name=name)[0], vector)
+
+
+def test_huggingface_hub_cuts_on_either_side(bert: str) -> None:
+    client = InferenceClient(bert, token=KEY)
+    texts = ["a " * 100 + "b", "a " * 100]
+    for side, same in (("left", False), ("right", True)):
+        vectors = client.feature_extraction(texts, truncate=True, truncation_direction=side)
+        assert np.allclose(*vectors, rtol=0, atol=1e-5) is same
+
+
+def test_huggingface_hub_asks_many_at_once(bert: str, classifier: str) -> None:
+    cases = expected("bert")
+
+    async def ask() -> tuple[list[Any], Any]:
+        async with AsyncInferenceClient(bert, token=KEY) as client:
+            vectors = await asyncio.gather(*(client.feature_extraction(case["text"]) for case in cases * 10))
+        async with AsyncInferenceClient(classifier, token=KEY) as client:
+            return vectors, await client.text_classification(cases[0]["text"])
+
+    vectors, best = asyncio.run(ask())
+    check_close([vector[0] for vector in vectors], [case["embedding"] for case in cases * 10])
+    assert best == InferenceClient(classifier, token=KEY).text_classification(cases[0]["text"])
 
 
 def test_openai_embeds(openai: OpenAI) -> None:
@@ -159,22 +126,19 @@ def test_openai_sends_token_ids(openai: OpenAI) -> None:
     check_close(embedding, recorded("openai-ids")["data"][0]["embedding"])
 
 
-def test_openai_shows_errors(openai: OpenAI, minilm: str) -> None:
-    with pytest.raises(UnprocessableEntityError, match="dimensions") as caught:
-        openai.embeddings.create(model="any", input="a", dimensions=4096)
-    assert caught.value.body["message"] == recorded("openai-dimensions-4096")["message"]
-    with pytest.raises(AuthenticationError):
-        openai.with_options(api_key="wrong").embeddings.create(model="any", input="a")
-
-
 def test_openai_asks_many_at_once(minilm: str) -> None:
     texts = [f"text {number}" for number in range(16)]
 
-    async def embed_each() -> list[list[float]]:
+    async def embed_each(**options: Any) -> list[Any]:
         async with AsyncOpenAI(base_url=f"{minilm}/v1", api_key=KEY, max_retries=0) as client:
-            answers = await asyncio.gather(*(client.embeddings.create(model="any", input=text) for text in texts))
-        return [answer.data[0].embedding for answer in answers]
+            calls = (client.embeddings.create(model="any", input=text, **options) for text in texts)
+            return [answer.data[0].embedding for answer in await asyncio.gather(*calls)]
 
+    cut = [
+        np.frombuffer(base64.b64decode(text), "<f4")
+        for text in asyncio.run(embed_each(dimensions=16, encoding_format="base64"))
+    ]
+    check_close(cut, asyncio.run(embed_each(dimensions=16, encoding_format="float")))
     check_close(asyncio.run(embed_each()), InferenceClient(minilm, token=KEY).feature_extraction(texts))
 
 
