@@ -21,8 +21,8 @@ INTRODUCTION = """\
 
 <!-- Written by scripts/models_page.py from the files of models/: change those, then run `make models-page`. -->
 
-A model is known by `model_type` of its config.json, or by the remote code it names there (`auto_map`), which is not run:
-the architecture is written here anew. Any checkpoint of these architectures is served, in safetensors or as
+A model is known by `model_type` of its config.json, or by the remote code it names there (`auto_map`), which is not
+run: the architecture is written here anew. Any checkpoint of these architectures is served, in safetensors or as
 `pytorch_model.bin`; those named below are examples. Embedding models pool as their files say (mean, CLS, last token,
 max, ...) and may have Dense modules. Classifiers with one label are rerankers.
 """

@@ -9,7 +9,18 @@ import pytest
 
 from text_embeddings_inference.command_line import CommandLine, Shown
 from text_embeddings_inference.errors import SettingsError
-from text_embeddings_inference.options import AutoInteger, Boolean, File, Flag, Integer, Text, option, variable, words
+from text_embeddings_inference.options import (
+    AutoInteger,
+    Boolean,
+    File,
+    Flag,
+    Integer,
+    OptionalText,
+    Text,
+    option,
+    variable,
+    words,
+)
 
 
 @dataclass(frozen=True)
@@ -184,3 +195,19 @@ def test_help_hides_and_groups(flag: str) -> None:
     assert text.index("One:") < text.index("-p, --port <PORT>") < text.index("Two:") < text.index("--count <COUNT>")
     assert "[default: 1]" in text
     assert ("[env: PORT]" in text) == ("PLACE" in text) == (flag == "--help")
+
+
+def test_an_option_may_give_another_its_value() -> None:
+    @dataclass(frozen=True)
+    class Giving:
+        name: str = option(Text(), "One", "A name")
+        show: bool | str = option(OptionalText(), "One", "Show it", default=False, gives="name")
+
+    line = CommandLine.of(Giving, program="small", version="1", about="Small.")
+    assert line.parse(["--show", "n"], {"NAME": "other"}) == {"show": "n", "name": "n"}
+    assert line.parse(["--name", "n", "--show"], {}) == {"show": True, "name": "n"}
+    assert line.parse(["--name", "n"], {"SHOW": "false"}) == {"show": False, "name": "n"}
+    with pytest.raises(SettingsError, match=r"'--show \[<SHOW>\]' cannot be used with '--name <NAME>'"):
+        line.parse(["--show", "n", "--name", "m"], {})
+    with pytest.raises(SettingsError, match="not provided"):
+        line.parse(["--show"], {})

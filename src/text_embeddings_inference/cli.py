@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; argv without the program's name (default: the process's). Returns the exit status."""
     try:
         settings = Settings.parse(sys.argv[1:] if argv is None else argv, os.environ)
+        if settings.explain:
+            return explain(settings)
         refuse_not_yet(settings)
         logs.configure(
             sys.stdout,
@@ -61,6 +63,18 @@ def run(settings: Settings) -> None:
     sockets = Sockets.bind(settings)
     model.warm_up(settings)
     serve({settings.served_name: model}, settings, sockets)
+
+
+def explain(settings: Settings) -> int:
+    """Print how the model would be served, or why not. Returns the exit status."""
+    from .explain import Problems, explain
+
+    problems = Problems()
+    with problems.step():
+        refuse_not_yet(settings)
+    explanation = explain(settings, problems)
+    print(explanation.json() if settings.json_output else explanation.text())
+    return 0 if explanation.served else 1
 
 
 def refuse_not_yet(settings: Settings) -> None:

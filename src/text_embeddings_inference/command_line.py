@@ -51,6 +51,7 @@ class CommandLine:
         Raises SettingsError at the first thing that is wrong, Shown for `-h`, `--help`, `-V` and `--version`.
         """
         given = self._read_arguments(argv)
+        self._hand_on(given)
         for name, option in self.options.items():
             if name not in given and option.variable in environ:
                 given[name] = [_value(option, environ[option.variable])]
@@ -88,6 +89,16 @@ class CommandLine:
                 attached = rest.popleft()
             given.setdefault(option.name, []).append(_value(option, attached))
         return given
+
+    def _hand_on(self, given: dict[str, list[object]]) -> None:
+        """Options that are given with a value that is another option's, too."""
+        for name, found in list(given.items()):
+            other = self.options[name].gives
+            if other and isinstance(found[0], str):
+                if other in given:
+                    taker = self.options[other].usage
+                    raise self._misused(f"the argument '{self.options[name].usage}' cannot be used with '{taker}'")
+                given[other] = found
 
     def _check_together(self, given: Mapping[str, object]) -> None:
         for name in given:

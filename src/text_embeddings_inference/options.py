@@ -17,6 +17,8 @@ VARIABLE = "variable"
 
 Takes: TypeAlias = Literal["value", "optional value", "nothing"]
 
+BOOLEANS: Mapping[str, object] = {"true": True, "false": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -32,6 +34,16 @@ class Text:
     def parse(self, text: str) -> object:
         """The value; ValueError says what is wrong with it (nothing where `possible` says it all)."""
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class OptionalText(Text):
+    """True, false or any other text; the flag without a value means true."""
+
+    takes: ClassVar[Takes] = "optional value"
+
+    def parse(self, text: str) -> object:
+        return BOOLEANS.get(text, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +112,6 @@ def words(*possible: str) -> Choice:
     return Choice({word: word for word in possible})
 
 
-BOOLEANS: Mapping[str, object] = {"true": True, "false": False}
-
-
 @dataclass(frozen=True, slots=True)
 class Boolean(Choice):
     """`true` or `false`; the flag without a value means true."""
@@ -123,7 +132,8 @@ class Option:
     """What is known of an option besides its field's name and default.
 
     about: one line; details: more, for `--help`; default: its text where the value itself says too little;
-    repeatable: the values are gathered in a tuple; conflicts, requires: names of other fields.
+    repeatable: the values are gathered in a tuple; conflicts, requires: names of other fields; gives: the
+    field whose value the option's value is, too.
     """
 
     value: Text
@@ -136,6 +146,7 @@ class Option:
     hidden: bool = False
     conflicts: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    gives: str = ""
     name: str = ""
     required: bool = False
 
@@ -179,9 +190,10 @@ def option(
     secret: bool = False,
     conflicts: tuple[str, ...] = (),
     requires: tuple[str, ...] = (),
+    gives: str = "",
 ) -> Any:
     """A dataclass field that is an option (see `Option`); `secret` keeps its value out of the repr."""
-    declared = Option(value, group, about, details, default_text, short, repeatable, hidden, conflicts, requires)
+    declared = Option(value, group, about, details, default_text, short, repeatable, hidden, conflicts, requires, gives)
     return field(default=default, default_factory=default_factory, repr=not secret, metadata={OPTION: declared})
 
 

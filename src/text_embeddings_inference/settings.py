@@ -15,7 +15,21 @@ from typing import Literal
 
 from .command_line import CommandLine
 from .cpus import usable_cpus
-from .options import OPTION, AutoInteger, Boolean, Choice, File, Flag, Integer, Limit, Text, option, variable, words
+from .options import (
+    OPTION,
+    AutoInteger,
+    Boolean,
+    Choice,
+    File,
+    Flag,
+    Integer,
+    Limit,
+    OptionalText,
+    Text,
+    option,
+    variable,
+    words,
+)
 from .types import Pooling
 
 PROGRAM = "text-embeddings-router"
@@ -79,6 +93,16 @@ class Settings:
         "Folder of the Dense module to use in place of the one `modules.json` lists",
         details="For models with several of them, as `2_Dense_1024`; needs exactly one Dense module in `modules.json`.",
         default=None,
+    )
+    explain: bool | str = option(
+        OptionalText(),
+        MODEL,
+        "Say how the model would be served, or all that stands in the way, and stop",
+        details="Reads a folder, or of a model on the Hub everything but its weights. The value is the model, in place "
+        "of `--model-id`; all other options mean what they mean for a server. As JSON with `--json-output`. The exit "
+        "status is 0 if the model would be served, else 1. Not in text-embeddings-inference 1.9.3.",
+        default=False,
+        gives="model_id",
     )
 
     default_prompt_name: str | None = option(

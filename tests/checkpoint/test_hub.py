@@ -14,7 +14,7 @@ from huggingface_hub import close_session
 from model_files import modules, write_dense, write_json, write_model
 from standin_hub import COMMIT, StandinHub, standin_hub
 
-from text_embeddings_inference.checkpoint import HubAccess, locate, open_checkpoint
+from text_embeddings_inference.checkpoint import File, HubAccess, locate, open_checkpoint, preview
 from text_embeddings_inference.errors import HubError, SettingsError, UnsupportedError
 
 ID = "owner/model"
@@ -301,3 +301,48 @@ def test_dense_in_pickled_form(hub: StandinHub, access: HubAccess, models: Path,
     files["2_Dense/pytorch_model.bin"] = files.pop("2_Dense/model.safetensors")
     locate(ID, access)
     assert "2_Dense/pytorch_model.bin" in hub.downloads()
+
+
+def test_a_preview_fetches_no_weights(hub: StandinHub, access: HubAccess, models: Path) -> None:
+    files = hub.add_folder(ID, models / "bert-dense").files
+    with preview(ID, access) as found:
+        assert "model.safetensors" in hub.downloads(), "its first bytes"
+        snapshot = access.cache_dir / "models--owner--model" / "snapshots" / COMMIT
+        assert not list(snapshot.rglob("*.safetensors"))
+        assert {file.name: file.size for file in found.files} == {
+            name: len(data) for name, data in files.items() if name in {file.name for file in found.files}
+        }
+        assert (found.is_lasting, found.unread) == (False, ())
+        checkpoint, real = open_checkpoint(found.folder), open_checkpoint(models / "bert-dense")
+        assert checkpoint.weights.names() == real.weights.names()
+        assert [checkpoint.weights.shape(name) for name in real.weights] == [
+            real.weights.shape(name) for name in real.weights
+        ]
+        assert not checkpoint.weights.array("embeddings.word_embeddings.weight").any()
+        assert checkpoint.dense[0].weight.shape == (24, 32)
+    assert not found.folder.exists()
+    folder = locate(ID, access)
+    assert content(folder)["model.safetensors"] == files["model.safetensors"], "the cache was not spoilt"
+    with preview(ID, access) as found:
+        assert (found.folder, found.is_lasting) == (folder, True)
+
+
+def test_a_preview_of_pickled_weights_knows_their_size(hub: StandinHub, access: HubAccess, models: Path) -> None:
+    files = hub.add_folder(ID, models / "bert-cls").files
+    with preview(ID, access) as found:
+        [unread] = found.unread
+        assert unread == File("pytorch_model.bin", len(files["pytorch_model.bin"]))
+        assert "pytorch_model.bin" not in hub.downloads()
+
+
+def test_a_preview_goes_on_where_files_are_missing(hub: StandinHub, access: HubAccess, models: Path) -> None:
+    files = hub.add_folder(ID, models / "bert").files
+    del files["tokenizer.json"], files["model.safetensors"]
+    with preview(ID, access) as found:
+        assert "1_Pooling/config.json" in [file.name for file in found.files]
+
+
+def test_a_damaged_header_is_told(hub: StandinHub, access: HubAccess, models: Path) -> None:
+    hub.add_folder(ID, models / "bert").files["model.safetensors"] = b"\x02\0\0\0\0\0\0\0xx"
+    with pytest.raises(HubError, match=r"the header of `model\.safetensors` of `owner/model`"), preview(ID, access):
+        pass

@@ -4,14 +4,18 @@ from .cache import HubAccess
 from .checkpoint import Checkpoint, open_checkpoint
 from .locate import locate
 from .modules import Dense
+from .preview import File, Preview, preview
 from .weights import Weights, open_weights
 
 __all__ = [
     "Checkpoint",
     "Dense",
+    "File",
     "HubAccess",
+    "Preview",
     "Weights",
     "locate",
     "open_checkpoint",
     "open_weights",
+    "preview",
 ]

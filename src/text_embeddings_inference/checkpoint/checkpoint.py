@@ -64,12 +64,14 @@ def open_checkpoint(
     *,
     pooling: Pooling | None = None,
     dense_path: str | None = None,
+    weights: Weights | None = None,
     step: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Checkpoint:
     """Opens the model in `folder`. Weights are mapped, not read.
 
-    pooling: the option `--pooling`; dense_path: the option `--dense-path`; step: made for each thing that is read,
-    around it; one that swallows errors leaves that thing empty, and the others are read all the same.
+    pooling: the option `--pooling`; dense_path: the option `--dense-path`; weights: in place of those in the folder;
+    step: made for each thing that is read, around it; one that swallows errors leaves that thing empty, and the others
+    are read all the same.
     Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
     modules = ModulePaths()
@@ -99,7 +101,7 @@ def open_checkpoint(
         logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(modules.dense))
     with step():
         _check_tokenizer(root)
-    length, prompts, weights = Found(0, ""), None, Weights((), ())
+    length, prompts, opened = Found(0, ""), None, Weights((), ())
     dense: tuple[Dense, ...] = ()
     with step():
         length = read_max_length(root, config)
@@ -108,7 +110,7 @@ def open_checkpoint(
     with step():
         dense = _read_dense_modules(folder, modules.replace_dense(dense_path))
     with step():
-        weights = open_weights(root)
+        opened = open_weights(root) if weights is None else weights
     return Checkpoint(
         folder=folder,
         config=config.values,
@@ -121,7 +123,7 @@ def open_checkpoint(
         max_input_length=length.value,
         prompts=prompts,
         dense=dense,
-        weights=weights,
+        weights=opened,
         tokenizer_file=root / TOKENIZER,
         sources=Sources(kind.source, how.source, length.source),
     )

@@ -3,6 +3,7 @@ load."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
+    SafetensorsParsingError,
     XetDownloadError,
 )
 from huggingface_hub.hf_api import ModelInfo
@@ -76,6 +78,24 @@ class HubSource:
             self._api.hf_hub_download(self._model_id, name, revision=self._commit, cache_dir=self._access.cache_dir)
         return True
 
+    def has(self, name: str) -> bool:
+        return bool(self._snapshot.has(name))
+
+    def size(self, name: str) -> int | None:
+        return (self._sizes[name] or 0) if name in self._sizes else None
+
+    def safetensors_header(self, name: str) -> bytes:
+        """Fetches the first 100 kB, and more only for a longer header; filled up with blanks to its own length."""
+        with self._errors(f"the header of `{name}` of `{self._model_id}`"):
+            found = self._api.parse_safetensors_file_metadata(self._model_id, name, revision=self._commit)
+        tensors = {
+            tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": info.data_offsets}
+            for tensor, info in found.tensors.items()
+        }
+        end = max((info.data_offsets[1] for info in found.tensors.values()), default=0)
+        header = json.dumps(tensors, ensure_ascii=False, separators=(",", ":")).encode()
+        return header.ljust((self._sizes[name] or 0) - 8 - end)
+
     def _list_files(self, cached_commit: str | None) -> ModelInfo:
         with self._errors(f"the list of files of `{self._model_id}`"):
             if cached_commit is not None:
@@ -93,7 +113,7 @@ class HubSource:
         """Turns what huggingface_hub raises into errors that name the way out."""
         try:
             yield
-        except (httpx2.HTTPError, XetDownloadError, OSError, ValueError) as error:
+        except (httpx2.HTTPError, SafetensorsParsingError, XetDownloadError, OSError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None  # it wraps what went wrong
             raise self._translate(cause if isinstance(cause, Exception) else error, what) from error
 
@@ -129,6 +149,8 @@ class HubSource:
                 kind = UnreachableError if error.response.status_code >= 500 else HubError
                 problem = f"{endpoint} answered {error.response.status_code} to the request for {what}"
                 return kind(f"{FAILURE}: {problem}", hint="try again later, or give a local folder as `--model-id`")
+            case SafetensorsParsingError():
+                return HubError(f"{what} can't be read: {error}", hint="the file in the repository is damaged")
             case httpx2.HTTPError():
                 return UnreachableError(
                     f"{FAILURE}: could not get {what} from {endpoint}: {error or type(error).__name__}",

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ..errors import HubError, SettingsError
 from .cache import CacheSource, HubAccess, find_snapshot
 from .config import SENTENCE_FILES
-from .modules import DENSE_FILES, read_module_paths
+from .modules import DENSE_FILES, ModulePaths, read_module_paths
 from .pooling import DEFAULT_PATH
 from .weights import WEIGHT_FILES, read_shard_names
 
@@ -21,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 # A name, or an owner and a name. The Hub allows less; what matters here is that it can't point out of the cache.
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+
+
+class MissingFileError(HubError):
+    """A repository lacks a file that every model has."""
 
 
 class Source(Protocol):
@@ -37,6 +43,22 @@ class Source(Protocol):
         ...
 
 
+class RemoteSource(Source, Protocol):
+    """A source whose files can be looked at before they are fetched."""
+
+    def has(self, name: str) -> bool:
+        """Whether the file lies in `folder` already."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """The file's size in bytes; None when there is no such file."""
+        ...
+
+    def safetensors_header(self, name: str) -> bytes:
+        """The header of a safetensors file, as JSON. Nothing else of the file is kept."""
+        ...
+
+
 def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -> Path:
     """The folder of the model: `model_id` itself when that is a folder, else a snapshot of that Hub repository.
 
@@ -47,6 +69,13 @@ def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -
     """
     if model_id and Path(model_id).is_dir():
         return Path(model_id)
+    source = find_source(model_id, access, dense_path)
+    fetch_checkpoint(source, model_id, dense_path)
+    return source.folder
+
+
+def find_source(model_id: str, access: HubAccess, dense_path: str | None) -> CacheSource | RemoteSource:
+    """The cache where it holds all that is needed, else the Hub. Raises `HubError` when neither can be had."""
     if not REPOSITORY.fullmatch(model_id) or ".." in model_id:
         problem = f"`{model_id}` is neither an existing folder nor the id of a Hub repository"
         raise HubError(problem, hint="check `--model-id`: a path, or `owner/name`")
@@ -57,30 +86,39 @@ def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -
     cache = None if snapshot is None else CacheSource(snapshot)
     failure = _try_fetch(cache, model_id, dense_path)
     if cache is not None and failure is None and (cache.is_certain or access.offline):
-        return cache.folder
+        return cache
     if access.offline:
         raise failure or HubError(f"`{model_id}` is not in the cache ({access.cache_dir})", hint=CacheSource.hint)
     from .hub import HubSource, UnreachableError  # huggingface_hub is loaded only when something must be fetched
 
     try:
-        source = HubSource(model_id, repository, access, None if snapshot is None else snapshot.commit)
+        return HubSource(model_id, repository, access, None if snapshot is None else snapshot.commit)
     except UnreachableError as error:
         if cache is None or failure is not None:
             raise
         logger.warning("%s. Using the files in the cache; optional ones may be missing", error)
-        return cache.folder
-    fetch_checkpoint(source, model_id, dense_path)
-    return source.folder
+        return cache
 
 
-def fetch_checkpoint(source: Source, model_id: str, dense_path: str | None) -> None:
-    """Fetches what `open_checkpoint` reads: settings first, then weights, in one format only."""
+def fetch_checkpoint(
+    source: Source,
+    model_id: str,
+    dense_path: str | None,
+    step: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Fetches what `open_checkpoint` reads: settings first, then weights, in one format only.
+
+    step: made around everything that may be missing; one that swallows errors lets the rest be fetched all the same.
+    """
     source.fetch("modules.json")
-    modules = read_module_paths(source.folder)
+    modules = ModulePaths()
+    with step():
+        modules = read_module_paths(source.folder)
     root = PurePosixPath(modules.transformer)
     for name in ("config.json", "tokenizer.json"):
-        if not source.fetch(str(root / name)):
-            raise HubError(f"`{root / name}` not found in `{model_id}`", hint=source.hint)
+        with step():
+            if not source.fetch(str(root / name)):
+                raise MissingFileError(f"`{root / name}` not found in `{model_id}`", hint=source.hint)
     _fetch_first(source, root, SENTENCE_FILES)
     source.fetch(str(root / "tokenizer_config.json"))
     source.fetch("config_sentence_transformers.json")
@@ -90,14 +128,19 @@ def fetch_checkpoint(source: Source, model_id: str, dense_path: str | None) -> N
     for dense in modules.replace_dense(dense_path).dense:
         source.fetch(f"{dense}/config.json")
         _fetch_first(source, PurePosixPath(dense), DENSE_FILES)
+    with step():
+        _fetch_weights(source, model_id, root)
+
+
+def _fetch_weights(source: Source, model_id: str, root: PurePosixPath) -> None:
     weights = _fetch_first(source, root, WEIGHT_FILES)
     if weights is None:
         looked_for = ", ".join(f"`{root / name}`" for name in WEIGHT_FILES)
-        raise HubError(f"Weights not found: `{model_id}` has none of {looked_for}", hint=source.hint)
+        raise MissingFileError(f"Weights not found: `{model_id}` has none of {looked_for}", hint=source.hint)
     if weights.endswith(".index.json"):
         for shard in sorted(set(read_shard_names(source.folder / root, weights).values())):
             if not source.fetch(str(root / shard)):
-                raise HubError(f"Weights not found: `{root / shard}` is not in `{model_id}`", hint=source.hint)
+                raise MissingFileError(f"Weights not found: `{root / shard}` is not in `{model_id}`", hint=source.hint)
 
 
 def _fetch_first(source: Source, folder: PurePosixPath, names: tuple[str, ...]) -> str | None:

@@ -75,7 +75,8 @@ def load_parts(settings: Settings) -> Parts:
         vocabulary=engine.vocabulary,
         max_input_length=max_input_length,
     )
-    return Parts(checkpoint, info, load_tokenizer(checkpoint, settings, info), engine)
+    tokenizer = load_tokenizer(checkpoint, settings, max_input_length=max_input_length, vocabulary=engine.vocabulary)
+    return Parts(checkpoint, info, tokenizer, engine)
 
 
 def warm_up(engine: Engine) -> None:
@@ -129,7 +130,7 @@ def find_max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
     return length
 
 
-def load_tokenizer(checkpoint: Checkpoint, settings: Settings, info: ModelInfo) -> Tokenizer:
+def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_length: int, vocabulary: int) -> Tokenizer:
     """The tokenizer with the model's prompts and limits. Raises CheckpointError."""
     prompt = settings.default_prompt
     if settings.default_prompt_name is not None:
@@ -137,10 +138,10 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, info: ModelInfo) 
     auto_map = checkpoint.config.get("auto_map")
     return Tokenizer.load(
         checkpoint.tokenizer_file,
-        max_input_length=info.max_input_length,
+        max_input_length=max_input_length,
         prompts=checkpoint.prompts,
         default_prompt=prompt,
-        vocabulary=info.vocabulary,
+        vocabulary=vocabulary,
         model_type=checkpoint.model_type,
         auto_map=auto_map if isinstance(auto_map, dict) else None,
     )

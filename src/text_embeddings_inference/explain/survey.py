@@ -1,0 +1,140 @@
+"""Goes the way of a start, step by step, without stopping at what is wrong and without reading weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint import Checkpoint, Preview, Weights, open_checkpoint, preview
+from ..inference.loading import find_max_input_length, hub_access, load_tokenizer, plan_engine
+from ..models.network import Architecture as ModelFile
+from ..models.network import Network, build, find_architecture, read_args
+from ..ops.spec import Value
+from ..settings import Settings
+from ..types import Kind, Pooling
+from .explanation import Architecture, Explanation, Limits, Problem, Task
+from .memory import estimate
+from .problems import Problems
+
+ANY_VOCABULARY = 1 << 31
+"""In place of a vocabulary that is not known."""
+
+
+def explain(settings: Settings, problems: Problems) -> Explanation:
+    """How the model would be served, with everything in `problems` that stands in the way."""
+    found = Explanation(model=settings.model_id, served=False)
+    with (
+        problems.watch_log(),
+        problems.step(),
+        preview(settings.model_id, hub_access(settings), dense_path=settings.dense_path) as files,
+    ):
+        found = _survey(found, files, settings, problems)
+    told = tuple(Problem(str(problem.args[0]), problem.hint) for problem in problems.found)
+    return replace(found, served=not told, problems=told, warnings=tuple(problems.warnings))
+
+
+def _survey(found: Explanation, files: Preview, settings: Settings, problems: Problems) -> Explanation:
+    found = replace(
+        found, folder=str(files.folder) if files.is_lasting else None, files=files.files, unread=files.unread
+    )
+    plan = None
+    with problems.step():
+        plan = plan_engine(settings)
+        found = replace(found, engine=plan)
+    with problems.step():
+        checkpoint = open_checkpoint(
+            files.folder,
+            pooling=settings.pooling,
+            dense_path=settings.dense_path,
+            weights=Weights((), ()) if files.unread else None,
+            step=problems.step,
+        )
+        found = replace(
+            found, task=_task(checkpoint), prompts=checkpoint.prompts, default_prompt=settings.default_prompt
+        )
+        network = None
+        with problems.step():
+            architecture = find_architecture(checkpoint)
+            found = replace(found, architecture=_architecture(architecture))
+            network = _build(checkpoint, architecture)
+        if network is not None:
+            found = replace(found, dimensions=network.dimensions, vocabulary=network.vocabulary)
+        limits = None
+        if checkpoint.max_input_length:
+            with problems.step():
+                limits = find_max_input_length(checkpoint, settings)
+        found = replace(
+            found,
+            limits=Limits(
+                limits, checkpoint.max_input_length, checkpoint.sources.max_input_length, settings.max_batch_tokens
+            ),
+        )
+        if checkpoint.tokenizer_file.is_file():
+            with problems.step():
+                load_tokenizer(
+                    checkpoint,
+                    settings,
+                    max_input_length=limits or settings.max_batch_tokens,
+                    vocabulary=ANY_VOCABULARY if network is None else network.vocabulary,
+                )
+        if plan is not None:
+            found = replace(found, memory=estimate(checkpoint, found.vocabulary, files, plan))
+    return found
+
+
+def _architecture(file: ModelFile) -> Architecture:
+    about = inspect.getdoc(file.module) or ""
+    summary = " ".join(about.partition("\n\n")[0].split())
+    return Architecture("models/" + file.module.__name__.rpartition(".")[2] + ".py", summary, file.reason)
+
+
+def _task(checkpoint: Checkpoint) -> Task:
+    return Task(
+        kind=checkpoint.kind,
+        kind_source=checkpoint.sources.kind,
+        pooling=checkpoint.pooling,
+        pooling_source=checkpoint.sources.pooling,
+        labels=checkpoint.labels,
+        dense_modules=tuple((dense.weight.shape[1], dense.weight.shape[0]) for dense in checkpoint.dense),
+    )
+
+
+def _build(checkpoint: Checkpoint, architecture: ModelFile) -> Network | None:
+    """The network, built of shapes: checks all values of config.json and all tensors. None where there are no tensors.
+
+    Raises UnsupportedError and CheckpointError as at a start.
+    """
+    if not len(checkpoint.weights):
+        read_args(checkpoint, architecture.module)
+        return None
+    if checkpoint.kind is Kind.EMBEDDING and checkpoint.pooling is None:  # which is told already
+        checkpoint = replace(checkpoint, pooling=Pooling.MEAN)
+    return build(checkpoint, _NoConstants(), _Shapes(checkpoint.weights))
+
+
+class _NoConstants:
+    """Stands in for an engine."""
+
+    def constant(self, array: NDArray[Any]) -> Value:
+        return Value(None)
+
+
+class _Shapes:
+    """Stands in for weights: the names and shapes are theirs, the values are zeros that take no memory."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def names(self) -> Iterable[str]:
+        return self._weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._weights.shape(name)
+
+    def array(self, name: str) -> NDArray[Any]:
+        return np.broadcast_to(np.zeros((), np.float32), self.shape(name))
