@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engines import Models, fixture
 
+from engines import Models, fixture
 from oracle.expected import FIXTURES
 from text_embeddings_inference.inference.fidelity import FAITHFUL
 
