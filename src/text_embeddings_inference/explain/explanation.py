@@ -116,7 +116,7 @@ class Explanation:
             yield "results", [f"{_count(self.dimensions, 'value')} each; a vocabulary of {self.vocabulary} tokens"]
         if self.engine is not None:
             how = f"{self.engine.threads} threads, up to {self.engine.streams} batches side by side"
-            yield "engine", [f"{self.engine.name} in {self.engine.dtype}, {how}"]
+            yield "engine", [f"{self.engine.name} on {self.engine.device} in {self.engine.dtype}, {how}"]
         if self.memory is not None:
             memory = self.memory
             under_load = f"about {size(memory.started)} after the start, {size(memory.loaded)} under load"

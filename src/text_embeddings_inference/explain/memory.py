@@ -14,7 +14,7 @@ MB = 1_000_000
 PROCESS = 125 * MB
 """The interpreter, the server and OpenVINO, without a model."""
 
-ELEMENT = {"float32": 4, "bfloat16": 2}
+ELEMENT = {"float32": 4, "bfloat16": 2, "int8": 1}
 """Bytes of a number, by what is computed in."""
 
 

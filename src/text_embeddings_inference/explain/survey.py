@@ -42,10 +42,6 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
     found = replace(
         found, folder=str(files.folder) if files.is_lasting else None, files=files.files, unread=files.unread
     )
-    plan = None
-    with problems.step():
-        plan = plan_engine(settings)
-        found = replace(found, engine=plan)
     with problems.step():
         checkpoint = open_checkpoint(
             files.folder,
@@ -82,8 +78,9 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
                     max_input_length=limits or settings.max_batch_tokens,
                     vocabulary=ANY_VOCABULARY if network is None else network.vocabulary,
                 )
-        if plan is not None:
-            found = replace(found, memory=estimate(checkpoint, found.vocabulary, files, plan))
+        with problems.step():
+            plan = plan_engine(settings, checkpoint.model_type)
+            found = replace(found, engine=plan, memory=estimate(checkpoint, found.vocabulary, files, plan))
     return found
 
 
