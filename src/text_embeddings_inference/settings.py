@@ -3,7 +3,7 @@
 Flag and variable follow from the field's name: `max_batch_tokens` is `--max-batch-tokens` and `MAX_BATCH_TOKENS`.
 """
 
-# ruff: noqa: RUF009 - `option` and `variable` make dataclass fields
+# ruff: noqa: RUF009 - `option` makes dataclass fields
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Literal
 
 from .command_line import CommandLine
 from .cpus import usable_cpus
+from .environment import Environment
 from .options import (
     OPTION,
     AutoInteger,
@@ -27,7 +28,6 @@ from .options import (
     OptionalText,
     Text,
     option,
-    variable,
     words,
 )
 from .types import Pooling
@@ -51,7 +51,7 @@ def default_tokenization_workers() -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Environment):
     """What a server runs with. `given` names the fields that came from the command line or the environment."""
 
     given: frozenset[str] = frozenset()
@@ -310,38 +310,6 @@ class Settings:
         Limit(), TRANSPORT, "Seconds after which a connection without requests is closed; 0: never", default=600
     )
     grpc_port: int | None = option(Integer(0, 65535), TRANSPORT, "Port to serve gRPC on", default=None)
-
-    log_level: str = variable(
-        "LOG_LEVEL",
-        "What is logged: off, error, warn, info, debug or trace, or target=level, several separated by commas. "
-        "Empty: errors. [default: info]",
-        default="info",
-        empty_counts=True,
-    )
-    color: bool = variable(
-        "NO_COLOR", "Not empty: text logs without colours.", default=True, parse=lambda text: not text
-    )
-    task: str | None = variable(
-        "TASK", "sentence-similarity: `POST /` of an embedding model does what `/similarity` does.", default=None
-    )
-    hf_home: Path = variable(
-        "HF_HOME",
-        "Folder of the Hub's cache and token. [default: ~/.cache/huggingface]",
-        default=Path("~/.cache/huggingface"),
-        parse=Path,
-    )
-    hf_endpoint: str = variable(
-        "HF_ENDPOINT", "Address of the Hub. [default: https://huggingface.co]", default="https://huggingface.co"
-    )
-    hf_hub_user_agent_origin: str | None = variable(
-        "HF_HUB_USER_AGENT_ORIGIN", "Told to the Hub as the origin of requests.", default=None
-    )
-    hf_hub_offline: bool = variable(
-        "HF_HUB_OFFLINE",
-        "1, true, yes or on: use what the Hub cache holds, without any network.",
-        default=False,
-        parse=lambda text: text.lower() in ("1", "true", "yes", "on"),
-    )
 
     @staticmethod
     def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
