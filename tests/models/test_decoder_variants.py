@@ -1,0 +1,44 @@
+"""Decoders of many configurations against what Transformers gave for them (`scripts/record_decoders.py`)."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from oracle.drawn import DrawnTensors, token_ids
+from oracle.numpy_ops import NumpyOps
+from oracle.parameters import packed
+from text_embeddings_inference.models import ARCHITECTURES
+from text_embeddings_inference.ops.spec import Inputs, Value
+from text_embeddings_inference.parameters import bind, check_all_used
+
+RECORDED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "decoders.json").read_text())
+VARIANTS: dict[str, dict[str, Any]] = {name: variant for name, variant in RECORDED.items() if name != "about"}
+CASES = [(name, number) for name, variant in VARIANTS.items() for number in range(len(variant["configs"]))]
+SHOWN = [0, 20, 39]
+"""The tokens of 40 whose hidden states are recorded: beyond every window, and beyond the trained length of some."""
+
+
+@pytest.mark.parametrize(("name", "number"), CASES)
+def test_outputs_are_those_of_transformers(name: str, number: int) -> None:
+    variant = VARIANTS[name]
+    config: dict[str, Any] = variant["configs"][number]
+    module = import_module(f"text_embeddings_inference.models.{ARCHITECTURES[variant['model_type']]}")
+    args, ops, layout = msgspec.convert(config, module.Args), NumpyOps(), packed(40)
+    tensors = DrawnTensors(variant["shapes"], config["num_hidden_layers"])
+    p, heads = bind(tensors, module.TENSORS, module.HEADS, module.PREFIXES, ops)
+    model = module.Model(args, p)
+    check_all_used(p)
+    ids = token_ids(40)
+    x = model(ops, Inputs(Value(ids), Value(np.zeros_like(ids)), layout))
+    if variant["labels"]:
+        result = module.classifier(args, variant["labels"], heads)(ops, x, layout).raw[0]
+    else:
+        result = x.raw[SHOWN].flatten()
+    assert np.abs(result - np.array(variant["output"])).max() < 1e-4
