@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.server.client import Client
+from text_embeddings_inference.errors import PRESENTATION
+from text_embeddings_inference.server import errors
 from text_embeddings_inference.server.openapi import PATH, document
 from text_embeddings_inference.server.routes import ROUTES
 
@@ -41,6 +43,17 @@ def test_names_of_operations() -> None:
     operations = [operation for path in document(ROUTES)["paths"].values() for operation in path.values()]
     assert {operation["operationId"] for operation in operations} == OPERATIONS
     assert all(operation["summary"] for operation in operations)
+
+
+def test_every_status_of_errors_is_described() -> None:
+    """404 and 405 answer what is not in the document."""
+    reasons = [value for value in vars(errors).values() if isinstance(value, errors.Reason)]
+    statuses = {reason.status for reason in reasons} | {shown.http_status for shown in PRESENTATION.values()}
+    described: set[int] = set()
+    for path in document(ROUTES)["paths"].values():
+        for operation in path.values():
+            described |= {int(status) for status in operation["responses"]}
+    assert described == (statuses | {200}) - {404, 405}
 
 
 def references(value: Any) -> Iterator[str]:

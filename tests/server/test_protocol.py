@@ -135,9 +135,10 @@ def test_half_a_request_gets_408(sent: bytes) -> None:
     connected(test)
 
 
-def test_half_a_request_to_openai_gets_its_error() -> None:
+@pytest.mark.parametrize("size", [50, 150])
+def test_half_a_request_to_openai_gets_its_error(size: int) -> None:
     async def test(client: Connection) -> None:
-        await client.send(post(path=b"/v1/embeddings")[:-1])
+        await client.send(post(path=b"/v1/embeddings?x")[:size])
         client.wait(11)
         assert client.refusal()["error"]["code"] == 408
 

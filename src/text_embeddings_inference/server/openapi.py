@@ -13,14 +13,20 @@ from ..settings import CONTRACT_VERSION
 from .errors import ErrorResponse, OpenAIErrorResponse
 from .handlers import Handlers
 from .replies import Reply
-from .routes import Get, Post, Route
+from .routes import HEALTH, Get, Post, Route
 
 PATH = "/api-doc/openapi.json"
 TITLE = "Text Embeddings Inference"
 REF = "#/components/schemas/{name}"
 
+ALWAYS = {
+    408: "The rest of the request did not come within `--client-timeout`.",
+    431: "Request line and headers are longer than 64 KiB.",
+    500: "An error of the server itself; its log says more.",
+}
 KEY = {401: "The key is missing or wrong."}
-NOT_ANSWERED = KEY | {
+UNHEALTHY = {503: "The model does not answer."}
+NOT_ANSWERED = {
     400: "The body is not JSON, or there is nothing in it to answer.",
     413: "The body is larger than `--payload-limit`.",
     415: "The content type is not JSON.",
@@ -64,10 +70,10 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
 def _operations(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     found = {}
     if route.get is not None:
-        errors = {503: "The model does not answer."} if route.public else KEY
+        errors = ({} if route.public else KEY) | (UNHEALTHY if route.get is HEALTH else {})
         found["get"] = _operation(route, route.get, errors, schemas)
     if route.post is not None:
-        found["post"] = _operation(route, route.post, NOT_ANSWERED, schemas) | {
+        found["post"] = _operation(route, route.post, KEY | NOT_ANSWERED, schemas) | {
             "requestBody": {"required": True, "content": _content(route.post.body, schemas)}
         }
     return found
@@ -78,7 +84,9 @@ def _operation(route: Route, way: Get | Post, errors: dict[int, str], schemas: d
     if way.answer is not None:
         success["content"] = _content(way.answer, schemas)
     error = _content(OpenAIErrorResponse if route.openai else ErrorResponse, schemas)
-    failures = {str(status): {"description": text, "content": error} for status, text in sorted(errors.items())}
+    failures = {
+        str(status): {"description": text, "content": error} for status, text in sorted((ALWAYS | errors).items())
+    }
     operation = {
         "tags": [TITLE],
         "summary": (inspect.getdoc(way.handle) or "").partition("\n")[0],

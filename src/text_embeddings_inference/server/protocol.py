@@ -208,7 +208,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True  # to the application the client is gone
             self.cycle.message_event.set()
         failure = Failure.of(RejectedError(reason, message))
-        reply = failure.openai() if self._phase is Phase.BODY and _is_openai(self.scope["path"]) else failure.plain()
+        reply = failure.openai() if self._phase is not Phase.NOTHING and _is_openai(self.url) else failure.plain()
         body = b"".join(reply.body)
         headers = [*reply.headers, (b"connection", b"close"), (b"content-length", b"%d" % len(body))]
         lines = [b"%b: %b\r\n" % header for header in headers]
@@ -301,8 +301,8 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-def _is_openai(path: str) -> bool:
-    return path in ("/v1/embeddings", "/embeddings")
+def _is_openai(url: bytes) -> bool:
+    return url.partition(b"?")[0] in (b"/v1/embeddings", b"/embeddings")
 
 
 def _without_upgrade(data: bytes) -> bytes:
