@@ -50,6 +50,12 @@ def on_openvino(function: Function, *arrays: Array, lengths: Sequence[int]) -> A
     return np.array(request.get_output_tensor(0).data)
 
 
+def openvino_kernels(function: Function, *arrays: Array) -> list[str]:
+    """What OpenVINO makes of the function: the types of its kernels."""
+    compiled = _compile(function, tuple(_input_type(array) for array in arrays))
+    return [str(node.get_rt_info()["layerType"].astype(str)) for node in compiled.get_runtime_model().get_ops()]
+
+
 def on_torch(function: Function, *arrays: Array, lengths: Sequence[int], dtype: str = "float32") -> Array:
     """The result on PyTorch, on the CPU."""
     return _on_torch(

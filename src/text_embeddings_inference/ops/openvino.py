@@ -46,6 +46,11 @@ def _shape(x: ov.Node | ov.Output) -> ov.PartialShape:
     return x.get_partial_shape() if isinstance(x, ov.Output) else x.get_output_partial_shape(0)
 
 
+def _channels(x: ov.Node, first: int, end: int) -> ov.Node:
+    """A part of the last axis of `[B, S, N, H]`."""
+    return op.slice(x, _int64(first), _int64(end), _int64(1), _int64(3))
+
+
 def _count_heads(x: ov.Node) -> int:
     """`N` of `[B, N, S, H]`."""
     return int(_shape(x)[1].get_length())
@@ -141,12 +146,12 @@ class PaddedLayout:
         return op.slice(folded, _int64(0), width, _int64(1), last)
 
     def rotation(self, rope: Rope, max_length: int) -> tuple[ov.Node, ov.Node]:
-        """Cosine and sine for each position and pair, `[1, S, 1, R/2]`: the first rows of tables made at load.
+        """Cosine and sine for each position and channel, `[1, S, 1, R]`: the first rows of tables made at load.
 
         Angles are not computed in the graph: an engine that runs in bfloat16 would round them.
         """
         if rope not in self._rotations:
-            angles = np.outer(np.arange(max_length), rope.inverse_frequencies)
+            angles = np.outer(np.arange(max_length), np.tile(rope.inverse_frequencies, 2))
             tables = ((f(angles) * rope.scale).astype(np.float32) for f in (np.cos, np.sin))
             cos, sin = (op.gather(op.constant(table), self.indices, _int64_scalar(0)) for table in tables)
             self._rotations[rope] = _unsqueeze(cos, 0, 2), _unsqueeze(sin, 0, 2)
@@ -254,15 +259,18 @@ class OpenVINOOps(Ops):
         return Value(op.select(_unsqueeze(exists, 2), moved, _float32(0)))
 
     def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
+        """In the form that OpenVINO knows and runs as one kernel: x cos + (-x2, x1) sin, its halves cut by Slice."""
         cos, sin = self._padded(layout).rotation(rope, self._max_length)
-        half = len(rope.inverse_frequencies)
-        rest = _shape(x.raw)[3].get_length() - 2 * half
-        x1, x2, *others = op.variadic_split(
-            x.raw, _int64_scalar(-1), _int64(half, half, *[rest] * (rest > 0))
-        ).outputs()
-        turned1 = op.subtract(op.multiply(x1, cos), op.multiply(x2, sin))
-        turned2 = op.add(op.multiply(x2, cos), op.multiply(x1, sin))
-        return Value(op.concat([turned1, turned2, *others], -1))
+        half, width = len(rope.inverse_frequencies), _shape(x.raw)[3].get_length()
+        turning = x.raw if 2 * half == width else _channels(x.raw, 0, 2 * half)
+        minus_one = op.constant(np.full((1, 1, 1, 1), -1, np.float32))
+        turned = op.concat(
+            [op.multiply(_channels(turning, half, 2 * half), minus_one), _channels(turning, 0, half)], -1
+        )
+        sum_BSNR = op.add(op.multiply(turning, cos), op.multiply(turned, sin))
+        if 2 * half == width:
+            return Value(sum_BSNR)
+        return Value(op.concat([sum_BSNR, _channels(x.raw, 2 * half, width)], -1))
 
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         order = _int64(0, 2, 1, 3)
