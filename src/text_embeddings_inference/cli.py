@@ -16,7 +16,6 @@ logger = logging.getLogger(__name__)
 
 NOT_YET = {
     "--otlp-endpoint": "traces can't be exported yet",
-    "--grpc-port": "gRPC is not served yet",
 }
 """Options whose work is still to come, and why giving one ends the start. Delete a row when it works."""
 

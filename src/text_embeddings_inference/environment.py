@@ -27,6 +27,12 @@ class Environment:
     task: str | None = variable(
         "TASK", "sentence-similarity: `POST /` of an embedding model does what `/similarity` does.", default=None
     )
+    grpc_max_parallel_stream_requests: int = variable(
+        "GRPC_MAX_PARALLEL_STREAM_REQUESTS",
+        "Items of a gRPC stream that are read ahead of the answers. [default: 1024]",
+        default=1024,
+        parse=lambda text: int(text) if text.isdecimal() and int(text) else 1024,
+    )
     hf_home: Path = variable(
         "HF_HOME",
         "Folder of the Hub's cache and token. [default: ~/.cache/huggingface]",

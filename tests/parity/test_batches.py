@@ -6,8 +6,8 @@ from itertools import cycle, islice
 
 import numpy as np
 import pytest
-from engines import ENGINES, Models, difference, fixture
 
+from engines import ENGINES, Models, difference, fixture
 from oracle.expected import FIXTURES
 from text_embeddings_inference.types import Encoding
 

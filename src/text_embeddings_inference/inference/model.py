@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
@@ -28,7 +28,7 @@ from ..telemetry.metrics import Metrics
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
 from .kinds import NO_NORMALIZE, NO_TOKENS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
-from .limits import Limits, Permits
+from .limits import Limits, Permit, Permits
 from .loading import Parts, load_parts, measure_fidelity, warm_up
 from .pending import Row
 from .pipeline import Pipeline, first_error
@@ -124,27 +124,43 @@ class Model:
         self.info = replace(self.info, fidelity=cosine)
         self.metrics.fidelity(cosine)
 
+    async def wait_for_permits(self, count: int) -> Permit:
+        """Permits for `count` inputs, held as long as their `with` lasts.
+
+        Handed to one of the methods below, they stand for those it would take, or fail to get."""
+        return await self._permits.wait(count)
+
     # --- what can be asked ----------------------------------------------------------------------------------------
 
     async def embed(
-        self, inputs: Sequence[Input], options: EncodeOptions, *, normalize: bool = True, dimensions: int | None = None
+        self,
+        inputs: Sequence[Input],
+        options: EncodeOptions,
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        permit: Permit | None = None,
     ) -> Answer[list[Float32Array]]:
         """One vector `[dimensions]` for each input."""
-        with self._admit(len(inputs)):
+        with self._admit(len(inputs), permit):
             require(not (normalize and self._is_splade), NO_NORMALIZE)
             rows, usage = await self._embed(inputs, options, dimensions=dimensions)
         return Answer([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows], usage)
 
-    async def embed_all(self, inputs: Sequence[Input], options: EncodeOptions) -> Answer[list[Float32Array]]:
+    async def embed_all(
+        self, inputs: Sequence[Input], options: EncodeOptions, *, permit: Permit | None = None
+    ) -> Answer[list[Float32Array]]:
         """One vector for each token of each input, `[n, D]`: the last hidden states, as they are."""
-        with self._admit(len(inputs)):
+        with self._admit(len(inputs), permit):
             require(not self._is_splade, NO_TOKENS)
             rows, usage = await self._embed(inputs, options, tokens=True)
         return Answer([row.values for row in rows], usage)
 
-    async def embed_sparse(self, inputs: Sequence[Input], options: EncodeOptions) -> Answer[list[Sparse]]:
+    async def embed_sparse(
+        self, inputs: Sequence[Input], options: EncodeOptions, *, permit: Permit | None = None
+    ) -> Answer[list[Sparse]]:
         """The SPLADE weights of each input."""
-        with self._admit(len(inputs)):
+        with self._admit(len(inputs), permit):
             require(self._is_splade, NOT_SPLADE)
             rows, usage = await self._embed(inputs, options)
         return Answer([sparse(row.values) for row in rows], usage)
@@ -159,23 +175,29 @@ class Model:
         return Answer([cosine(first.values, other.values) for other in others], usage)
 
     async def predict(
-        self, inputs: Sequence[Input], options: EncodeOptions, *, raw_scores: bool = False
+        self, inputs: Sequence[Input], options: EncodeOptions, *, raw_scores: bool = False, permit: Permit | None = None
     ) -> Answer[list[list[Prediction]]]:
         """The classes of each input, best first."""
-        with self._admit(len(inputs)):
+        with self._admit(len(inputs), permit):
             require(self.info.kind is not Kind.EMBEDDING, NOT_CLASSIFIER)
             rows, usage = await self._predict(inputs, options)
         return Answer([predictions(row.values, self.info.labels, raw=raw_scores) for row in rows], usage)
 
     async def rerank(
-        self, query: str, texts: Sequence[str], options: EncodeOptions, *, raw_scores: bool = False
+        self,
+        query: str,
+        texts: Sequence[str],
+        options: EncodeOptions,
+        *,
+        raw_scores: bool = False,
+        permit: Permit | None = None,
     ) -> Answer[list[Rank]]:
         """The scores of the texts for the query, best first."""
         with self._counting_failures(1):
             if not texts:
                 raise EmptyBatchError("texts")
             require(self.info.kind is Kind.RERANKER, NOT_RERANKER)
-        with self._admit(len(texts)):
+        with self._admit(len(texts), permit):
             rows, usage = await self._predict([(query, text) for text in texts], options)
         return Answer(ranks(np.array([row.values[0] for row in rows]), raw=raw_scores), usage)
 
@@ -254,11 +276,11 @@ class Model:
         return self.info.pooling is Pooling.SPLADE
 
     @contextmanager
-    def _admit(self, count: int) -> Iterator[None]:
-        """Holds the permits of a request of `count` inputs."""
+    def _admit(self, count: int, permit: Permit | None = None) -> Iterator[None]:
+        """Holds the permits of a request of `count` inputs, unless the caller does."""
         with self._counting_failures(count):
             self._check_batch(count)
-            with self._permits.take(count):
+            with self._permits.take(count) if permit is None else nullcontext():
                 yield
 
     @contextmanager

@@ -1,29 +1,27 @@
 """What the routes do: a typed request -> one call into `Model` -> bytes.
 
-How a request is counted, timed and logged is said once, in `Handlers._timed`.
+How a request is counted, timed and logged is said once, in `accounting`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
-from ..errors import BatchSizeError, RequestError, UnhealthyError
+from ..errors import BatchSizeError, UnhealthyError
 from ..inference import Model
-from ..inference.model import Answer
 from ..settings import Settings
-from ..telemetry.logging import Span, context, request_span
-from ..telemetry.metrics import Method
-from ..types import EncodeOptions, Kind, Usage
+from ..types import EncodeOptions, Kind
 from . import openai, responses
+from .accounting import Accounting
 from .info import Info
 from .openai import OpenAIRequest
-from .replies import Header, Reply
+from .replies import Reply
 from .requests import (
     DecodeRequest,
     EmbedAllRequest,
@@ -40,21 +38,11 @@ from .requests import (
     predict_inputs,
 )
 
-T = TypeVar("T")
-
 Optioned: TypeAlias = (
     EmbedRequest | EmbedAllRequest | EmbedSparseRequest | PredictRequest | RerankRequest | SimilarityParameters
 )
 
 logger = logging.getLogger(__name__)
-
-
-class Timed(NamedTuple, Generic[T]):
-    """What the model answered, what it cost, and the headers that tell."""
-
-    value: T
-    usage: Usage
-    headers: tuple[Header, ...]
 
 
 class Handlers:
@@ -63,29 +51,31 @@ class Handlers:
     def __init__(self, model: Model, settings: Settings, clock: Callable[[], float] = time.perf_counter) -> None:
         self.model = model
         self._settings = settings
-        self._clock = clock
+        self._accounting = Accounting(model, clock)
 
     async def embed(self, request: EmbedRequest) -> Reply:
         """Gives one vector for each input."""
         items, method = self._inputs(request.inputs)
-        done = await self._timed(
+        done = await self._accounting.timed(
             "embed",
             method,
             self.model.embed(items, self._options(request), normalize=request.normalize, dimensions=request.dimensions),
         )
-        return Reply.json(await responses.vectors(done.value), headers=done.headers)
+        return Reply.json(await responses.vectors(done.value), headers=responses.usage_headers(done))
 
     async def embed_all(self, request: EmbedAllRequest) -> Reply:
         """Gives one vector for each token of each input."""
         items, method = self._inputs(request.inputs)
-        done = await self._timed("embed_all", method, self.model.embed_all(items, self._options(request)))
-        return Reply.json(await responses.token_vectors(done.value), headers=done.headers)
+        done = await self._accounting.timed("embed_all", method, self.model.embed_all(items, self._options(request)))
+        return Reply.json(await responses.token_vectors(done.value), headers=responses.usage_headers(done))
 
     async def embed_sparse(self, request: EmbedSparseRequest) -> Reply:
         """Gives one sparse vector for each input (SPLADE)."""
         items, method = self._inputs(request.inputs)
-        done = await self._timed("embed_sparse", method, self.model.embed_sparse(items, self._options(request)))
-        return Reply.json(await responses.sparse(done.value), headers=done.headers)
+        done = await self._accounting.timed(
+            "embed_sparse", method, self.model.embed_sparse(items, self._options(request))
+        )
+        return Reply.json(await responses.sparse(done.value), headers=responses.usage_headers(done))
 
     async def openai_embed(self, request: OpenAIRequest) -> Reply:
         """Gives one vector for each input, as the OpenAI API does."""
@@ -94,35 +84,37 @@ class Handlers:
             logger.warning("A request names the model `%s`; `%s` answers it", request.model, name)
         items, method = self._inputs(request.input, "input")
         options = EncodeOptions(truncate=self._settings.auto_truncate)
-        done = await self._timed(
+        done = await self._accounting.timed(
             "openai_embed", method, self.model.embed(items, options, dimensions=request.dimensions)
         )
         body = await openai.embeddings(done.value, done.usage.tokens, name, request.encoding_format)
-        return Reply.json([body], headers=done.headers)
+        return Reply.json([body], headers=responses.usage_headers(done))
 
     async def predict(self, request: PredictRequest) -> Reply:
         """Gives the scores of all classes, best first."""
         items, method = self._let_in(predict_inputs(request.inputs))
         call = self.model.predict(items, self._options(request), raw_scores=request.raw_scores)
-        done = await self._timed("predict", method, call)
-        return Reply.json([responses.predictions(done.value, single=method == "single")], headers=done.headers)
+        done = await self._accounting.timed("predict", method, call)
+        return Reply.json(
+            [responses.predictions(done.value, single=method == "single")], headers=responses.usage_headers(done)
+        )
 
     async def rerank(self, request: RerankRequest) -> Reply:
         """Gives the scores of the texts for the query, best first."""
         self._let_in(Inputs(request.texts, "batch"))
         call = self.model.rerank(request.query, request.texts, self._options(request), raw_scores=request.raw_scores)
         counted = bool(request.texts) and self.model.info.kind is Kind.RERANKER
-        done = await self._timed("rerank", "batch", call, counted=counted)
+        done = await self._accounting.timed("rerank", "batch" if counted else None, call)
         texts = request.texts if request.return_text else None
-        return Reply.json([responses.ranks(done.value, texts)], headers=done.headers)
+        return Reply.json([responses.ranks(done.value, texts)], headers=responses.usage_headers(done))
 
     async def similarity(self, request: SimilarityRequest) -> Reply:
         """Gives the cosine of each sentence with the source sentence."""
         source, sentences = request.inputs.source_sentence, request.inputs.sentences
         call = self.model.similarity(source, sentences, self._options(request.parameters or SimilarityParameters()))
         counted = 0 < len(sentences) < self.model.limits.max_client_batch_size
-        done = await self._timed("similarity", "batch", call, counted=counted)
-        return Reply.json([responses.numbers(np.array(done.value, np.float32))], headers=done.headers)
+        done = await self._accounting.timed("similarity", "batch" if counted else None, call)
+        return Reply.json([responses.numbers(np.array(done.value, np.float32))], headers=responses.usage_headers(done))
 
     async def tokenize(self, request: TokenizeRequest) -> Reply:
         """Gives the tokens of each text."""
@@ -131,14 +123,14 @@ class Handlers:
         call = self.model.tokenize(
             texts, add_special_tokens=request.add_special_tokens, prompt_name=request.prompt_name
         )
-        return Reply.json(await responses.tokens(await self._logged("tokenize", call)))
+        return Reply.json(await responses.tokens(await self._accounting.logged("tokenize", call)))
 
     async def decode(self, request: DecodeRequest) -> Reply:
         """Gives the text of each list of token ids."""
         batch = id_lists(request.ids)
         self._let_in(Inputs(batch, "batch" if batch is request.ids else "single"))
         call = self.model.decode(batch, skip_special_tokens=request.skip_special_tokens)
-        return Reply.json([msgspec.json.encode(await self._logged("decode", call))])
+        return Reply.json([msgspec.json.encode(await self._accounting.logged("decode", call))])
 
     async def get_model_info(self) -> Reply:
         """Tells the model and the limits of the server."""
@@ -168,27 +160,3 @@ class Handlers:
         truncate = self._settings.auto_truncate if request.truncate is None else request.truncate
         direction: Literal["left", "right"] = "left" if request.truncation_direction in ("Left", "left") else "right"
         return EncodeOptions(truncate, direction, getattr(request, "prompt_name", None))
-
-    async def _timed(self, name: str, method: Method, call: Awaitable[Answer[T]], *, counted: bool = True) -> Timed[T]:
-        """Awaits the model's answer; counts, times and logs the request.
-
-        name: of the span; counted: False for a request of which text-embeddings-inference counts only the failure.
-        """
-        metrics = self.model.metrics
-        start = self._clock()
-        if counted:
-            metrics.request_started(method)
-        value, usage = await self._logged(name, call)
-        total = self._clock() - start
-        metrics.request_succeeded(method, total, usage.timings)
-        if logger.isEnabledFor(logging.INFO):
-            logger.info("Success", extra=context(spans=[request_span(name, total, usage.timings)]))
-        return Timed(value, usage, responses.usage_headers(usage, total))
-
-    async def _logged(self, name: str, call: Awaitable[T]) -> T:
-        """Awaits a call and logs its failure."""
-        try:
-            return await call
-        except RequestError as error:
-            logger.error("%s", error, extra=context(spans=[Span(name)]))
-            raise

@@ -105,6 +105,11 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
         await stack.enter_async_context(Listener(metrics_app(metrics), sockets.metrics, patience))
         tls = (settings.tls_cert, settings.tls_key)
         await stack.enter_async_context(Listener(create_app(models, settings), sockets.http, patience, tls=tls))
+        if settings.grpc_port is not None:
+            from .grpc.server import grpc_server  # grpcio takes 0.1 s to import
+
+            port = await stack.enter_async_context(grpc_server(next(iter(models.values())), settings))
+            logger.info("Starting gRPC server: %s", _place(settings.address, port))
         logger.info("Starting HTTP server: %s", sockets.place)
         logger.info("Ready")
         await stop.wait()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,7 +16,8 @@ import orjson
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ..inference.results import Prediction, Rank, Sparse
-from ..types import Float32Array, Token, Usage
+from ..types import Float32Array, Token
+from .accounting import Timed
 from .replies import Header
 
 T = TypeVar("T")
@@ -57,8 +58,9 @@ class RankResponse(Struct, kw_only=True):
     score: Number
 
 
-def usage_headers(usage: Usage, total: float) -> tuple[Header, ...]:
-    """What a request cost; total: seconds in the handler."""
+def usage_headers(done: Timed[Any]) -> tuple[Header, ...]:
+    """What a request cost."""
+    usage, total = done.usage, done.total
     timings = usage.timings
     return (
         (b"x-compute-type", COMPUTE_TYPE),

@@ -142,9 +142,11 @@ class Metrics:
         with self._lock:
             self._request_count.add(value=method)
 
-    def request_succeeded(self, method: Method, total: float, timings: Timings) -> None:
+    def request_succeeded(self, method: Method | None, total: float, timings: Timings) -> None:
+        """method: None for an item of a gRPC stream, which is timed and not counted."""
         with self._lock:
-            self._request_success.add(value=method)
+            if method is not None:
+                self._request_success.add(value=method)
             self._request.observe(total, timings)
 
     def request_failed(self, label: str | None, times: int = 1) -> None:

@@ -1,0 +1,58 @@
+"""How a request is counted, timed and logged, whatever protocol it came by."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from ..errors import RequestError
+from ..inference import Model
+from ..inference.model import Answer
+from ..telemetry.logging import Span, context, request_span
+from ..telemetry.metrics import Method
+from ..types import Usage
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Timed(NamedTuple, Generic[T]):
+    """What the model answered, and what it cost; total: seconds in the handler."""
+
+    value: T
+    usage: Usage
+    total: float
+
+
+class Accounting:
+    """Of the requests to one model."""
+
+    def __init__(self, model: Model, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._metrics = model.metrics
+        self._clock = clock
+
+    async def timed(self, name: str, method: Method | None, call: Awaitable[Answer[T]]) -> Timed[T]:
+        """Awaits the model's answer; counts, times and logs the request.
+
+        name: of the span; method: None for a request that text-embeddings-inference times and does not count.
+        """
+        start = self._clock()
+        if method is not None:
+            self._metrics.request_started(method)
+        value, usage = await self.logged(name, call)
+        total = self._clock() - start
+        self._metrics.request_succeeded(method, total, usage.timings)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("Success", extra=context(spans=[request_span(name, total, usage.timings)]))
+        return Timed(value, usage, total)
+
+    async def logged(self, name: str, call: Awaitable[T]) -> T:
+        """Awaits a call and logs its failure."""
+        try:
+            return await call
+        except RequestError as error:
+            logger.error("%s", error, extra=context(spans=[Span(name)]))
+            raise

@@ -1,0 +1,1 @@
+"""The gRPC API of text-embeddings-inference, beside HTTP in one process. Imported only if `--grpc-port` is given."""
