@@ -116,7 +116,7 @@ class Service:
         async def handle(requests: Any, context: Context) -> bytes:
             try:
                 self._check_key(context)
-                reply = await self._calls.rerank_stream((_readable(request) async for request in requests), self._most)
+                reply = await self._calls.rerank_stream(_readable_ones(requests), self._most)
             except Exception as error:
                 await abort(context, error)
             await send_costs(context, reply)
@@ -184,3 +184,8 @@ def _readable(request: Any) -> Any:
     if isinstance(request, RefusedError):
         raise request
     return request
+
+
+async def _readable_ones(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(request)
