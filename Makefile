@@ -26,7 +26,7 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve torch test test-clients test-schema lint format models-page bench lock clean
+.PHONY: help serve torch test test-clients test-schema lint format models-page proto bench lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
@@ -38,6 +38,7 @@ help:
 	@echo 'make lint          ruff (check and format) and mypy --strict'
 	@echo 'make format        let ruff repair what it can'
 	@echo 'make models-page   write docs/models.md anew from the files of models/'
+	@echo 'make proto         write the modules of server/grpc/tei.proto anew'
 	@echo 'make bench         measure the server and print a table; see bench/README.md'
 	@echo 'make lock          write requirements/*.txt anew from pyproject.toml and requirements/*.in'
 	@echo 'make clean         remove .venv and caches'
@@ -75,6 +76,10 @@ format: $(DONE)/test
 
 models-page: $(DONE)/serve
 	$(BIN)/python scripts/models_page.py docs/models.md
+
+proto: $(DONE)/serve $(DONE)/test
+	cd src/text_embeddings_inference/server/grpc && ../../../../$(BIN)/python -m grpc_tools.protoc -I . \
+		--python_out=. --pyi_out=. tei.proto
 
 bench: $(DONE)/serve $(DONE)/model
 	$(BIN)/python -m bench --model '$(MODEL)' $(ARGS)

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_tools import protoc
 
 from tests.fakes import FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import calling, run, status
@@ -137,3 +138,12 @@ def described() -> str:
     for enum in tei.DESCRIPTOR.enum_types_by_name.values():
         lines += [f"{enum.name}.{value.name} = {value.number}" for value in enum.values]
     return "\n".join(lines) + "\n"
+
+
+def test_generated_modules_are_current(tmp_path: Path) -> None:
+    """To renew: make proto."""
+    source = Path(tei.__file__).parent
+    arguments = ["protoc", f"-I{source}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", "tei.proto"]
+    assert protoc.main(arguments) == 0
+    for name in ("tei_pb2.py", "tei_pb2.pyi"):
+        assert (tmp_path / name).read_text() == (source / name).read_text(), f"{name} is not what make proto writes"
