@@ -1,9 +1,9 @@
 """One file per architecture, found by config.json's `model_type`.
 
-To add one: write `models/<name>.py` (Args, PREFIXES, TENSORS, HEADS, Model; `classifier` and `masked_lm` where the
-architecture has such heads; `finish` where something is done to pooled vectors; CHECKPOINTS: a few that people know),
-add its row here, put a small checkpoint under tests/fixtures/models, and run `make models-page`, which writes
-docs/models.md.
+To add one: write `models/<name>.py` (Args, PREFIXES, TENSORS, HEADS, Model, with a `width` where its vectors are not
+`hidden_size` wide; `classifier` and `masked_lm` where the architecture has such heads; `finish` where something is done
+to pooled vectors; CHECKPOINTS: a few that people know), add its row here, put a small checkpoint under
+tests/fixtures/models, and run `make models-page`, which writes docs/models.md.
 """
 
 from __future__ import annotations
