@@ -31,9 +31,9 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile -
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
 	@echo 'make test          run all tests'
-	@echo 'make test-clients  run huggingface_hub, openai, LlamaIndex, LiteLLM and others, as published, against servers'
 	@echo 'make torch         install PyTorch, the engine for GPUs, whose tests are skipped without it (gigabytes where pip takes'
 	@echo '                   the build for CUDA; a smaller one is named in this file)'
+	@echo 'make test-clients  run huggingface_hub, openai, LlamaIndex, LiteLLM and others, as published, against servers'
 	@echo 'make test-schema   run schemathesis: tries what the OpenAPI description says, and what it excludes'
 	@echo 'make lint          ruff (check and format) and mypy --strict'
 	@echo 'make format        let ruff repair what it can'

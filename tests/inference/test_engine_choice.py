@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_gpu_it_is_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "has_gpu_driver", lambda: False)
-    assert plan_engine(settings(dtype="float32")).name == "openvino"
+    assert plan_engine(settings(dtype="float32"), "bert").name == "openvino"
 
 
 @pytest.mark.usefixtures("gpu_driver")
@@ -46,7 +47,7 @@ def test_a_gpu_without_pytorch_is_pointed_out(
 ) -> None:
     forget(monkeypatch)
     with caplog.at_level(logging.INFO):
-        assert plan_engine(settings()).name == "openvino"
+        assert plan_engine(settings(), "bert").name == "openvino"
     assert "pip install 'text-embeddings-inference[torch]'" in caplog.text
 
 
@@ -67,25 +68,26 @@ def test_auto_takes_the_gpu(
     from text_embeddings_inference.engines import torch
 
     monkeypatch.setattr(torch, "choose_device", lambda: device)
-    plan = plan_engine(settings(**options))
+    plan = plan_engine(settings(**options), "bert")
     assert f"{plan.name} on {plan.device}" == expected
 
 
 def test_pytorch_that_was_asked_for_and_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     forget(monkeypatch)
     with pytest.raises(StartError, match=r"`--engine torch`: PyTorch 2\.12 or newer is not installed") as caught:
-        plan_engine(settings(engine="torch"))
+        plan_engine(settings(engine="torch"), "bert")
     assert "hint: pip install 'text-embeddings-inference[torch]'" in str(caught.value)
 
 
 @needs_torch
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_model_on_pytorch(dtype: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_on_pytorch(dtype: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, texts = MODELS / "bert", ["What is deep learning?", "I like pizza"]
-    with load(path, engine="torch", dtype=dtype, threads=1, streams=2) as one:
+    with load(path, engine="torch", dtype=dtype, threads=1, streams=2, compile_cache=tmp_path) as one:
         vectors = one.embed(texts)
         assert (one.info.engine, one.info.dtype) == ("torch", dtype)
     assert "`--streams` is ignored" in caplog.text
+    assert "`--compile-cache` is ignored" in caplog.text
     with load(path, engine="openvino", dtype="float32") as other:
         cosines = np.sum(vectors * other.embed(texts), 1)
     assert cosines.min() > (0.99999 if dtype == "float32" else 0.9999)

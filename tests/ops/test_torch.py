@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from one_op import check_close, on_numpy, on_torch, on_torch_packed, ragged, random, tokens_of
+from one_op import Function, check_close, on_numpy, on_torch, on_torch_packed, ragged, random, tokens_of
 
 from extras import HAS_TORCH
 from text_embeddings_inference.ops.spec import AttentionSpec, Layout, Ops, Rope, Value
@@ -62,13 +62,20 @@ def test_pooled_vectors_are_made_in_float32(run: Any, pooling: Pooling, dtype: s
     check_close(run(function, x, lengths=(60, 3), dtype=dtype), expected, 1e-3, pooling)
 
 
-def test_the_length_of_a_vector_does_not_overflow() -> None:
-    x = random(1, 1, 16, spread=1000)
+NORMS: dict[str, Function] = {
+    "layer_norm": lambda ops, _, x: ops.layer_norm(x, ops.constant(np.ones(16, np.float32)), None, 1e-6),
+    "rms_norm": lambda ops, _, x: ops.rms_norm(x, ops.constant(np.ones(16, np.float32)), 1e-6),
+    "l2_normalize": lambda ops, _, x: ops.l2_normalize(x),
+}
 
-    def function(ops: Ops, _: Any, x: Any) -> Any:
-        return ops.l2_normalize(x)
 
-    check_close(on_torch(function, x, lengths=(1,), dtype="float16"), on_numpy(function, x, lengths=(1,)), 1e-3)
+@halves
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_do_not_overflow(name: str, dtype: str) -> None:
+    """The squares are beyond float16."""
+    x = random(1, 3, 16, spread=1000)
+    actual = on_torch(NORMS[name], x, lengths=(3,), dtype=dtype)
+    check_close(actual, on_numpy(NORMS[name], x, lengths=(3,)), HALF[dtype])
 
 
 @halves

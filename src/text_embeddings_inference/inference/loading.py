@@ -164,11 +164,8 @@ def _without_converter() -> Iterator[None]:
         del sys.modules[name]
 
 
-def plan_engine(settings: Settings, model_type: str = "") -> EnginePlan:
-    """What runs the model, on this machine. Raises StartError for what it can't do.
-
-    model_type: of config.json; some architectures need other number types than most (empty: the choice for most).
-    """
+def plan_engine(settings: Settings, model_type: str) -> EnginePlan:
+    """What runs a model of this `model_type`, on this machine. Raises StartError for what it can't do."""
     device = _torch_device(settings)
     if device is not None:
         from ..engines import torch
@@ -225,6 +222,8 @@ def _make_engine(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) -
 
         if settings.streams not in (None, plan.streams):
             logger.warning("`--streams` is ignored: PyTorch runs one batch after the other")
+        if settings.compile_cache is not None:
+            logger.warning("`--compile-cache` is ignored: PyTorch compiles nothing")
         return TorchEngine(checkpoint, device=plan.device, dtype=plan.dtype, threads=plan.threads)
     from ..engines.openvino import OpenVINOEngine
 

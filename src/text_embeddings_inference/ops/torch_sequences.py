@@ -68,7 +68,7 @@ class Sequences(ABC):
         """Computes `function(sequences, *xs)`, which only knows padded batches: x `[b, s, ...]` -> `[b, s, ...]`."""
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array.astype(np.int64)).to(self.device, non_blocking=True)
+        return torch.from_numpy(array.astype(np.int64)).to(self.device)
 
 
 class PaddedSequences(Sequences):
