@@ -46,7 +46,8 @@ class EncodeOptions:
     """How texts become tokens.
 
     truncate: cut what is too long (else it is an error); direction: the side that is cut;
-    prompt_name: the named prompt put before each text (None: the server's default prompt, if there is one).
+    prompt_name: the named prompt put before each text, or the text's role (see `LateInteraction`); None: the server's
+    default prompt, if there is one.
     """
 
     truncate: bool = True
@@ -59,12 +60,15 @@ class Encoding:
     """One tokenized input, ready to run.
 
     input_ids: int32 `[n]`, special tokens included, after truncation; type_ids: int32 `[n]`, None where all are 0;
-    characters: Unicode scalars of the input, prompt not counted (ids count one each).
+    characters: Unicode scalars of the input, prompt not counted (ids count one each); attended: so many of the first
+    tokens are seen by the others, None for all; kept: places of the tokens whose vectors are given, None for all.
     """
 
     input_ids: Int32Array
     type_ids: Int32Array | None
     characters: int
+    attended: int | None = None
+    kept: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -85,12 +89,14 @@ class Token:
 class Batch:
     """Several encodings in one array: padded `[B, S]` (padding on the right, id 0), or packed `[T]`, one after another.
 
-    lengths: int32 `[B]`; type_ids: shaped like input_ids, None where all are 0.
+    lengths: int32 `[B]`; type_ids: shaped like input_ids, None where all are 0; attended: int32 `[B]`, so many of the
+    first tokens of a sequence are seen by its tokens, None for all.
     """
 
     input_ids: Int32Array
     type_ids: Int32Array | None
     lengths: Int32Array
+    attended: Int32Array | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -117,7 +123,7 @@ class Batch:
             input_ids[row, : len(encoding)] = encoding.input_ids
             if type_ids is not None and encoding.type_ids is not None:
                 type_ids[row, : len(encoding)] = encoding.type_ids
-        return Batch(input_ids, type_ids, lengths)
+        return Batch(input_ids, type_ids, lengths, _attended(encodings))
 
     @staticmethod
     def pack(encodings: Sequence[Encoding]) -> Batch:
@@ -125,9 +131,15 @@ class Batch:
         lengths = np.fromiter((len(e) for e in encodings), np.int32, len(encodings))
         input_ids = np.concatenate([e.input_ids for e in encodings])
         if all(e.type_ids is None for e in encodings):
-            return Batch(input_ids, None, lengths)
+            return Batch(input_ids, None, lengths, _attended(encodings))
         type_ids = [np.zeros(len(e), np.int32) if e.type_ids is None else e.type_ids for e in encodings]
-        return Batch(input_ids, np.concatenate(type_ids), lengths)
+        return Batch(input_ids, np.concatenate(type_ids), lengths, _attended(encodings))
+
+
+def _attended(encodings: Sequence[Encoding]) -> Int32Array | None:
+    if all(e.attended is None for e in encodings):
+        return None
+    return np.array([len(e) if e.attended is None else e.attended for e in encodings], np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +147,44 @@ class Output:
     """What an engine gives for a batch.
 
     pooled: float32 `[B, D]`: pooled vectors after the Dense modules, SPLADE weights or logits;
-    tokens: float32, `[B, S, D]` or `[T, D]` like the batch: the last hidden states (None: the model has none).
+    tokens: float32, `[B, S, W]` or `[T, W]` like the batch: what `TokenColumns` says (None: the model has none).
     """
 
     pooled: Float32Array
     tokens: Float32Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenColumns:
+    """What each token of an embedding model gets, column by column (`Output.tokens`).
+
+    weights: whether the first column is a lexical weight; vectors: so many columns are a vector of length 1 for late
+    interaction; first: the first token that has such a vector; hidden: whether all other columns are the last hidden
+    state.
+    """
+
+    weights: bool = False
+    vectors: int = 0
+    first: int = 0
+    hidden: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LateInteraction:
+    """How a model for late interaction (ColBERT) takes texts in their two roles, `query` and `document`, by PyLate.
+
+    The prefix, a token ("": none), is put after the first token. Texts are cut to the length in tokens, prefix
+    included; queries are filled up to it with `expansion_token` ("": they are not), which is seen by other tokens only
+    if `attend_to_expansion`. Of documents, the tokens `skipped` get no vector.
+    """
+
+    query_prefix: str
+    document_prefix: str
+    query_length: int
+    document_length: int
+    expansion_token: str
+    attend_to_expansion: bool
+    skipped: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +214,8 @@ class ModelInfo:
     """What is known of a served model once it is loaded.
 
     labels: of class 0, 1, ... (empty for embedding models); dimensions: of the pooled vector; vocabulary: number of
-    token ids; fidelity: smallest cosine of the chosen dtype with float32 on built-in texts (None: is float32).
+    token ids; fidelity: smallest cosine of the chosen dtype with float32 on built-in texts (None: is float32); columns:
+    what its tokens get.
     """
 
     model_id: str
@@ -186,3 +232,4 @@ class ModelInfo:
     vocabulary: int
     max_input_length: int
     fidelity: float | None = None
+    columns: TokenColumns = TokenColumns()

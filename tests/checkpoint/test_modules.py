@@ -60,7 +60,6 @@ def test_splade_modules(models: Path) -> None:
         ([("Transformer", ""), ("Dense", "d")], "is not supported after Transformer"),
         ([("Transformer", ""), ("Transformer", "b")], "is not supported after Transformer"),
         ([("Transformer", ""), ("Pooling", "p"), ("Normalize", "n"), ("Dense", "d")], "not supported after Normalize"),
-        ([("Transformer", ""), ("pylate.models.Dense.Dense", "1_Dense")], "multi-vector models are not supported yet"),
     ],
 )
 def test_unsupported_modules_are_named(tmp_path: Path, entries: list[tuple[str, str]], problem: str) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_embeddings_inference.checkpoint import Checkpoint, open_checkpoint
-from text_embeddings_inference.types import Encoding, Float32Array, Pooling
+from text_embeddings_inference.types import Encoding, Float32Array, Pooling, TokenColumns
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 FIXTURES = sorted(path.name for path in MODELS.iterdir() if path.is_dir())
 
 TOLERANCE = 1e-4
 """Largest difference of a token vector, pooled vector, normalized embedding, logit or probability, in float32."""
+LATE_ROLES = ("queries", "documents")
 COSINE = 0.99999
 """Smallest cosine of an embedding or a SPLADE vector, in float32."""
 
@@ -29,7 +30,8 @@ class Case:
 
     output: what the model as configured gives: the vector after the Dense modules, not normalized, SPLADE weights or
     logits; embedding: the vector normalized; tokens: last hidden states; pooled: by pooling, before the Dense modules;
-    probabilities: by the name of the function that made them of the logits.
+    probabilities: by the name of the function that made them of the logits; vectors: for late interaction; weights: of
+    the sparse head, by token id.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Case:
     tokens: Float32Array | None
     pooled: dict[Pooling, Float32Array]
     probabilities: dict[Literal["softmax", "sigmoid"], Float32Array]
+    vectors: Float32Array | None = None
+    weights: dict[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,26 @@ class Fixture:
         return all(any(np.array_equal(case.output, x) for x in case.pooled.values()) for case in self.cases)
 
     @cached_property
+    def columns(self) -> TokenColumns:
+        """What its tokens get."""
+        return self.open().columns
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is for late interaction alone."""
+        return "colbert" in self._values
+
+    @cached_property
+    def late_cases(self) -> dict[str, list[Case]]:
+        """Queries and documents of a model for late interaction, as they are run."""
+        return {role: [self._late_case(values) for values in self._values["colbert"][role]] for role in LATE_ROLES}
+
+    @cached_property
+    def maxsim(self) -> Float32Array:
+        """The scores of late interaction, `[queries, documents]`."""
+        return _floats(self._values["colbert"]["maxsim"])
+
+    @cached_property
     def cases(self) -> list[Case]:
         """All texts, with and without prompts, and all pairs."""
         names = [("texts", "{name}"), ("prompt_cases", "{prompt_name}: {text}"), ("pairs", "{text} / {text_pair}")]
@@ -121,12 +145,29 @@ class Fixture:
             encoding=_encoding(values),
             output=self._output(values),
             embedding=_floats(values["embedding"]) if "embedding" in values else None,
-            tokens=_floats(values["last_hidden_state"]) if "last_hidden_state" in values else None,
+            tokens=_floats(values["last_hidden_state"]) if "last_hidden_state" in values and not self.is_late else None,
             pooled={Pooling(key): _floats(vector) for key, vector in values.get("pooled", {}).items()},
             probabilities={key: _floats(values[key]) for key in ("softmax", "sigmoid") if key in values},
+            vectors=next((_floats(values[key]) for key in ("token_embeddings", "colbert") if key in values), None),
+            weights={int(key): x for key, x in values["sparse"].items()} if self._has_sparse_head(values) else None,
         )
 
+    def _late_case(self, values: dict[str, Any]) -> Case:
+        ids, mask = np.array(values["input_ids"], np.int32), values.get("attention_mask")
+        attended = None if mask is None else sum(mask)
+        kept = np.array(values["kept_positions"]) if "kept_positions" in values else None
+        vectors = _floats(values["embeddings"])
+        encoding = Encoding(ids, None, len(values["text"]), attended, kept)
+        return Case(values["text"], encoding, vectors[0], None, None, {}, {}, vectors)
+
+    def _has_sparse_head(self, values: dict[str, Any]) -> bool:
+        return self.task == "embedding" and "sparse" in values
+
     def _output(self, values: dict[str, Any]) -> Float32Array:
+        if self.is_late:  # nothing is pooled: what the first token gets
+            [dense] = self.open().dense
+            first = dense.weight @ _floats(values["pooled"]["cls"])
+            return np.asarray(first / np.linalg.norm(first), np.float32)
         if self.task == "embedding":
             return _floats(values["embedding_unnormalized"])
         if self.task != "splade":

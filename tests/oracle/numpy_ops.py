@@ -24,15 +24,25 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """Where the sequences of a batch lie. width: `S` of a padded batch, None for a packed one."""
+    """Where the sequences of a batch lie.
+
+    width: `S` of a padded batch, None for a packed one; attended: as in `Batch`.
+    """
 
     lengths: tuple[int, ...]
     width: int | None
+    attended: tuple[int, ...] | None = None
 
     @staticmethod
     def of(batch: Batch) -> Sequences:
         lengths = tuple(int(n) for n in batch.lengths)
-        return Sequences(lengths, None if batch.is_packed else batch.input_ids.shape[1])
+        attended = None if batch.attended is None else tuple(int(n) for n in batch.attended)
+        return Sequences(lengths, None if batch.is_packed else batch.input_ids.shape[1], attended)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """How many of the first tokens of each sequence are seen."""
+        return self.lengths if self.attended is None else self.attended
 
     def split(self, x: Array) -> list[Array]:
         """One array `[n, ...]` for each sequence, without its padding."""
@@ -155,13 +165,13 @@ class NumpyOps(Ops):
 
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         sequences = _sequences(layout)
-        each = zip(*(sequences.split(x.raw) for x in (q, k, v)), strict=True)
-        return Value(sequences.join([_attend(*one, spec) for one in each]))
+        each = zip(*(sequences.split(x.raw) for x in (q, k, v)), sequences.seen, strict=True)
+        return Value(sequences.join([_attend(q, k[:seen], v[:seen], spec) for q, k, v, seen in each]))
 
     def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
         sequences = _sequences(layout)
-        each = zip(*(sequences.split(x.raw) for x in (q, k, v)), strict=True)
-        return Value(sequences.join([_attend_disentangled(*one, spec) for one in each]))
+        each = zip(*(sequences.split(x.raw) for x in (q, k, v)), sequences.seen, strict=True)
+        return Value(sequences.join([_attend_disentangled(q, k[:seen], v[:seen], spec) for q, k, v, seen in each]))
 
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
         return Value(np.stack([_pool(one, pooling) for one in _sequences(layout).split(x.raw)]))
@@ -210,12 +220,15 @@ def _rotate(x: Array, rope: Rope) -> Array:
 
 
 def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
-    """One sequence, head by head: q, k, v `[n, N, H]`; where k and v have fewer heads, several of q share one."""
+    """One sequence, head by head: q `[n, N, H]`, k and v `[m, N', H]` of its first m tokens.
+
+    Where k and v have fewer heads, several of q share one.
+    """
     n, heads, width = q.shape
     group = heads // k.shape[1]
     scale = 1 / math.sqrt(width) if spec.scale is None else spec.scale
-    distance = np.arange(n)[None, :] - np.arange(n)[:, None]  # key minus query
-    hidden = np.zeros((n, n), bool)
+    distance = np.arange(len(k))[None, :] - np.arange(n)[:, None]  # key minus query
+    hidden = np.zeros(distance.shape, bool)
     if spec.causal:
         hidden |= distance > 0
     if spec.window is not None:
@@ -233,12 +246,12 @@ def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
 
 
 def _attend_disentangled(q: Array, k: Array, v: Array, spec: DisentangledSpec) -> Array:
-    """One sequence, token by token: q, k, v `[n, N, H]`."""
+    """One sequence, token by token: q `[n, N, H]`, k, v `[m, N, H]` of its first m tokens."""
     n, heads, _ = q.shape
     reach = (len(spec.rows) - 1) // 2
-    scores = np.empty((n, n, heads))
+    scores = np.empty((n, len(k), heads))
     for i in range(n):
-        for j in range(n):
+        for j in range(len(k)):
             r = spec.rows[reach + min(max(i - j, -reach), reach)]
             scores[i, j] = (q[i] * k[j]).sum(-1)
             if spec.keys is not None:

@@ -38,7 +38,8 @@ def make(name: str, length: int) -> Encoding:
     ids = np.concatenate([case.encoding.input_ids for case in wanted.cases])
     input_ids = np.fromiter(islice(cycle(np.roll(ids, -7 * length)), length), np.int32, length)
     typed = wanted.has_type_ids and length > 1 and length % 2 == 1  # beside rows that have no types
-    return Encoding(input_ids, (np.arange(length) >= length // 2).astype(np.int32) if typed else None, 0)
+    attended = length // 2 + 1 if wanted.is_late and length % 2 == 0 else None
+    return Encoding(input_ids, (np.arange(length) >= length // 2).astype(np.int32) if typed else None, 0, attended)
 
 
 @pytest.mark.parametrize("name", FIXTURES)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
-from ..types import Kind, Pooling
-from .config import Labels, read_config, read_kind, read_labels, read_max_length
+from ..types import Kind, LateInteraction, Pooling, TokenColumns
+from .config import Labels, read_config, read_kind, read_labels, read_max_length, read_position_limit
 from .files import Found, describe, read_optional_object
-from .modules import Dense, ModulePaths, read_dense, read_module_paths
+from .late_interaction import read_late_interaction
+from .modules import HEAD_FILES, Dense, ModulePaths, read_dense, read_head, read_module_paths
 from .pooling import check_splade, read_pooling
 from .weights import Weights, open_weights
 
@@ -40,7 +41,8 @@ class Checkpoint:
     folder: as given; config: the whole `config.json`; pooling: None for classifiers and rerankers (their models pool
     as they were trained); labels: names by class index, label_ids: `label2id` (both empty for embedding models);
     max_input_length: tokens, special ones included; prompts: by name, None if there are none; dense: applied to the
-    pooled vector, in order.
+    pooled vector, in order, or, for late interaction, to each token's; late: None for other models; lexical, vectors:
+    the heads for tokens, as bge-m3 has them.
     """
 
     folder: Path
@@ -54,9 +56,27 @@ class Checkpoint:
     max_input_length: int
     prompts: dict[str, str] | None
     dense: tuple[Dense, ...]
+    late: LateInteraction | None
+    lexical: Dense | None
+    vectors: Dense | None
     weights: Weights
     tokenizer_file: Path
     sources: Sources
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence an engine may have to run: texts in a role have lengths of their own."""
+        if self.late is None:
+            return self.max_input_length
+        return max(self.max_input_length, self.late.query_length, self.late.document_length)
+
+    @property
+    def columns(self) -> TokenColumns:
+        """What each token gets."""
+        if self.late is not None:
+            return TokenColumns(vectors=self.dense[-1].weight.shape[0], hidden=False)
+        vectors = 0 if self.vectors is None else self.vectors.weight.shape[0]
+        return TokenColumns(weights=self.lexical is not None, vectors=vectors, first=int(vectors > 0))
 
 
 def open_checkpoint(
@@ -91,6 +111,8 @@ def open_checkpoint(
         if pooling is not None:
             logger.warning("`--pooling` is ignored: the model is a %s", kind.value)
         how, modules = Found(None, "the classifier's own"), ModulePaths(modules.transformer)
+    elif pooling is None and modules.late:
+        how = Found(Pooling.CLS, "the rule for models for late interaction, whose tokens are not pooled")
     elif pooling is None:
         with step():
             how = read_pooling(folder, modules, config.model_type)
@@ -103,12 +125,19 @@ def open_checkpoint(
         _check_tokenizer(root)
     length, prompts, opened = Found(0, ""), None, Weights((), ())
     dense: tuple[Dense, ...] = ()
+    late, heads = None, dict.fromkeys(HEAD_FILES)
     with step():
         length = read_max_length(root, config)
     with step():
         prompts = _read_prompts(folder)
     with step():
         dense = _read_dense_modules(folder, modules.replace_dense(dense_path))
+    with step():
+        if modules.late:
+            late = read_late_interaction(folder, root, read_position_limit(root, config))
+    with step():
+        if kind.value is Kind.EMBEDDING and how.value is not Pooling.SPLADE and not modules.late:
+            heads = {name: read_head(root, name) for name in HEAD_FILES}
     with step():
         opened = open_weights(root) if weights is None else weights
     return Checkpoint(
@@ -123,6 +152,9 @@ def open_checkpoint(
         max_input_length=length.value,
         prompts=prompts,
         dense=dense,
+        late=late,
+        lexical=heads["sparse_linear.pt"],
+        vectors=heads["colbert_linear.pt"],
         weights=opened,
         tokenizer_file=root / TOKENIZER,
         sources=Sources(kind.source, how.source, length.source),

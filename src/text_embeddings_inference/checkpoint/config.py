@@ -135,6 +135,12 @@ def read_max_length(folder: Path, config: ModelConfig) -> Found[int]:
     return length
 
 
+def read_position_limit(folder: Path, config: ModelConfig) -> int | None:
+    """Rows of the model's table of positions, less those it skips; None for models without a table."""
+    positions = _positions(folder, config) if _has_position_table(config) else None
+    return None if positions is None else positions.value
+
+
 def _sentence_length(folder: Path, name: str, positions: Found[int] | None) -> Found[int] | None:
     values = read_object(folder, name)
     length: Any = values.get("max_seq_length")

@@ -15,7 +15,7 @@ from typing import Protocol
 from ..errors import HubError, SettingsError
 from .cache import CacheSource, HubAccess, find_snapshot
 from .config import SENTENCE_FILES
-from .modules import DENSE_FILES, ModulePaths, read_module_paths
+from .modules import DENSE_FILES, HEAD_FILES, ModulePaths, read_module_paths
 from .pooling import DEFAULT_PATH
 from .weights import WEIGHT_FILES, read_shard_names
 
@@ -125,6 +125,8 @@ def fetch_checkpoint(
     source.fetch(str(PurePosixPath(DEFAULT_PATH if modules.pooling is None else modules.pooling) / "config.json"))
     if modules.splade is not None:
         source.fetch(f"{modules.splade}/config.json")
+    for head in HEAD_FILES:
+        source.fetch(str(root / head))
     for dense in modules.replace_dense(dense_path).dense:
         source.fetch(f"{dense}/config.json")
         _fetch_first(source, PurePosixPath(dense), DENSE_FILES)

@@ -15,6 +15,9 @@ from ..types import Float32Array
 from .files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
 from .weights import open_weight_files
 
+HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
+"""The heads that bge-m3 has beside its modules: a lexical weight, and a vector for late interaction, of each token."""
+
 DENSE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 ACTIVATIONS = {
@@ -28,13 +31,15 @@ ACTIVATIONS = {
 """The classes of torch.nn a Dense module may name, and what we call them. `gelu` is the exact form."""
 
 # Module -> the modules it may follow (None: it comes first). Dropout is for training and changes nothing; Normalize
-# only comes last: vectors are normalized by request. FlexibleQuantizer comes with the code of pplx-embed.
+# only comes last: vectors are normalized by request. TokenDense is our name for PyLate's Dense, which projects tokens;
+# FlexibleQuantizer comes with the code of pplx-embed.
 PREDECESSORS: dict[str, tuple[str | None, ...]] = {
     "Transformer": (None,),
     "MLMTransformer": (None,),
     "Pooling": ("Transformer",),
     "SpladePooling": ("MLMTransformer",),
     "Dense": ("Pooling", "Dense"),
+    "TokenDense": ("Transformer", "TokenDense"),
     "Dropout": ("Transformer", "Pooling", "Dense"),
     "FlexibleQuantizer": ("Pooling",),
     "Normalize": ("Pooling", "Dense", "Normalize"),
@@ -46,7 +51,8 @@ class ModulePaths:
     """Where the modules lie, relative to the checkpoint's folder ("" is the folder itself).
 
     transformer: folder of config, tokenizer and weights; pooling, splade: None without such a module; dense: in the
-    order in which they are applied; quantizes: whether vectors become whole numbers in the end.
+    order in which they are applied, to the pooled vector or, with `late`, to each token's; quantizes: whether vectors
+    become whole numbers in the end.
     """
 
     transformer: str = ""
@@ -54,6 +60,7 @@ class ModulePaths:
     splade: str | None = None
     dense: tuple[str, ...] = ()
     quantizes: bool = False
+    late: bool = False
 
     def replace_dense(self, path: str | None) -> ModulePaths:
         """`path` in place of the only Dense module's; unchanged when there is not exactly one."""
@@ -62,7 +69,7 @@ class ModulePaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """A linear layer on the pooled vector: activation(x @ weight.T + bias).
+    """A linear layer: activation(x @ weight.T + bias).
 
     weight: float32 `[out, in]`; bias: float32 `[out]` or None; activation: a value of `ACTIVATIONS`.
     """
@@ -89,9 +96,6 @@ def read_module_paths(folder: Path) -> ModulePaths:
     quantizes = False
     for module in modules:
         path, kind, name = _read_entry(folder, module)
-        if name == "Dense" and kind.startswith("pylate."):
-            problem = f"`modules.json` in {folder}: {kind} (path `{path}`): multi-vector models are not supported yet"
-            raise UnsupportedError(problem)
         if after not in PREDECESSORS.get(name, ()):
             place = f"after {after}" if after else "as the first module"
             raise UnsupportedError(f"`modules.json` in {folder}: {kind} (path `{path}`) is not supported {place}")
@@ -101,7 +105,7 @@ def read_module_paths(folder: Path) -> ModulePaths:
             pooling = path
         elif name == "SpladePooling":
             splade = path
-        elif name == "Dense":
+        elif name in ("Dense", "TokenDense"):
             dense.append(path)
         elif name == "FlexibleQuantizer":
             quantizes = True
@@ -109,7 +113,7 @@ def read_module_paths(folder: Path) -> ModulePaths:
             after = name
     if transformer is None:
         raise CheckpointError(f"`modules.json` in {folder} lists no Transformer")
-    return ModulePaths(transformer, pooling, splade, tuple(dense), quantizes)
+    return ModulePaths(transformer, pooling, splade, tuple(dense), quantizes, late=after == "TokenDense")
 
 
 def read_dense(folder: Path, path: str) -> Dense:
@@ -155,6 +159,17 @@ def read_dense(folder: Path, path: str) -> Dense:
     return Dense(weights.array("linear.weight"), weights.array("linear.bias") if has_bias else None, activation)
 
 
+def read_head(root: Path, name: str) -> Dense | None:
+    """The linear layer stored as `root/name` (`HEAD_FILES`), None if there is none. Raises `CheckpointError`."""
+    file = root / name
+    if not file.exists():
+        return None
+    weights = open_weight_files(file)
+    if set(weights) != {"weight", "bias"} or weights.shape("weight")[:1] != weights.shape("bias"):
+        raise CheckpointError(f"{file} should hold `weight` and `bias` of a linear layer", hint=DOWNLOAD_AGAIN)
+    return Dense(weights.array("weight"), weights.array("bias"), "identity")
+
+
 def _activation(folder: Path, name: str, value: Any) -> str:
     if value is None:
         return "identity"
@@ -174,4 +189,5 @@ def _read_entry(folder: Path, module: Any) -> tuple[str, str, str]:
         raise CheckpointError(f"Failed to parse `modules.json` in {folder}: no `path` and `type` in {describe(module)}")
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise CheckpointError(f"`modules.json` in {folder}: path `{path}` is outside of the checkpoint")
-    return path, kind, kind.rpartition(".")[2]
+    name = kind.rpartition(".")[2]
+    return path, kind, "TokenDense" if name == "Dense" and kind.startswith("pylate.") else name

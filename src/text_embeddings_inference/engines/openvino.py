@@ -89,7 +89,7 @@ class OpenVINOEngine:
         self._cache = cache
         self.runs = 0
         ops_type = Int8OpenVINOOps if dtype == "int8" else OpenVINOOps
-        self._ops = ops_type(checkpoint.max_input_length)
+        self._ops = ops_type(checkpoint.longest)
         if cache is not None:
             _make_folder(cache)
         self._graph, network = _build_graph(checkpoint, self._ops)
@@ -113,7 +113,7 @@ class OpenVINOEngine:
 
     def _width(self, longest: int) -> int:
         """`longest` rounded up, but not to more positions than the model has."""
-        return max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self._checkpoint.max_input_length))
+        return max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self._checkpoint.longest))
 
     def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
         self.runs += 1
@@ -170,13 +170,14 @@ class _Compiled:
 
     def __init__(self, compiled: ov.CompiledModel, requests: int) -> None:
         self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        self._inputs = len(compiled.inputs)
         for _ in range(requests):
             self._free.put(compiled.create_infer_request())
 
     def run(self, batch: Batch, *, tokens: bool) -> Output:
         request = self._free.get()
         try:
-            request.infer(_feed(batch), share_inputs=True)
+            request.infer(_feed(batch)[: self._inputs], share_inputs=True)
             pooled = request.get_output_tensor(0).data.copy()  # the request will be used again
             hidden = request.get_output_tensor(1).data.copy() if tokens else None
         finally:
@@ -213,17 +214,20 @@ def _make_folder(cache: Path) -> None:
 
 def _feed(batch: Batch) -> list[NDArray[np.int32]]:
     type_ids = np.zeros((1, 1), np.int32) if batch.type_ids is None else batch.type_ids
-    return [batch.input_ids, type_ids, batch.lengths]
+    return [batch.input_ids, type_ids, batch.lengths, batch.lengths if batch.attended is None else batch.attended]
 
 
 def _build_graph(checkpoint: Checkpoint, ops: OpenVINOOps) -> tuple[ov.Model, Network]:
-    """Inputs: token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`; outputs: pooled, hidden states."""
+    """Inputs: token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`, and for late interaction how many of
+    the first tokens are seen, `[B]`; outputs: pooled, what tokens get."""
     input_ids = op.parameter([-1, -1], np.int32, name="input_ids")
     type_ids = op.parameter([-1, -1], np.int32, name="token_type_ids")
     lengths = op.parameter([-1], np.int32, name="lengths")
+    attended = None if checkpoint.late is None else op.parameter([-1], np.int32, name="attended")
     width = op.gather(op.shape_of(input_ids), op.constant(np.int64(1)), op.constant(np.int64(0)))
     network = build(checkpoint, ops)
-    inputs = Inputs(Value(input_ids), Value(type_ids), Layout(PaddedLayout(lengths, width)))
+    inputs = Inputs(Value(input_ids), Value(type_ids), Layout(PaddedLayout(lengths, width, attended)))
     results = network.run(ops, inputs)
     outputs = [value.raw for value in results if value is not None]
-    return ov.Model(outputs, [input_ids, type_ids, lengths], checkpoint.model_type), network
+    parameters = [input_ids, type_ids, lengths, *([] if attended is None else [attended])]
+    return ov.Model(outputs, parameters, checkpoint.model_type), network

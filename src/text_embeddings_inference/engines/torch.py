@@ -91,7 +91,7 @@ class TorchEngine:
         self._device = torch.device(device)
         number_type = getattr(torch, dtype)
         self._packs = has_varlen(self._device, number_type) if layout is None else layout == "packed"
-        self._ops = TorchOps(self._device, number_type, checkpoint.max_input_length)
+        self._ops = TorchOps(self._device, number_type, checkpoint.longest)
         try:
             with torch.inference_mode():
                 self._network = build(checkpoint, self._ops)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..checkpoint import Checkpoint
-from ..errors import UnsupportedError
+from ..checkpoint import Checkpoint, Dense
+from ..errors import CheckpointError, UnsupportedError
 from ..layers import ACTIVATIONS
 from ..ops.spec import Constants, Inputs, Ops, Value
 from ..parameters import Tensors, bind, check_all_used
@@ -19,7 +19,7 @@ from . import ARCHITECTURES, choose
 
 
 class Results(NamedTuple):
-    """pooled: `[B, D]`: a vector, SPLADE weights or logits; tokens: last hidden states `[*, D]` of embedding models."""
+    """pooled: `[B, D]`: a vector, SPLADE weights or logits; tokens: `[*, W]`, of embedding models (`TokenColumns`)."""
 
     pooled: Value
     tokens: Value | None
@@ -68,34 +68,74 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
 
         return Network(splade, args.vocab_size, args.vocab_size)
 
-    embed = _embedder(checkpoint, model, getattr(architecture, "finish", None), ops)
-    dense = checkpoint.dense
-    width = dense[-1].weight.shape[0] if dense else getattr(model, "width", args.hidden_size)
-    return Network(embed, width, args.vocab_size)
+    width = getattr(model, "width", args.hidden_size)
+    if checkpoint.late is not None:
+        return _late_interaction(checkpoint, model, width, ops, args.vocab_size)
+    embed = _embedder(checkpoint, model, width, getattr(architecture, "finish", None), ops)
+    return Network(embed, _outputs(checkpoint.dense, width), args.vocab_size)
 
 
 def _embedder(
     checkpoint: Checkpoint,
     model: Callable[[Ops, Inputs], Value],
+    width: int,
     finish: Callable[[Ops, Value], Value] | None,
     ops: Constants,
 ) -> Callable[[Ops, Inputs], Results]:
-    """finish: what the architecture does to a pooled vector in the end."""
+    """width: of the hidden states; finish: what the architecture does to a pooled vector in the end."""
     pooling = checkpoint.pooling
     assert pooling is not None
-    dense = [
-        (ops.constant(d.weight), None if d.bias is None else ops.constant(d.bias), ACTIVATIONS[d.activation])
-        for d in checkpoint.dense
-    ]
+    dense = _projection(checkpoint.dense, width, ops)
+    lexical, vectors = (
+        None if head is None else _projection((head,), width, ops) for head in (checkpoint.lexical, checkpoint.vectors)
+    )
 
     def embed(ops: Ops, inputs: Inputs) -> Results:
-        tokens = model(ops, inputs)
-        pooled = ops.pool(tokens, pooling, inputs.layout)
-        for weight, bias, act in dense:
-            pooled = act(ops, ops.linear(pooled, weight, bias))
-        return Results(finish(ops, pooled) if finish else pooled, tokens)
+        hidden = model(ops, inputs)
+        pooled = dense(ops, ops.pool(hidden, pooling, inputs.layout))
+        tokens = [hidden]
+        if vectors:
+            tokens.insert(0, ops.l2_normalize(vectors(ops, hidden)))
+        if lexical:
+            tokens.insert(0, ops.relu(lexical(ops, hidden)))
+        return Results(finish(ops, pooled) if finish else pooled, ops.concat(tokens) if len(tokens) > 1 else hidden)
 
     return embed
+
+
+def _late_interaction(
+    checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], width: int, ops: Constants, vocabulary: int
+) -> Network:
+    """A vector of length 1 for each token; pooled: that of the first one, for nothing else is said of it."""
+    project = _projection(checkpoint.dense, width, ops)
+
+    def embed(ops: Ops, inputs: Inputs) -> Results:
+        tokens = ops.l2_normalize(project(ops, model(ops, inputs)))
+        return Results(ops.pool(tokens, Pooling.CLS, inputs.layout), tokens)
+
+    return Network(embed, _outputs(checkpoint.dense, width), vocabulary)
+
+
+def _projection(dense: tuple[Dense, ...], width: int, ops: Constants) -> Callable[[Ops, Value], Value]:
+    """The Dense modules one after another. Raises CheckpointError if the first one takes vectors of another width."""
+    if dense and dense[0].weight.shape[1] != width:
+        takes = dense[0].weight.shape[1]
+        raise CheckpointError(f"a Dense module or head takes vectors of {takes} values, the model's have {width}")
+    layers = [
+        (ops.constant(d.weight), None if d.bias is None else ops.constant(d.bias), ACTIVATIONS[d.activation])
+        for d in dense
+    ]
+
+    def project(ops: Ops, x: Value) -> Value:
+        for weight, bias, act in layers:
+            x = act(ops, ops.linear(x, weight, bias))
+        return x
+
+    return project
+
+
+def _outputs(dense: tuple[Dense, ...], width: int) -> int:
+    return dense[-1].weight.shape[0] if dense else width
 
 
 def find_architecture(checkpoint: Checkpoint) -> Architecture:

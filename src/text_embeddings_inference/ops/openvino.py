@@ -68,10 +68,11 @@ def _repeat_heads(x: ov.Node, n: int) -> ov.Node:
 class PaddedLayout:
     """The sequences of a padded batch: where rows end, and the masks that follow from it, each made once per graph."""
 
-    def __init__(self, lengths: ov.Node, width: ov.Node) -> None:
-        """lengths: int32 `[B]`; width: `S`, an int64 scalar."""
+    def __init__(self, lengths: ov.Node, width: ov.Node, attended: ov.Node | None = None) -> None:
+        """lengths: int32 `[B]`; width: `S`, an int64 scalar; attended: int32 `[B]`, None for the lengths."""
         self.lengths = lengths
         self.width = width
+        self._attended = lengths if attended is None else attended
         self._attention_biases: dict[AttentionSpec, ov.Node] = {}
         self._rotations: dict[Rope, tuple[ov.Node, ov.Node]] = {}
         self._rows: dict[int, tuple[ov.Node, ov.Node]] = {}
@@ -84,17 +85,28 @@ class PaddedLayout:
     @cached_property
     def kept(self) -> ov.Node:
         """1 for a token, 0 for padding: float32 `[B, S]`."""
-        return op.convert(op.less(_unsqueeze(self.indices, 0), _unsqueeze(self.lengths, 1)), "f32")
+        return self._before(self.lengths)
 
     @cached_property
     def padding_bias(self) -> ov.Node:
         """0 for a token, `_HIDDEN` for padding: float32 `[B, S]`."""
         return op.multiply(op.subtract(_float32(1), self.kept), _float32(_HIDDEN))
 
+    @cached_property
+    def key_bias(self) -> ov.Node:
+        """0 for a token that is seen in attention, `_HIDDEN` for others and for padding: float32 `[B, S]`."""
+        if self._attended is self.lengths:
+            return self.padding_bias
+        return op.multiply(op.subtract(_float32(1), self._before(self._attended)), _float32(_HIDDEN))
+
+    def _before(self, ends: ov.Node) -> ov.Node:
+        """1 for the places before each row's end, 0 for others: float32 `[B, S]`."""
+        return op.convert(op.less(_unsqueeze(self.indices, 0), _unsqueeze(ends, 1)), "f32")
+
     def attention_bias(self, spec: AttentionSpec) -> ov.Node:
         """What is added to the scores: float32, broadcasts to `[B, N, S, S]`."""
         if spec not in self._attention_biases:
-            bias = _unsqueeze(self.padding_bias, 1, 2)
+            bias = _unsqueeze(self.key_bias, 1, 2)
             if spec.causal or spec.window is not None or spec.bias is not None or spec.alibi is not None:
                 bias = op.add(bias, self._distance_bias(spec))
             self._attention_biases[spec] = bias
@@ -295,7 +307,7 @@ class OpenVINOOps(Ops):
             by_distance = op.matmul(k_BNSH, self._by_head(spec.queries, query_rows), False, True)
             scores_BNSS = op.add(scores_BNSS, op.transpose(padded.skew(by_distance), _int64(0, 1, 3, 2)))
         scaled = op.multiply(scores_BNSS, _float32(spec.scale))
-        weights_BNSS = op.softmax(op.add(scaled, _unsqueeze(padded.padding_bias, 1, 2)), -1)
+        weights_BNSS = op.softmax(op.add(scaled, _unsqueeze(padded.key_bias, 1, 2)), -1)
         return Value(op.transpose(op.matmul(weights_BNSS, v_BNSH, False, False), order))
 
     @staticmethod

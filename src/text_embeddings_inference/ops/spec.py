@@ -37,7 +37,10 @@ class Value:
 
 
 class Layout:
-    """Where the sequences of a batch lie; made by the engine together with the inputs, opaque to models."""
+    """Where the sequences of a batch lie, and which of their tokens are seen in attention (`Batch.attended`).
+
+    Made by the engine together with the inputs, opaque to models.
+    """
 
     __slots__ = ("raw",)
 
@@ -247,13 +250,14 @@ class Ops(ABC):
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         """Scaled dot-product attention within each sequence: q, k, v `[*, N, H]` -> `[*, N, H]`.
 
-        No token sees the padding or another sequence. k and v may have fewer heads (grouped queries)."""
+        No token sees the padding, another sequence, or a token that is not attended. k and v may have fewer heads
+        (grouped queries)."""
 
     @abstractmethod
     def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
         """Attention within each sequence by the scores of `DisentangledSpec`: q, k, v `[*, N, H]` -> `[*, N, H]`.
 
-        No token sees the padding or another sequence."""
+        No token sees the padding, another sequence, or a token that is not attended."""
 
     @abstractmethod
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:

@@ -125,7 +125,7 @@ class TorchOps(Ops):
 
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         sequences = _sequences(layout)
-        if isinstance(sequences, PackedSequences) and self._has_varlen and _suits_varlen(q.raw, spec):
+        if isinstance(sequences, PackedSequences) and self._has_varlen and _suits_varlen(sequences, q.raw, spec):
             return Value(_attend_varlen(sequences, q.raw, k.raw, v.raw, spec))
 
         def attend(rows: PaddedSequences, *qkv: Tensor) -> Tensor:
@@ -213,9 +213,15 @@ def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
     return bool(torch.cuda.get_device_capability(device) >= (8, 0))
 
 
-def _suits_varlen(q: Tensor, spec: AttentionSpec) -> bool:
-    """Whether that kernel can compute it: no bias, and heads it knows."""
-    return spec.bias is None and spec.alibi is None and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+def _suits_varlen(sequences: PackedSequences, q: Tensor, spec: AttentionSpec) -> bool:
+    """Whether that kernel can compute it: every token seen, no bias, and heads it knows."""
+    return (
+        sequences.attended is None
+        and spec.bias is None
+        and spec.alibi is None
+        and q.shape[-1] % 8 == 0
+        and q.shape[-1] <= 256
+    )
 
 
 def _attend_varlen(sequences: PackedSequences, q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec) -> Tensor:

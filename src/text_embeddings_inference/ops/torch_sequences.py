@@ -40,8 +40,8 @@ class Sequences(ABC):
     @staticmethod
     def of(batch: Batch, device: torch.device) -> Sequences:
         if batch.is_packed:
-            return PackedSequences(batch.lengths, device)
-        return PaddedSequences(batch.lengths, batch.input_ids.shape[1], device)
+            return PackedSequences(batch.lengths, device, batch.attended)
+        return PaddedSequences(batch.lengths, batch.input_ids.shape[1], device, batch.attended)
 
     @abstractmethod
     def first(self, x: Tensor) -> Tensor:
@@ -74,10 +74,12 @@ class Sequences(ABC):
 class PaddedSequences(Sequences):
     """The rows of a padded batch. What is made of them, as masks, is made once for all layers."""
 
-    def __init__(self, lengths: Integers, width: int, device: torch.device) -> None:
+    def __init__(self, lengths: Integers, width: int, device: torch.device, attended: Integers | None = None) -> None:
+        """attended: see `Batch`."""
         super().__init__(lengths, device)
         self.positions = torch.arange(width, device=device).unsqueeze(0)
-        self._no_padding = bool((lengths == width).all())
+        self._attended = lengths if attended is None else attended
+        self._all_seen = bool((self._attended == width).all())
         self._masks: dict[AttentionSpec, Tensor | None] = {}
 
     @cached_property
@@ -123,7 +125,7 @@ class PaddedSequences(Sequences):
 
     def _seen(self, spec: AttentionSpec) -> Tensor | None:
         """The keys that a query may see, bool `[B or 1, 1, S or 1, S]`; None for all."""
-        seen = None if self._no_padding else self.kept[:, None, None]
+        seen = None if self._all_seen else (self.positions < self._tensor(self._attended).unsqueeze(1))[:, None, None]
         if not spec.causal and spec.window is None:
             return seen
         near = torch.ones_like(self.distance, dtype=torch.bool)
@@ -133,7 +135,9 @@ class PaddedSequences(Sequences):
             near &= self.distance.abs() <= spec.window
         if seen is None:
             return near[None, None]
-        return (seen & near) | (self.distance == 0)  # padding sees itself: a row without any key would give NaN
+        seen = seen & near
+        nothing = ~seen.any(-1, keepdim=True)  # as padding may: it sees itself then, or it would give NaN
+        return seen | (nothing & (self.distance == 0))
 
     def _bias(self, spec: AttentionSpec, dtype: torch.dtype) -> Tensor | None:
         """The part that depends on the distance and on the head, `[N, S, S]`."""
@@ -151,8 +155,10 @@ class PaddedSequences(Sequences):
 class PackedSequences(Sequences):
     """The sequences of a packed batch, one after another."""
 
-    def __init__(self, lengths: Integers, device: torch.device) -> None:
+    def __init__(self, lengths: Integers, device: torch.device, attended: Integers | None = None) -> None:
+        """attended: see `Batch`."""
         super().__init__(lengths, device)
+        self.attended = attended
         self._host_lengths = lengths.astype(np.int64)
         self._host_starts = self._host_lengths.cumsum() - self._host_lengths
         self.longest = int(lengths.max())
@@ -183,7 +189,9 @@ class PackedSequences(Sequences):
             kept = columns < own
             back[places[kept]] = size + np.flatnonzero(kept)
             size += places.size
-            groups.append((self._tensor(places), PaddedSequences(own[:, 0], len(columns), self.device)))
+            attended = None if self.attended is None else self.attended[widths == width]
+            rows = PaddedSequences(own[:, 0], len(columns), self.device, attended)
+            groups.append((self._tensor(places), rows))
         return groups, self._tensor(back)
 
     def first(self, x: Tensor) -> Tensor:
