@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import RequestError
-from .inference.kinds import NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
+from .inference.kinds import NO_VECTORS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
 from .inference.limits import Limits
 from .inference.loading import Parts, load_parts, warm_up
 from .inference.pending import Pending, Row
 from .inference.pieces import PIECES_AT_ONCE, Distinct
 from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector
 from .inference.runner import Runner
+from .inference.token_results import hidden_states, lexical_weights, token_vectors
 from .settings import Settings
 from .telemetry.metrics import Metrics
 from .types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling
@@ -73,22 +74,37 @@ class Embedder:
         check_positive(dimensions)
         check_width(dimensions, self.info.dimensions)
         require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
+        require(self.info.columns.hidden, "Model gives a vector for each token: use `embed_all`")
         rows = self._run(inputs, options)
         width = dimensions or self.info.dimensions
         if not rows:
             return np.empty((0, width), np.float32)
         return np.stack([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows])
 
-    def embed_all(self, inputs: Sequence[Input], *, options: EncodeOptions = DEFAULT) -> list[Float32Array]:
-        """The vectors of each input's tokens, float32 `[tokens, D]`, special tokens included, as they are."""
+    def embed_all(
+        self, inputs: Sequence[Input], *, multi_vector: bool = False, options: EncodeOptions = DEFAULT
+    ) -> list[Float32Array]:
+        """The vectors of each input's tokens, float32 `[tokens, D]`, special tokens included, as they are.
+
+        multi_vector: those for late interaction instead, of length 1 (models made for it alone always give these).
+        `EncodeOptions(prompt_name="query")` and `"document"` say what the texts are.
+        """
+        columns = self.info.columns
         dense = self.info.kind is Kind.EMBEDDING and self.info.pooling is not Pooling.SPLADE
         require(dense, "Model is not an embedding model with token vectors")
-        return [row.values for row in self._run(inputs, options, tokens=True)]
+        require(columns.vectors > 0 or not multi_vector, NO_VECTORS)
+        rows = self._run(inputs, options, tokens=True)
+        if multi_vector or not columns.hidden:
+            return [token_vectors(row.values, columns, row.encoding) for row in rows]
+        return [hidden_states(row.values, columns) for row in rows]
 
     def embed_sparse(self, inputs: Sequence[Input], *, options: EncodeOptions = DEFAULT) -> list[Sparse]:
-        """The SPLADE weights of each input."""
-        is_splade = self.info.pooling is Pooling.SPLADE
-        require(is_splade, NOT_SPLADE)
+        """The SPLADE weights of each input, or the lexical weights of its tokens."""
+        is_splade, lexical = self.info.pooling is Pooling.SPLADE, self.info.columns.weights
+        require(is_splade or lexical, NOT_SPLADE)
+        if lexical:
+            rows, special = self._run(inputs, options, tokens=True), self._tokenizer.special_ids
+            return [lexical_weights(row.values, row.encoding, special) for row in rows]
         return [sparse(row.values) for row in self._run(inputs, options)]
 
     def predict(

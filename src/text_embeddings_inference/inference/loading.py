@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..engines.base import Engine
 from ..engines.devices import has_gpu_driver
 from ..errors import StartError
 from ..settings import Settings
-from ..tokenization import Tokenizer, resolve_default_prompt
+from ..tokenization import ROLES, Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo, Pooling
 from .fidelity import FAITHFUL, fidelity
 
@@ -74,6 +74,7 @@ def load_parts(settings: Settings) -> Parts:
         dimensions=engine.dimensions,
         vocabulary=engine.vocabulary,
         max_input_length=max_input_length,
+        columns=checkpoint.columns,
     )
     tokenizer = load_tokenizer(checkpoint, settings, max_input_length=max_input_length, vocabulary=engine.vocabulary)
     return Parts(checkpoint, info, tokenizer, engine)
@@ -132,9 +133,16 @@ def find_max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
 
 def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_length: int, vocabulary: int) -> Tokenizer:
     """The tokenizer with the model's prompts and limits. Raises CheckpointError."""
-    prompt = settings.default_prompt
-    if settings.default_prompt_name is not None:
+    prompt, role, late = settings.default_prompt, None, checkpoint.late
+    if late is not None and settings.default_prompt_name in ROLES:
+        role = settings.default_prompt_name
+        prompt = (checkpoint.prompts or {}).get(role)
+    elif settings.default_prompt_name is not None:
         prompt = resolve_default_prompt(checkpoint.prompts, settings.default_prompt_name)
+    if late is not None:
+        longest = settings.max_batch_tokens
+        query, document = min(late.query_length, longest), min(late.document_length, longest)
+        late = replace(late, query_length=query, document_length=document)
     auto_map = checkpoint.config.get("auto_map")
     return Tokenizer.load(
         checkpoint.tokenizer_file,
@@ -144,6 +152,8 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
         vocabulary=vocabulary,
         model_type=checkpoint.model_type,
         auto_map=auto_map if isinstance(auto_map, dict) else None,
+        late=late,
+        default_role=role,
     )
 
 

@@ -27,13 +27,24 @@ from ..settings import Settings
 from ..telemetry.metrics import Metrics
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
-from .kinds import NO_NORMALIZE, NO_TOKENS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
+from .kinds import (
+    NO_NORMALIZE,
+    NO_POOLED,
+    NO_TOKENS,
+    NO_VECTORS,
+    NOT_CLASSIFIER,
+    NOT_EMBEDDING,
+    NOT_RERANKER,
+    NOT_SPLADE,
+    require,
+)
 from .limits import Limits, Permit, Permits
 from .loading import Parts, load_parts, measure_fidelity, warm_up
 from .pending import Row
 from .pipeline import Pipeline, first_error
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
 from .runner import Runner
+from .token_results import hidden_states, lexical_weights, token_vectors
 from .tuning import Tuner
 
 T = TypeVar("T")
@@ -148,21 +159,37 @@ class Model:
         return Answer([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows], usage)
 
     async def embed_all(
-        self, inputs: Sequence[Input], options: EncodeOptions, *, permit: Permit | None = None
+        self,
+        inputs: Sequence[Input],
+        options: EncodeOptions,
+        *,
+        multi_vector: bool = False,
+        permit: Permit | None = None,
     ) -> Answer[list[Float32Array]]:
-        """One vector for each token of each input, `[n, D]`: the last hidden states, as they are."""
+        """One vector for each token of each input, `[n, D]`: the last hidden states, as they are.
+
+        multi_vector: those for late interaction instead, of length 1; models made for it alone always give these.
+        """
+        columns = self.info.columns
         with self._admit(len(inputs), permit):
             require(not self._is_splade, NO_TOKENS)
+            require(columns.vectors > 0 or not multi_vector, NO_VECTORS)
             rows, usage = await self._embed(inputs, options, tokens=True)
-        return Answer([row.values for row in rows], usage)
+        if multi_vector or not columns.hidden:
+            return Answer([token_vectors(row.values, columns, row.encoding) for row in rows], usage)
+        return Answer([hidden_states(row.values, columns) for row in rows], usage)
 
     async def embed_sparse(
         self, inputs: Sequence[Input], options: EncodeOptions, *, permit: Permit | None = None
     ) -> Answer[list[Sparse]]:
-        """The SPLADE weights of each input."""
+        """The SPLADE weights of each input, or the lexical weights of its tokens."""
+        lexical = self.info.columns.weights
         with self._admit(len(inputs), permit):
-            require(self._is_splade, NOT_SPLADE)
-            rows, usage = await self._embed(inputs, options)
+            require(self._is_splade or lexical, NOT_SPLADE)
+            rows, usage = await self._embed(inputs, options, tokens=lexical)
+        if lexical:
+            special = self._tokenizer.special_ids
+            return Answer([lexical_weights(row.values, row.encoding, special) for row in rows], usage)
         return Answer([sparse(row.values) for row in rows], usage)
 
     async def similarity(self, source: str, sentences: Sequence[str], options: EncodeOptions) -> Answer[list[float]]:
@@ -254,6 +281,7 @@ class Model:
     ) -> tuple[list[Row], Usage]:
         check_positive(dimensions)
         require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
+        require(tokens or self.info.columns.hidden, NO_POOLED)
         start = self._clock()
         self.metrics.embed_started(len(inputs))
         rows, usage = await self._pipeline.answer(

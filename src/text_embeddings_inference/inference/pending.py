@@ -13,10 +13,11 @@ from ..types import Encoding, Float32Array
 class Row:
     """What the engine gave for one input.
 
-    values: its row of `Output.pooled` `[D]`, or its rows of `Output.tokens` `[n, D]`; inference: seconds the engine
-    took for the batch; queue: seconds between queueing and answer, less inference.
+    encoding: the input; values: its row of `Output.pooled` `[D]`, or its rows of `Output.tokens` `[n, W]`; inference:
+    seconds the engine took for the batch; queue: seconds between queueing and answer, less inference.
     """
 
+    encoding: Encoding
     values: Float32Array
     inference: float
     queue: float

@@ -128,7 +128,7 @@ class Runner:
         inference = self._clock() - start
         self.last_failed = False
         self._metrics.batch_computed(batch.tokens, batch.computed_tokens)
-        rows = [Row(own, inference, start - job.queued_at) for job, own in zip(jobs, values, strict=True)]
+        rows = [Row(job.encoding, own, inference, start - job.queued_at) for job, own in zip(jobs, values, strict=True)]
         self._deliver(jobs, rows)
 
     def _fail(self, jobs: list[Job], problem: Exception) -> None:

@@ -66,11 +66,12 @@ class Handlers:
     async def embed_all(self, request: EmbedAllRequest) -> Reply:
         """Gives one vector for each token of each input."""
         items, method = self._inputs(request.inputs)
-        done = await self._accounting.timed("embed_all", method, self.model.embed_all(items, self._options(request)))
+        call = self.model.embed_all(items, self._options(request), multi_vector=request.multi_vector)
+        done = await self._accounting.timed("embed_all", method, call)
         return Reply.json(await responses.token_vectors(done.value), headers=responses.usage_headers(done))
 
     async def embed_sparse(self, request: EmbedSparseRequest) -> Reply:
-        """Gives one sparse vector for each input (SPLADE)."""
+        """Gives one sparse vector for each input (SPLADE, and the lexical weights of bge-m3)."""
         items, method = self._inputs(request.inputs)
         done = await self._accounting.timed(
             "embed_sparse", method, self.model.embed_sparse(items, self._options(request))

@@ -23,7 +23,18 @@ Truncate = Annotated[
     bool | None, Meta(description="Cut inputs that are too long. If absent or null, as the server was started.")
 ]
 PromptName = Annotated[
-    str | None, Meta(description="Put this prompt of the model before each input, in place of the default one.")
+    str | None,
+    Meta(
+        description="Put this prompt of the model before each input, in place of the default one. "
+        "Models for late interaction (ColBERT) take `query` and `document`."
+    ),
+]
+MultiVector = Annotated[
+    bool,
+    Meta(
+        description="Give the vectors of the model's head for late interaction (bge-m3), not its last hidden states. "
+        "Models for late interaction alone (ColBERT) always give theirs."
+    ),
 ]
 RawScores = Annotated[bool, Meta(description="Give logits, not probabilities.")]
 TruncationDirection = Annotated[Direction, Meta(description="The side of an input that is cut.")]
@@ -103,6 +114,8 @@ class EmbedRequest(_EmbedRequest):
 
 class EmbedAllRequest(_EmbedRequest):
     """One vector for each token of each input."""
+
+    multi_vector: MultiVector = False
 
 
 class EmbedSparseRequest(_EmbedRequest):

@@ -113,6 +113,8 @@ def default_task(info: ModelInfo, task: str | None) -> Post:
         return PREDICT
     if info.kind is Kind.RERANKER:
         return RERANK
+    if not info.columns.hidden:
+        return EMBED_ALL
     if task == "sentence-similarity":
         return SIMILARITY
     return EMBED_SPARSE if info.pooling is Pooling.SPLADE else EMBED

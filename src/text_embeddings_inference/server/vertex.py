@@ -13,7 +13,7 @@ from .decoding import BAD_SHAPE, BodyDecoder
 from .errors import Reason, RejectedError
 from .handlers import Handlers
 from .replies import Reply
-from .requests import EmbedRequest, EmbedSparseRequest, PredictRequest, RerankRequest
+from .requests import EmbedAllRequest, EmbedRequest, EmbedSparseRequest, PredictRequest, RerankRequest
 
 S = TypeVar("S", bound=Struct)
 
@@ -42,6 +42,7 @@ class _Way(NamedTuple, Generic[S]):
 _RERANK = _Way(BodyDecoder(RerankRequest), Handlers.rerank)
 _PREDICT = _Way(BodyDecoder(PredictRequest), Handlers.predict)
 _EMBED_SPARSE = _Way(BodyDecoder(EmbedSparseRequest), Handlers.embed_sparse)
+_EMBED_ALL = _Way(BodyDecoder(EmbedAllRequest), Handlers.embed_all)
 _EMBED = _Way(BodyDecoder(EmbedRequest), Handlers.embed)
 
 
@@ -80,4 +81,6 @@ def _call(way: _Way[Any], handlers: Handlers, instance: bytes, place: str) -> Ca
 def _way_of(info: ModelInfo) -> _Way[Any]:
     if info.kind is not Kind.EMBEDDING:
         return _PREDICT
+    if not info.columns.hidden:
+        return _EMBED_ALL
     return _EMBED_SPARSE if info.pooling is Pooling.SPLADE else _EMBED

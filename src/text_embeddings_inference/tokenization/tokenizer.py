@@ -29,8 +29,9 @@ from ..errors import (
     RequestError,
     TokenizerError,
 )
-from ..types import EncodeOptions, Encoding, Input, Pair, Token
+from ..types import EncodeOptions, Encoding, Input, LateInteraction, Pair, Token
 from . import truncation
+from .roles import Role, make_roles
 
 CHARACTERS_PER_TOKEN = 250
 """An input may have this many characters for each token of the longest input."""
@@ -62,7 +63,8 @@ class Tokenizer:
     """The tokenizer of one model, with its prompts and its limits.
 
     max_input_length: most tokens of one input, special tokens included; default_prompt: text put before each input
-    that names no prompt; vocabulary: rows of the embedding table.
+    that names no prompt; vocabulary: rows of the embedding table; late: how texts are taken in their roles, None where
+    they have none; default_role: that of texts that name no prompt.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Tokenizer:
         prompts: Mapping[str, str] | None = None,
         default_prompt: str | None = None,
         vocabulary: int,
+        late: LateInteraction | None = None,
+        default_role: str | None = None,
     ) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -87,7 +91,11 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._default_prompt = default_prompt
-        largest_id = max([tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder()])
+        self._roles = {} if late is None else make_roles(tokenizer, late)
+        self._default_role = default_role
+        decoder = tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(id_ for id_, token in decoder.items() if token.special)
+        largest_id = max([tokenizer.get_vocab_size(with_added_tokens=False) - 1, *decoder])
         self._splits_at_spaces = truncation.splits_at_spaces(tokenizer)
         self._may_exceed_vocabulary = largest_id >= vocabulary
 
@@ -102,6 +110,8 @@ class Tokenizer:
         vocabulary: int,
         model_type: str,
         auto_map: Mapping[str, Any] | None,
+        late: LateInteraction | None = None,
+        default_role: str | None = None,
     ) -> Tokenizer:
         """Read a `tokenizer.json`; `CheckpointError` if it is missing or damaged, or if no text fits the length."""
         if not file.is_file():
@@ -121,18 +131,23 @@ class Tokenizer:
             prompts=prompts,
             default_prompt=default_prompt,
             vocabulary=vocabulary,
+            late=late,
+            default_role=default_role,
         )
 
     def encode(self, inputs: Sequence[Input], options: EncodeOptions) -> list[Encoding | RequestError]:
         """Tokenize a client's batch in one call of the library; an input that can't be used gives its error in place.
 
-        Texts get the prompt and special tokens. Token ids are run as they are, but with a prompt they are decoded.
+        Texts get the prompt and special tokens. Token ids are run as they are, but with a prompt they are decoded. In
+        late interaction both get what belongs to their role.
         """
+        role = self._role(options.prompt_name)
+        limit = self.max_input_length if role is None else role.room
         results: dict[int, Encoding | RequestError] = {}
         whole: dict[int, str | Pair] = {}
         for place, item in enumerate(inputs):
             try:
-                prepared = self._prepare(item, options)
+                prepared = self._prepare(item, options, limit)
             except RequestError as error:
                 results[place] = error
                 continue
@@ -140,9 +155,10 @@ class Tokenizer:
                 results[place] = prepared
             else:
                 whole[place] = prepared
-        for place, encoding in self._run_heads(whole, options).items():
-            results[place] = self._finish(encoding, inputs[place], options)
-        return [results[place] for place in range(len(inputs))]
+        for place, encoding in self._run_heads(whole, options, limit).items():
+            results[place] = self._finish(encoding, inputs[place], options, limit)
+        encodings = [results[place] for place in range(len(inputs))]
+        return encodings if role is None else [role.apply(e) if isinstance(e, Encoding) else e for e in encodings]
 
     def tokenize(
         self, texts: Sequence[str], *, add_special_tokens: bool = True, prompt_name: str | None = None
@@ -151,7 +167,8 @@ class Tokenizer:
         results: list[list[Token] | RequestError] = []
         for text in texts:
             try:
-                prepared = self._prepare(text, EncodeOptions(truncate=False, prompt_name=prompt_name))
+                options = EncodeOptions(truncate=False, prompt_name=prompt_name)
+                prepared = self._prepare(text, options, self.max_input_length)
                 assert isinstance(prepared, str)
                 results.append(_tokens(self._run_one(prepared, add_special_tokens), prepared))
             except RequestError as error:
@@ -190,11 +207,17 @@ class Tokenizer:
     def _prompt(self, name: str | None) -> str | None:
         if name is None:
             return self._default_prompt
+        if name in self._roles:
+            return (self._prompts or {}).get(name)
         if self._prompts is None or name not in self._prompts:
             raise InputError(_unknown_prompt(self._prompts, name))
         return self._prompts[name]
 
-    def _prepare(self, item: Input, options: EncodeOptions) -> str | Pair | Encoding:
+    def _role(self, name: str | None) -> Role | None:
+        name = self._default_role if name is None else name
+        return None if name is None else self._roles.get(name)
+
+    def _prepare(self, item: Input, options: EncodeOptions, limit: int) -> str | Pair | Encoding:
         """Check what can be checked before tokenizing, in TEI's order, and put the prompt before the input."""
         if not item or item == ("", ""):
             raise EmptyInputError
@@ -216,30 +239,31 @@ class Tokenizer:
             raise InputError(f"token id {outside} is outside the vocabulary of {self.vocabulary} ids")
         if prompt is not None:
             return prompt + self._decode(item, skip_special_tokens=True)
-        return self._encode_ids(item, options)
+        return self._encode_ids(item, options, limit)
 
-    def _encode_ids(self, ids: list[int], options: EncodeOptions) -> Encoding:
+    @staticmethod
+    def _encode_ids(ids: list[int], options: EncodeOptions, limit: int) -> Encoding:
         characters = len(ids)
-        if len(ids) > self.max_input_length:
+        if len(ids) > limit:
             if not options.truncate:
-                raise self._too_long(len(ids))
-            ids = ids[-self.max_input_length :] if options.direction == "left" else ids[: self.max_input_length]
+                raise _too_long(len(ids), limit)
+            ids = ids[-limit:] if options.direction == "left" else ids[:limit]
         return Encoding(np.array(ids, np.int32), None, characters)
 
     def _run_heads(
-        self, texts: dict[int, str | Pair], options: EncodeOptions
+        self, texts: dict[int, str | Pair], options: EncodeOptions, limit: int
     ) -> dict[int, tokenizers.Encoding | RequestError]:
         """Tokenize the texts, but of those to be truncated only the part that is kept, where that is known."""
         if not (options.truncate and options.direction == "right" and self._splits_at_spaces):
             return self._run(texts)
-        heads = {place: truncation.head(text, self.max_input_length) for place, text in texts.items()}
+        heads = {place: truncation.head(text, limit) for place, text in texts.items()}
         encodings = self._run(heads)
         too_short = {
             place: texts[place]
             for place, encoding in encodings.items()
             if heads[place] is not texts[place]
             and not isinstance(encoding, RequestError)
-            and not truncation.fills(encoding, self.max_input_length)
+            and not truncation.fills(encoding, limit)
         }
         return encodings | self._run(too_short)
 
@@ -269,7 +293,7 @@ class Tokenizer:
             raise TokenizerError(str(error)) from error
 
     def _finish(
-        self, encoding: tokenizers.Encoding | RequestError, item: Input, options: EncodeOptions
+        self, encoding: tokenizers.Encoding | RequestError, item: Input, options: EncodeOptions, limit: int
     ) -> Encoding | RequestError:
         """Check the number of tokens, and truncate."""
         if isinstance(encoding, RequestError):
@@ -277,12 +301,12 @@ class Tokenizer:
         ids = np.array(encoding.ids, np.int32)
         type_list = encoding.type_ids
         type_ids = np.array(type_list, np.int32) if any(type_list) else None
-        if len(ids) > self.max_input_length:
+        if len(ids) > limit:
             if not options.truncate:
-                return self._too_long(len(ids))
-            kept = truncation.kept(encoding, self.max_input_length, options.direction)
+                return _too_long(len(ids), limit)
+            kept = truncation.kept(encoding, limit, options.direction)
             if kept is None:
-                return self._too_long(len(ids))
+                return _too_long(len(ids), limit)
             ids = ids[kept]
             type_ids = None if type_ids is None else type_ids[kept]
         if not len(ids):
@@ -292,9 +316,6 @@ class Tokenizer:
                 f"the text has token id {ids.max()}, which is outside the vocabulary of {self.vocabulary} ids"
             )
         return Encoding(ids, type_ids, _characters(item))
-
-    def _too_long(self, length: int) -> InputError:
-        return InputError(f"`inputs` must have less than {self.max_input_length} tokens. Given: {length}")
 
     def _decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         try:
@@ -316,6 +337,10 @@ def _append_end_of_text(tokenizer: tokenizers.Tokenizer, file: Path) -> None:
     )
     before = tokenizer.post_processor
     tokenizer.post_processor = template if before is None else ProcessorSequence([before, template])
+
+
+def _too_long(length: int, limit: int) -> InputError:
+    return InputError(f"`inputs` must have less than {limit} tokens. Given: {length}")
 
 
 def _characters(item: Input) -> int:
