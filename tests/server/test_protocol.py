@@ -15,7 +15,8 @@ from uvicorn.server import ServerState
 from tests.fakes import FakeEngine, fake_model
 from text_embeddings_inference.server.app import create_app
 from text_embeddings_inference.server.patience import LINGER_S, STRIDE, Patience
-from text_embeddings_inference.server.protocol import SLICE, HttpProtocol, Together
+from text_embeddings_inference.server.protocol import SLICE, HttpProtocol
+from text_embeddings_inference.server.transport import Together
 from text_embeddings_inference.settings import Settings
 
 PATIENCE = Patience(client=10, idle=100)

@@ -15,11 +15,11 @@ from enum import Enum
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, TIMEOUT, Failure, Reason, RejectedError
 from .patience import LINGER_S, STRIDE, Patience
+from .transport import Flow, Together
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._together = Together(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._together))
-        self.flow: _Flow = _Flow(transport)
+        self.flow: Flow = Flow(transport)
 
     def eof_received(self) -> None:
         self._together.flush()  # the transport closes itself next, and does not know what waits here
@@ -240,39 +240,6 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-class Together:
-    """A transport that sends what is written in one iteration of the event loop in one system call.
-
-    uvicorn writes the head of a response and its body apart, which costs another call here and another wake-up there.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._written: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._written:
-            self._loop.call_soon(self.flush)
-        self._written.append(data)
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def write_eof(self) -> None:
-        self.flush()
-        self._transport.write_eof()
-
-    def flush(self) -> None:
-        if self._written and not self._transport.is_closing():
-            self._transport.write(b"".join(self._written))
-        self._written.clear()
-
-
 class _PoliteTransport:
     """What the last request of a connection gets as its transport."""
 
@@ -280,25 +247,6 @@ class _PoliteTransport:
         self.write = protocol.transport.write
         self.is_closing = protocol.transport.is_closing
         self.close = protocol.hang_up
-
-
-class _Flow(FlowControl):
-    """Reading and writing as fast as the other side; what is held back stops the reading too."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__(transport)
-        self._held = False
-
-    def hold(self, held: bool) -> None:
-        self._held = held
-        if held:
-            self.pause_reading()
-        else:
-            self.resume_reading()
-
-    def resume_reading(self) -> None:
-        if not self._held:
-            super().resume_reading()
 
 
 def _is_openai(url: bytes) -> bool:
