@@ -94,6 +94,15 @@ class Settings(Environment):
         details="For models with several of them, as `2_Dense_1024`; needs exactly one Dense module in `modules.json`.",
         default=None,
     )
+    onnx_file: str | None = option(
+        Text(),
+        MODEL,
+        "ONNX graph of the model to run, as `onnx/model_quantized.onnx`",
+        details="A path inside of the model's folder. Without it, `model.onnx` or `onnx/model.onnx` is run if there "
+        "are no weights in another format. Runs on OpenVINO. Not in text-embeddings-inference 1.9.3.",
+        default=None,
+    )
+
     explain: bool | str = option(
         OptionalText(),
         MODEL,

@@ -303,6 +303,12 @@ def test_dense_in_pickled_form(hub: StandinHub, access: HubAccess, models: Path,
     assert "2_Dense/pytorch_model.bin" in hub.downloads()
 
 
+@pytest.fixture
+def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("text_embeddings_inference.checkpoint.previews.SMALL", 0)
+
+
+@pytest.mark.usefixtures("nothing_is_small")
 def test_a_preview_fetches_no_weights(hub: StandinHub, access: HubAccess, models: Path) -> None:
     files = hub.add_folder(ID, models / "bert-dense").files
     with preview(ID, access) as found:
@@ -327,6 +333,7 @@ def test_a_preview_fetches_no_weights(hub: StandinHub, access: HubAccess, models
         assert (found.folder, found.is_lasting) == (folder, True)
 
 
+@pytest.mark.usefixtures("nothing_is_small")
 def test_a_preview_of_pickled_weights_knows_their_size(hub: StandinHub, access: HubAccess, models: Path) -> None:
     files = hub.add_folder(ID, models / "bert-cls").files
     with preview(ID, access) as found:
@@ -342,6 +349,41 @@ def test_a_preview_goes_on_where_files_are_missing(hub: StandinHub, access: HubA
         assert "1_Pooling/config.json" in [file.name for file in found.files]
 
 
+def test_a_preview_fetches_small_weights(hub: StandinHub, access: HubAccess, models: Path) -> None:
+    hub.add_folder(ID, models / "bert-cls")
+    with preview(ID, access) as found:
+        assert found.unread == ()
+        assert len(open_checkpoint(found.folder).weights) == 47
+
+
+def test_a_repository_with_nothing_but_a_graph(hub: StandinHub, access: HubAccess, tmp_path: Path) -> None:
+    files = hub.add_folder(ID, write_model(tmp_path / "m")).files
+    del files["model.safetensors"]
+    files |= {"onnx/model.onnx": b"graph", "onnx/model.onnx_data": b"data", "onnx/model_int8.onnx": b"8 bits"}
+    folder = locate(ID, access)
+    assert hub.downloads()[-2:] == ["onnx/model.onnx", "onnx/model.onnx_data"]
+    graph = open_checkpoint(folder).onnx
+    assert graph is not None
+    assert graph.file == folder / "onnx" / "model.onnx"
+    hub.stop()
+    assert locate(ID, access) == folder
+
+
+def test_another_graph_than_the_usual(hub: StandinHub, access: HubAccess, tmp_path: Path) -> None:
+    files = hub.add_folder(ID, write_model(tmp_path / "m")).files
+    files["onnx/model_int8.onnx"] = b"8 bits"
+    folder = locate(ID, access, onnx_file="onnx/model_int8.onnx")
+    assert "model.safetensors" not in hub.downloads()
+    graph = open_checkpoint(folder, onnx_file="onnx/model_int8.onnx").onnx
+    assert graph is not None
+    assert graph.file.read_bytes() == b"8 bits"
+    with pytest.raises(HubError, match=r"has none of `onnx/none\.onnx`"):
+        locate(ID, access, onnx_file="onnx/none.onnx")
+    with pytest.raises(SettingsError, match=r"`--onnx-file \.\./x` is not inside of the repository"):
+        locate(ID, access, onnx_file="../x")
+
+
+@pytest.mark.usefixtures("nothing_is_small")
 def test_a_damaged_header_is_told(hub: StandinHub, access: HubAccess, models: Path) -> None:
     hub.add_folder(ID, models / "bert").files["model.safetensors"] = b"\x02\0\0\0\0\0\0\0xx"
     with pytest.raises(HubError, match=r"the header of `model\.safetensors` of `owner/model`"), preview(ID, access):

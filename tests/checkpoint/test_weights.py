@@ -10,7 +10,7 @@ import safetensors.numpy
 from model_files import write_json, write_safetensors
 
 from text_embeddings_inference.checkpoint import open_weights
-from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.errors import CheckpointError
 
 ONE = {"w": np.array([1, 2], np.float32)}
 INDEX = "model.safetensors.index.json"
@@ -93,13 +93,6 @@ def test_no_weights(tmp_path: Path) -> None:
         open_weights(tmp_path)
     for name in ("model.safetensors", INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json"):
         assert f"`{name}`" in str(caught.value)
-
-
-def test_onnx_only(tmp_path: Path) -> None:
-    (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx" / "model.onnx").touch()
-    with pytest.raises(UnsupportedError, match=r"only as `onnx/model\.onnx`"):
-        open_weights(tmp_path)
 
 
 @pytest.mark.parametrize(

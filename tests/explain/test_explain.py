@@ -130,3 +130,18 @@ def test_command_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert (found["served"], found["task"]["kind"], found["task"]["labels"]) == (True, "reranker", ["LABEL_0"])
     assert found["memory"]["weights"] == (MODELS / "bert-reranker" / "model.safetensors").stat().st_size
+
+
+def test_a_graph(tmp_path: Path) -> None:
+    model = MODELS.parent / "onnx" / "bert"
+    found = explained(model)
+    assert (found.served, found.dimensions, found.vocabulary) == (True, 32, 900)
+    assert found.architecture is not None
+    assert (found.architecture.module, found.architecture.reason) == ("model.onnx", "there are no other weights")
+    assert "onnx/model.onnx" in [file.name for file in found.files]
+    [problem] = explained(model, dtype="int8").problems
+    assert "an ONNX graph, which is run as it is" in problem.message
+    copied = edited(tmp_path, "../onnx/bert")
+    (copied / "onnx" / "model.onnx").write_bytes(b"x")
+    [problem] = explained(copied).problems
+    assert "no ONNX graph that OpenVINO can read" in problem.message

@@ -4,7 +4,8 @@ from .cache import HubAccess
 from .checkpoint import Checkpoint, open_checkpoint
 from .locate import locate
 from .modules import Dense
-from .preview import File, Preview, preview
+from .onnx import OnnxGraph
+from .previews import File, Preview, preview
 from .weights import Weights, open_weights
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Dense",
     "File",
     "HubAccess",
+    "OnnxGraph",
     "Preview",
     "Weights",
     "locate",

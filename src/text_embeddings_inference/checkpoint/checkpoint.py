@@ -15,6 +15,7 @@ from .config import Labels, read_config, read_kind, read_labels, read_max_length
 from .files import Found, describe, read_optional_object
 from .late_interaction import read_late_interaction
 from .modules import HEAD_FILES, Dense, ModulePaths, read_dense, read_head, read_module_paths
+from .onnx import OnnxGraph, find_onnx
 from .pooling import check_splade, read_pooling
 from .weights import Weights, open_weights
 
@@ -42,7 +43,8 @@ class Checkpoint:
     as they were trained); labels: names by class index, label_ids: `label2id` (both empty for embedding models);
     max_input_length: tokens, special ones included; prompts: by name, None if there are none; dense: applied to the
     pooled vector, in order, or, for late interaction, to each token's; late: None for other models; lexical, vectors:
-    the heads for tokens, as bge-m3 has them.
+    the heads for tokens, as bge-m3 has them; onnx: the graph that is the model where there are no weights (which are
+    empty then).
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Checkpoint:
     weights: Weights
     tokenizer_file: Path
     sources: Sources
+    onnx: OnnxGraph | None = None
 
     @property
     def longest(self) -> int:
@@ -84,14 +87,15 @@ def open_checkpoint(
     *,
     pooling: Pooling | None = None,
     dense_path: str | None = None,
+    onnx_file: str | None = None,
     weights: Weights | None = None,
     step: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Checkpoint:
     """Opens the model in `folder`. Weights are mapped, not read.
 
-    pooling: the option `--pooling`; dense_path: the option `--dense-path`; weights: in place of those in the folder;
-    step: made for each thing that is read, around it; one that swallows errors leaves that thing empty, and the others
-    are read all the same.
+    pooling, dense_path, onnx_file: the options of these names; weights: in place of those in the folder; step: made for
+    each thing that is read, around it; one that swallows errors leaves that thing empty, and the others are read all
+    the same.
     Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
     modules = ModulePaths()
@@ -138,8 +142,11 @@ def open_checkpoint(
     with step():
         if kind.value is Kind.EMBEDDING and how.value is not Pooling.SPLADE and not modules.late:
             heads = {name: read_head(root, name) for name in HEAD_FILES}
+    onnx = None
     with step():
-        opened = open_weights(root) if weights is None else weights
+        onnx = find_onnx(root, config, onnx_file) if weights is None else None
+        if onnx is None:
+            opened = open_weights(root) if weights is None else weights
     return Checkpoint(
         folder=folder,
         config=config.values,
@@ -158,6 +165,7 @@ def open_checkpoint(
         weights=opened,
         tokenizer_file=root / TOKENIZER,
         sources=Sources(kind.source, how.source, length.source),
+        onnx=onnx,
     )
 
 

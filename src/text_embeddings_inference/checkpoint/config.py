@@ -165,7 +165,7 @@ def _positions(folder: Path, config: ModelConfig) -> Found[int] | None:
     positions = config.values[key]
     if not is_integer(positions) or positions <= 0:
         raise _bad_key(folder, key, config.values, "a positive integer")
-    offset = _position_offset(folder, config)
+    offset = position_offset(folder, config)
     if positions <= offset:
         raise _bad_key(folder, key, config.values, "more than the position offset")
     return Found(
@@ -173,7 +173,8 @@ def _positions(folder: Path, config: ModelConfig) -> Found[int] | None:
     )
 
 
-def _position_offset(folder: Path, config: ModelConfig) -> int:
+def position_offset(folder: Path, config: ModelConfig) -> int:
+    """The position of the first token, in the model's own table."""
     if config.model_type == "mpnet":  # Transformers' MPNetEmbeddings: padding_idx = 1, whatever the config says
         return 2
     if config.model_type not in OFFSET_MODELS:

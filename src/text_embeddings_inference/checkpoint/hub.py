@@ -43,7 +43,7 @@ class HubSource:
     Asks for the list of files at once. Raises `HubError`, and `UnreachableError` when the Hub does not answer.
     """
 
-    hint = "check `--model-id` and `--revision`: this repository can't be served (ONNX-only ones are not supported yet)"
+    hint = "check `--model-id` and `--revision`: this repository can't be served"
 
     def __init__(self, model_id: str, repository: Path, access: HubAccess, cached_commit: str | None) -> None:
         self._model_id, self._access = model_id, access

@@ -16,6 +16,7 @@ from ..errors import HubError, SettingsError
 from .cache import CacheSource, HubAccess, find_snapshot
 from .config import SENTENCE_FILES
 from .modules import DENSE_FILES, HEAD_FILES, ModulePaths, read_module_paths
+from .onnx import DATA_SUFFIXES, ONNX_FILES
 from .pooling import DEFAULT_PATH
 from .weights import WEIGHT_FILES, read_shard_names
 
@@ -59,32 +60,35 @@ class RemoteSource(Source, Protocol):
         ...
 
 
-def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None) -> Path:
+def locate(model_id: str, access: HubAccess, *, dense_path: str | None = None, onnx_file: str | None = None) -> Path:
     """The folder of the model: `model_id` itself when that is a folder, else a snapshot of that Hub repository.
 
-    dense_path: the option `--dense-path`, a folder that is needed too. For a folder nothing is checked and no network
-    is used. Raises `HubError` when the repository can't be had, `CheckpointError` or `UnsupportedError` when its files
-    already show that it can't be served, `SettingsError` for a `dense_path` outside
-    of the repository.
+    dense_path, onnx_file: the options of these names, a folder and a file that are needed too. For a folder nothing is
+    checked and no network is used. Raises `HubError` when the repository can't be had, `CheckpointError` or
+    `UnsupportedError` when its files already show that it can't be served, `SettingsError` for an option that points
+    out of the repository.
     """
     if model_id and Path(model_id).is_dir():
         return Path(model_id)
-    source = find_source(model_id, access, dense_path)
-    fetch_checkpoint(source, model_id, dense_path)
+    source = find_source(model_id, access, dense_path, onnx_file)
+    fetch_checkpoint(source, model_id, dense_path, onnx_file)
     return source.folder
 
 
-def find_source(model_id: str, access: HubAccess, dense_path: str | None) -> CacheSource | RemoteSource:
+def find_source(
+    model_id: str, access: HubAccess, dense_path: str | None, onnx_file: str | None
+) -> CacheSource | RemoteSource:
     """The cache where it holds all that is needed, else the Hub. Raises `HubError` when neither can be had."""
     if not REPOSITORY.fullmatch(model_id) or ".." in model_id:
         problem = f"`{model_id}` is neither an existing folder nor the id of a Hub repository"
         raise HubError(problem, hint="check `--model-id`: a path, or `owner/name`")
-    if dense_path is not None and (dense_path.startswith("/") or ".." in PurePosixPath(dense_path).parts):
-        raise SettingsError(f"`--dense-path {dense_path}` is no folder of the repository `{model_id}`")
+    for option, path in (("--dense-path", dense_path), ("--onnx-file", onnx_file)):
+        if path is not None and (path.startswith("/") or ".." in PurePosixPath(path).parts):
+            raise SettingsError(f"`{option} {path}` is not inside of the repository `{model_id}`")
     repository = access.cache_dir / f"models--{model_id.replace('/', '--')}"
     snapshot = find_snapshot(repository, access.revision or "main")
     cache = None if snapshot is None else CacheSource(snapshot)
-    failure = _try_fetch(cache, model_id, dense_path)
+    failure = _try_fetch(cache, model_id, dense_path, onnx_file)
     if cache is not None and failure is None and (cache.is_certain or access.offline):
         return cache
     if access.offline:
@@ -104,6 +108,7 @@ def fetch_checkpoint(
     source: Source,
     model_id: str,
     dense_path: str | None,
+    onnx_file: str | None,
     step: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Fetches what `open_checkpoint` reads: settings first, then weights, in one format only.
@@ -131,14 +136,17 @@ def fetch_checkpoint(
         source.fetch(f"{dense}/config.json")
         _fetch_first(source, PurePosixPath(dense), DENSE_FILES)
     with step():
-        _fetch_weights(source, model_id, root)
+        _fetch_weights(source, model_id, root, onnx_file)
 
 
-def _fetch_weights(source: Source, model_id: str, root: PurePosixPath) -> None:
-    weights = _fetch_first(source, root, WEIGHT_FILES)
+def _fetch_weights(source: Source, model_id: str, root: PurePosixPath, onnx_file: str | None) -> None:
+    wanted = (*WEIGHT_FILES, *ONNX_FILES) if onnx_file is None else (onnx_file,)
+    weights = _fetch_first(source, root, wanted)
     if weights is None:
-        looked_for = ", ".join(f"`{root / name}`" for name in WEIGHT_FILES)
+        looked_for = ", ".join(f"`{root / name}`" for name in wanted)
         raise MissingFileError(f"Weights not found: `{model_id}` has none of {looked_for}", hint=source.hint)
+    if weights.endswith(".onnx"):
+        _fetch_first(source, root, tuple(weights + suffix for suffix in DATA_SUFFIXES))
     if weights.endswith(".index.json"):
         for shard in sorted(set(read_shard_names(source.folder / root, weights).values())):
             if not source.fetch(str(root / shard)):
@@ -149,12 +157,12 @@ def _fetch_first(source: Source, folder: PurePosixPath, names: tuple[str, ...]) 
     return next((name for name in names if source.fetch(str(folder / name))), None)
 
 
-def _try_fetch(source: Source | None, model_id: str, dense_path: str | None) -> HubError | None:
+def _try_fetch(source: Source | None, model_id: str, dense_path: str | None, onnx_file: str | None) -> HubError | None:
     """Why the files are not all there; None when they are (or when there is no source)."""
     if source is None:
         return None
     try:
-        fetch_checkpoint(source, model_id, dense_path)
+        fetch_checkpoint(source, model_id, dense_path, onnx_file)
     except HubError as error:
         return error
     return None

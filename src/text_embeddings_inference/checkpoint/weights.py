@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError, UnsupportedError
+from ..errors import CheckpointError
 from .files import DOWNLOAD_AGAIN, describe, read_object
 from .pickle import read_pickle
 from .safetensors import read_safetensors
@@ -85,14 +85,10 @@ class Weights:
 def open_weights(folder: Path) -> Weights:
     """The weights of `folder`: the first of `WEIGHT_FILES` that is there.
 
-    Raises `CheckpointError` when there is none or a file is damaged, and `UnsupportedError` for ONNX-only folders.
+    Raises `CheckpointError` when there is none or a file is damaged.
     """
     name = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
     if name is None:
-        onnx = next((name for name in ("model.onnx", "onnx/model.onnx") if (folder / name).exists()), None)
-        if onnx is not None:
-            problem = f"{folder} has its weights only as `{onnx}`: ONNX checkpoints are not supported yet"
-            raise UnsupportedError(problem, hint="use a checkpoint with `model.safetensors` or `pytorch_model.bin`")
         problem = f"no weights in {folder}: looked for {', '.join(f'`{name}`' for name in WEIGHT_FILES)}"
         raise CheckpointError(problem, hint=DOWNLOAD_AGAIN)
     return _open_shards(folder, name) if name.endswith(".index.json") else open_weight_files(folder / name)

@@ -22,6 +22,7 @@ from ..models.network import Network, build
 from ..ops.openvino import Int8OpenVINOOps, OpenVINOOps, PaddedLayout
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
+from .openvino_onnx import build_onnx
 from .tuning import ENOUGH, Stopwatch, best_batch, fastest
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ def choose_dtype(wanted: str) -> str:
             "`--dtype int8`: this CPU has no VNNI; only the weights are 8 bits, which saves memory, not time"
         )
     return wanted
+
+
+def check_onnx(checkpoint: Checkpoint) -> Network:
+    """What is known of a checkpoint's ONNX graph. Raises as the engine would, which is not made."""
+    return build_onnx(core(), checkpoint, OpenVINOOps(checkpoint.max_input_length))
 
 
 class OpenVINOEngine:
@@ -169,12 +175,15 @@ class _Compiled:
     """A compiled model with its infer requests; one more than streams, so that the next batch waits inside."""
 
     def __init__(self, compiled: ov.CompiledModel, requests: int) -> None:
+        self._gives_tokens = len(compiled.outputs) > 1
         self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
         self._inputs = len(compiled.inputs)
         for _ in range(requests):
             self._free.put(compiled.create_infer_request())
 
     def run(self, batch: Batch, *, tokens: bool) -> Output:
+        if tokens and not self._gives_tokens:
+            raise ValueError("this model's graph gives no vectors of tokens")
         request = self._free.get()
         try:
             request.infer(_feed(batch)[: self._inputs], share_inputs=True)
@@ -225,7 +234,7 @@ def _build_graph(checkpoint: Checkpoint, ops: OpenVINOOps) -> tuple[ov.Model, Ne
     lengths = op.parameter([-1], np.int32, name="lengths")
     attended = None if checkpoint.late is None else op.parameter([-1], np.int32, name="attended")
     width = op.gather(op.shape_of(input_ids), op.constant(np.int64(1)), op.constant(np.int64(0)))
-    network = build(checkpoint, ops)
+    network = build(checkpoint, ops) if checkpoint.onnx is None else build_onnx(core(), checkpoint, ops)
     inputs = Inputs(Value(input_ids), Value(type_ids), Layout(PaddedLayout(lengths, width, attended)))
     results = network.run(ops, inputs)
     outputs = [value.raw for value in results if value is not None]

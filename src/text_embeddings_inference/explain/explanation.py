@@ -14,7 +14,7 @@ from ..types import Kind, Pooling
 from .memory import Memory
 
 WIDTH = 100
-LABEL = 16
+LABEL = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Task:
     pooling: Pooling | None
     pooling_source: str
     labels: tuple[str, ...]
+    late_interaction: bool
     dense_modules: tuple[tuple[int, int], ...]
 
 
@@ -149,7 +150,9 @@ def _count(number: int, thing: str) -> str:
 def _task(task: Task) -> Iterator[tuple[str, list[str]]]:
     labels = f", {_count(len(task.labels), 'label')}: {', '.join(task.labels)}" if task.labels else ""
     yield "task", [f"{task.kind}{labels}", *([f"because of {task.kind_source}"] if task.kind_source else [])]
-    if task.pooling is not None:
+    if task.late_interaction:
+        yield "late interaction", ["a vector for each token"]
+    elif task.pooling is not None:
         yield "pooling", [f"{task.pooling}, from {task.pooling_source}"]
     if task.dense_modules:
         yield "Dense modules", [f"from {takes} to {gives} values" for takes, gives in task.dense_modules]

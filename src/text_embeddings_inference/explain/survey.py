@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint, Preview, Weights, open_checkpoint, preview
-from ..inference.loading import find_max_input_length, hub_access, load_tokenizer, plan_engine
+from ..inference.loading import find_max_input_length, hub_access, load_tokenizer, plan_for
 from ..models.network import Architecture as ModelFile
 from ..models.network import Network, build, find_architecture, read_args
 from ..ops.spec import Value
@@ -31,7 +31,12 @@ def explain(settings: Settings, problems: Problems) -> Explanation:
     with (
         problems.watch_log(),
         problems.step(),
-        preview(settings.model_id, hub_access(settings), dense_path=settings.dense_path) as files,
+        preview(
+            settings.model_id,
+            hub_access(settings),
+            dense_path=settings.dense_path,
+            onnx_file=settings.onnx_file,
+        ) as files,
     ):
         found = _survey(found, files, settings, problems)
     told = tuple(Problem(str(problem.args[0]), problem.hint) for problem in problems.found)
@@ -47,17 +52,26 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
             files.folder,
             pooling=settings.pooling,
             dense_path=settings.dense_path,
-            weights=Weights((), ()) if files.unread else None,
+            onnx_file=settings.onnx_file,
+            weights=Weights((), ()) if any(file.name.endswith(".bin") for file in files.unread) else None,
             step=problems.step,
         )
         found = replace(
             found, task=_task(checkpoint), prompts=checkpoint.prompts, default_prompt=settings.default_prompt
         )
-        network = None
+        plan = network = None
         with problems.step():
-            architecture = find_architecture(checkpoint)
-            found = replace(found, architecture=_architecture(architecture))
-            network = _build(checkpoint, architecture)
+            plan = plan_for(checkpoint, settings)
+            found = replace(found, engine=plan)
+        with problems.step():
+            if checkpoint.onnx is not None:
+                found = replace(found, architecture=_graph(checkpoint, settings))
+                if plan is not None and not files.unread:
+                    network = _read_graph(checkpoint)
+            else:
+                architecture = find_architecture(checkpoint)
+                found = replace(found, architecture=_architecture(architecture))
+                network = _build(checkpoint, architecture)
         if network is not None:
             found = replace(found, dimensions=network.dimensions, vocabulary=network.vocabulary)
         limits = None
@@ -78,9 +92,8 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
                     max_input_length=limits or settings.max_batch_tokens,
                     vocabulary=ANY_VOCABULARY if network is None else network.vocabulary,
                 )
-        with problems.step():
-            plan = plan_engine(settings, checkpoint.model_type)
-            found = replace(found, engine=plan, memory=estimate(checkpoint, found.vocabulary, files, plan))
+        if plan is not None:
+            found = replace(found, memory=estimate(checkpoint, found.vocabulary, files, plan))
     return found
 
 
@@ -90,6 +103,18 @@ def _architecture(file: ModelFile) -> Architecture:
     return Architecture("models/" + file.module.__name__.rpartition(".")[2] + ".py", summary, file.reason)
 
 
+def _graph(checkpoint: Checkpoint, settings: Settings) -> Architecture:
+    assert checkpoint.onnx is not None
+    reason = "there are no other weights" if settings.onnx_file is None else "of `--onnx-file`"
+    return Architecture(checkpoint.onnx.file.name, "an ONNX graph, which is run as it is", reason)
+
+
+def _read_graph(checkpoint: Checkpoint) -> Network:
+    from ..engines.openvino import check_onnx  # by now the engine has been chosen, and its library loaded
+
+    return check_onnx(checkpoint)
+
+
 def _task(checkpoint: Checkpoint) -> Task:
     return Task(
         kind=checkpoint.kind,
@@ -97,6 +122,7 @@ def _task(checkpoint: Checkpoint) -> Task:
         pooling=checkpoint.pooling,
         pooling_source=checkpoint.sources.pooling,
         labels=checkpoint.labels,
+        late_interaction=checkpoint.late is not None,
         dense_modules=tuple((dense.weight.shape[1], dense.weight.shape[0]) for dense in checkpoint.dense),
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..checkpoint import Checkpoint, HubAccess, locate, open_checkpoint
 from ..engines.base import Engine
 from ..engines.devices import has_gpu_driver
-from ..errors import StartError
+from ..errors import StartError, UnsupportedError
 from ..settings import Settings
 from ..tokenization import ROLES, Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo, Pooling
@@ -56,8 +56,9 @@ def load_parts(settings: Settings) -> Parts:
 
     Raises StartError where the model can't be had or can't be run.
     """
-    folder = locate(settings.model_id, hub_access(settings), dense_path=settings.dense_path)
-    checkpoint = open_checkpoint(folder, pooling=settings.pooling, dense_path=settings.dense_path)
+    dense_path, onnx_file = settings.dense_path, settings.onnx_file
+    folder = locate(settings.model_id, hub_access(settings), dense_path=dense_path, onnx_file=onnx_file)
+    checkpoint = open_checkpoint(folder, pooling=settings.pooling, dense_path=dense_path, onnx_file=onnx_file)
     max_input_length = find_max_input_length(checkpoint, settings)
     engine = _load_engine(checkpoint, settings)
     info = ModelInfo(
@@ -193,6 +194,23 @@ def plan_engine(settings: Settings, model_type: str) -> EnginePlan:
     )
 
 
+def plan_for(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
+    """What runs this checkpoint, on this machine. Raises StartError for what it can't do."""
+    if checkpoint.onnx is None:
+        return plan_engine(settings, checkpoint.model_type)
+    if settings.engine == "torch":
+        raise UnsupportedError(
+            f"`--engine torch`: {checkpoint.onnx.file} is an ONNX graph, which OpenVINO runs",
+            hint="use `--engine auto`",
+        )
+    if settings.dtype == "int8":
+        raise UnsupportedError(
+            f"`--dtype int8`: {checkpoint.onnx.file} is an ONNX graph, which is run as it is",
+            hint="use `--onnx-file` with a quantized graph, if the model has one",
+        )
+    return plan_engine(replace(settings, engine="openvino"), checkpoint.model_type)
+
+
 def _torch_device(settings: Settings) -> str | None:
     """What PyTorch is to run the model on; None if another engine runs it. Raises StartError if PyTorch is missing."""
     if settings.engine == "torch":
@@ -215,7 +233,7 @@ def _torch_device(settings: Settings) -> str | None:
 
 
 def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
-    plan = plan_engine(settings, checkpoint.model_type)
+    plan = plan_for(checkpoint, settings)
     logger.info(
         "Starting %s on %s (%s): %s (wanted: %s), %d threads, up to %d streams",
         *(checkpoint.model_type, plan.name, plan.device, plan.dtype, settings.dtype, plan.threads, plan.streams),

@@ -69,10 +69,25 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
         return Network(splade, args.vocab_size, args.vocab_size)
 
     width = getattr(model, "width", args.hidden_size)
+    return embedding(checkpoint, model, width, ops, args.vocab_size, getattr(architecture, "finish", None))
+
+
+def embedding(
+    checkpoint: Checkpoint,
+    model: Callable[[Ops, Inputs], Value],
+    width: int,
+    ops: Constants,
+    vocabulary: int,
+    finish: Callable[[Ops, Value], Value] | None = None,
+) -> Network:
+    """The network of an embedding model: what comes after the hidden states `[*, width]` that `model` gives.
+
+    finish: what the architecture does to a pooled vector in the end.
+    """
     if checkpoint.late is not None:
-        return _late_interaction(checkpoint, model, width, ops, args.vocab_size)
-    embed = _embedder(checkpoint, model, width, getattr(architecture, "finish", None), ops)
-    return Network(embed, _outputs(checkpoint.dense, width), args.vocab_size)
+        return _late_interaction(checkpoint, model, width, ops, vocabulary)
+    embed = _embedder(checkpoint, model, width, finish, ops)
+    return Network(embed, _outputs(checkpoint.dense, width), vocabulary)
 
 
 def _embedder(
@@ -82,7 +97,6 @@ def _embedder(
     finish: Callable[[Ops, Value], Value] | None,
     ops: Constants,
 ) -> Callable[[Ops, Inputs], Results]:
-    """width: of the hidden states; finish: what the architecture does to a pooled vector in the end."""
     pooling = checkpoint.pooling
     assert pooling is not None
     dense = _projection(checkpoint.dense, width, ops)

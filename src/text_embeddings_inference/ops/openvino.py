@@ -88,6 +88,11 @@ class PaddedLayout:
         return self._before(self.lengths)
 
     @cached_property
+    def seen(self) -> ov.Node:
+        """1 for a token that is seen in attention, 0 for others and for padding: float32 `[B, S]`."""
+        return self.kept if self._attended is self.lengths else self._before(self._attended)
+
+    @cached_property
     def padding_bias(self) -> ov.Node:
         """0 for a token, `_HIDDEN` for padding: float32 `[B, S]`."""
         return op.multiply(op.subtract(_float32(1), self.kept), _float32(_HIDDEN))
@@ -97,7 +102,7 @@ class PaddedLayout:
         """0 for a token that is seen in attention, `_HIDDEN` for others and for padding: float32 `[B, S]`."""
         if self._attended is self.lengths:
             return self.padding_bias
-        return op.multiply(op.subtract(_float32(1), self._before(self._attended)), _float32(_HIDDEN))
+        return op.multiply(op.subtract(_float32(1), self.seen), _float32(_HIDDEN))
 
     def _before(self, ends: ov.Node) -> ov.Node:
         """1 for the places before each row's end, 0 for others: float32 `[B, S]`."""

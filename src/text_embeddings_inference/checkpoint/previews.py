@@ -17,6 +17,11 @@ from ..errors import CheckpointError, UnsupportedError
 from .cache import CacheSource, HubAccess
 from .locate import MissingFileError, RemoteSource, Source, fetch_checkpoint, find_source
 
+WEIGHTS = (".safetensors", ".bin", ".onnx", ".onnx_data", ".data")
+
+SMALL = 20_000_000
+"""Bytes up to which weights are fetched like any other file: Dense modules, above all."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -28,7 +33,8 @@ class File:
 
 class Preview(NamedTuple):
     """folder: can be opened like the model's; is_lasting: whether it is the model's own; files: that would be read;
-    unread: the weights that are not in `folder`, because their format does not begin with a list of tensors."""
+    unread: the weights that are not in `folder`, because their format does not begin with a list of tensors (of ONNX
+    graphs there is an empty file)."""
 
     folder: Path
     is_lasting: bool
@@ -37,7 +43,9 @@ class Preview(NamedTuple):
 
 
 @contextmanager
-def preview(model_id: str, access: HubAccess, *, dense_path: str | None = None) -> Iterator[Preview]:
+def preview(
+    model_id: str, access: HubAccess, *, dense_path: str | None = None, onnx_file: str | None = None
+) -> Iterator[Preview]:
     """The files that `locate` would find; those of the Hub lie in a folder that is removed afterwards.
 
     Missing files are no error here: opening the checkpoint tells. Raises `HubError` when the repository can't be had.
@@ -47,14 +55,15 @@ def preview(model_id: str, access: HubAccess, *, dense_path: str | None = None) 
         if model_id and Path(model_id).is_dir():
             source = _FolderSource(Path(model_id))
         else:
-            found = find_source(model_id, access, dense_path)
+            found = find_source(model_id, access, dense_path, onnx_file)
             source = found if isinstance(found, CacheSource) else _HeaderSource(found, Path(scratch))
         recorder = _Recorder(source)
-        fetch_checkpoint(
-            recorder, model_id, dense_path, step=lambda: suppress(MissingFileError, CheckpointError, UnsupportedError)
-        )
+        go_on = suppress(MissingFileError, CheckpointError, UnsupportedError)
+        fetch_checkpoint(recorder, model_id, dense_path, onnx_file, step=lambda: go_on)
         unread = tuple(source.unread) if isinstance(source, _HeaderSource) else ()
-        files = [File(name, (source.folder / name).stat().st_size) for name in recorder.names]
+        unread_names = {file.name for file in unread}
+        names = [name for name in recorder.names if name not in unread_names]
+        files = [File(name, (source.folder / name).stat().st_size) for name in names]
         yield Preview(source.folder, not isinstance(source, _HeaderSource), (*files, *unread), unread)
 
 
@@ -83,19 +92,20 @@ class _HeaderSource:
         size = self._remote.size(name)
         suffix = PurePosixPath(name).suffix
         path = self.folder / name
-        if size is not None and suffix in (".bin", ".onnx") and not self._remote.has(name):
-            self.unread.append(File(name, size))
-            return True
         path.parent.mkdir(parents=True, exist_ok=True)
-        if size is not None and suffix == ".safetensors" and not self._remote.has(name):
+        if suffix not in WEIGHTS or size is None or size <= SMALL or self._remote.has(name):
+            if not self._remote.fetch(name):
+                return False
+            path.symlink_to((self._remote.folder / name).resolve())
+        elif suffix == ".safetensors":
             header = self._remote.safetensors_header(name)
             with path.open("wb") as file:
                 file.write(len(header).to_bytes(8, "little") + header)
                 file.truncate(size)
-            return True
-        if not self._remote.fetch(name):
-            return False
-        path.symlink_to((self._remote.folder / name).resolve())
+        else:
+            self.unread.append(File(name, size))
+            if suffix == ".onnx":
+                path.touch()
         return True
 
 
