@@ -1,4 +1,4 @@
-"""ONNX graphs of the fixture checkpoints, exported by PyTorch: the outputs that Transformers gave, in every batch."""
+"""ONNX graphs of the fixture checkpoints (scripts/onnx_fixtures.py): the outputs of Transformers, in every batch."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def test_graphs_cover_what_differs() -> None:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_one_by_one_and_in_one_batch(name: str) -> None:
-    cases = fixture(name).cases
+    cases, columns = fixture(name).cases, fixture(name).open().columns
     rows = model(name).run([case.encoding for case in cases])
     for case, row in zip(cases, rows, strict=True):
-        check_case(row, case)
-        check_case(*model(name).run([case.encoding]), case)
+        check_case(row, case, columns)
+        check_case(*model(name).run([case.encoding]), case, columns)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
