@@ -15,18 +15,23 @@ ARGS =
 TORCH = torch==2.13.0
 
 MINILM = .venv/models/all-MiniLM-L6-v2
+# A checkpoint of BERT-base's shape with random weights, written by the bench.
+BASE_SHAPE = .venv/models/bert-base-shape
 DONE = .venv/done
 BIN = .venv/bin
 # Other people's clients bring packages that must not meet the server's.
 CLIENTS = .venv/clients
 SCHEMA = .venv/schema
+# What the server is compared with; infinity needs other versions than the libraries.
+PEERS = .venv-peers
 # The lock files name every package, so pip has nothing to resolve.
 PIP_OPTIONS = --quiet --disable-pip-version-check --no-input --no-deps
 PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve torch test test-clients test-schema lint format models-page proto bench lock clean
+.PHONY: help serve torch test test-clients test-schema lint format models-page proto bench bench-peers bench-charts \
+	lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
@@ -39,9 +44,11 @@ help:
 	@echo 'make format        let ruff repair what it can'
 	@echo 'make models-page   write docs/models.md anew from the files of models/'
 	@echo 'make proto         write the modules of server/grpc/tei.proto anew'
-	@echo 'make bench         measure the server and print a table; see bench/README.md'
+	@echo 'make bench         measure the server and print tables (12 minutes); see bench/README.md'
+	@echo 'make bench-peers   the same for sentence-transformers, OpenVINO, ONNX Runtime and infinity (15 minutes)'
+	@echo 'make bench-charts  write docs/performance.md, its charts and the README from bench/results'
 	@echo 'make lock          write requirements/*.txt anew from pyproject.toml and requirements/*.in'
-	@echo 'make clean         remove .venv and caches'
+	@echo 'make clean         remove .venv, .venv-peers and caches'
 	@echo
 	@echo 'PYTHON=python3.12         the Python that .venv is made of (run make clean before you change it)'
 	@echo 'MODEL=folder-or-hub-id    what make serve serves'
@@ -82,7 +89,13 @@ proto: $(DONE)/serve $(DONE)/test
 		--python_out=. --pyi_out=. tei.proto
 
 bench: $(DONE)/serve $(DONE)/model
-	$(BIN)/python -m bench --model '$(MODEL)' $(ARGS)
+	$(BIN)/python -m bench --model '$(MODEL)' --base $(BASE_SHAPE) $(ARGS)
+
+bench-peers: $(DONE)/serve $(DONE)/model $(PEERS)/done-libraries $(PEERS)/done-infinity
+	$(BIN)/python -m bench.peers --model '$(MODEL)' --base $(BASE_SHAPE) --venvs $(PEERS) $(ARGS)
+
+bench-charts: $(DONE)/serve
+	$(BIN)/python -m bench.page
 
 $(DONE)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -129,6 +142,13 @@ $(DONE)/schema: $(DONE)/venv requirements/schema.txt
 	@$(SCHEMA)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/schema.txt
 	@touch $@
 
+$(PEERS)/done-%: requirements/peers-%.txt
+	@echo 'Installing the pinned packages of $< (once)'
+	@$(PYTHON) -m venv --clear $(PEERS)/$*
+	@$(PEERS)/$*/bin/python -m pip install $(PIP_OPTIONS) $(TORCH)
+	@$(PEERS)/$*/bin/python -m pip install $(PIP_OPTIONS) --requirement $<
+	@touch $@
+
 lock:
 	@$(PYTHON) -m venv build/uv
 	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
@@ -142,5 +162,5 @@ lock:
 	@rm -rf build/uv
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
+	rm -rf .venv $(PEERS) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
 	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,31 +6,38 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
-from bench import machine, report
+from bench import machine, tables
+from bench.base_shape import write_checkpoint
 from bench.engine import Engine
-from bench.load import BenchError, Measurement, Wrk, generators
-from bench.server import Server, router_command, running, time_to_first_answer
-from bench.texts import Load, TextMaker, build_loads
+from bench.load import BenchError, Wrk, find_wrk, generators
+from bench.measure import ONCE_S, measure_ceiling, measure_layer, measure_load, measure_start, say, seconds_of
+from bench.report import BASE, DTYPES, MINILM, OURS, Report, Subject, save
+from bench.server import Server, router_command, running
+from bench.texts import BATCHES, EQUAL, SHORT_32, Load, TextMaker, base_loads, minilm_loads
 
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure and for how long. command: starts the server, or empty if `url` names a running one.
+    """What to measure and for how long.
 
-    seconds and warmup: of each load in each round; starts: how often the start is timed; results: None saves nothing.
+    models: folders by name; dtypes: empty for all that the CPU computes in natively; command: starts another server
+    than ours, url: names one that runs (empty: our own); seconds, warmup: of each load in each round; starts: how
+    often the start is timed; results: None saves nothing.
     """
 
-    model: Path
+    models: dict[str, Path]
+    dtypes: tuple[str, ...]
     command: list[str]
-    url: str | None
+    url: str
+    server_args: list[str]
+    quick: bool
     seconds: float
     warmup: float
     rounds: int
@@ -40,141 +47,165 @@ class Plan:
 
 def parse(arguments: Sequence[str]) -> Plan:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures the server and the engine.")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model; its tokenizer makes the texts")
-    parser.add_argument("--url", help="measure this running server; start, memory and CPU time stay unknown")
-    parser.add_argument("--command", help="start this in place of text-embeddings-router; it gets --port N")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the small model (MiniLM)")
+    parser.add_argument("--base", type=Path, help="folder of the BERT-base shape; made with --model's tokenizer")
+    parser.add_argument("--dtypes", default="", help="number types, with commas (default: all the CPU computes in)")
+    parser.add_argument("--url", default="", help="measure this running server; start and memory stay unknown")
+    parser.add_argument("--command", default="", help="start this in place of text-embeddings-router; gets --port N")
     parser.add_argument("--server-args", default="", help="further arguments of the server, in one string")
-    parser.add_argument("--seconds", type=float, default=10, help="of each load in each round (default: 10)")
-    parser.add_argument("--warmup", type=float, default=2, help="seconds before each measurement (default: 2)")
+    parser.add_argument("--seconds", type=float, default=4, help="of each load in each round (default: 4)")
+    parser.add_argument("--warmup", type=float, default=1, help="seconds before each measurement (default: 1)")
     parser.add_argument("--rounds", type=int, default=3, help="all loads, one after another, this often (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="one round of 3 seconds; saves nothing")
-    parser.add_argument("--results", type=Path, default=FOLDER / "results", help="where the report goes")
+    parser.add_argument("--quick", action="store_true", help="one round of 3 seconds; saved only with --results")
+    parser.add_argument("--results", type=Path, help=f"where the report goes (default: {FOLDER.name}/results)")
     parser.add_argument("--no-save", action="store_true", help="only print")
     given = parser.parse_args(arguments)
-    command = shlex.split(given.command) if given.command else router_command(str(given.model))
+    dtypes = tuple(filter(None, given.dtypes.split(",")))
+    if unknown := set(dtypes) - set(DTYPES):
+        parser.error(f"--dtypes: no such number type: {', '.join(sorted(unknown))} (there are {', '.join(DTYPES)})")
+    results = given.results or (None if given.quick else FOLDER / "results")
     return Plan(
-        model=given.model,
-        command=[] if given.url else command + shlex.split(given.server_args),
+        models={MINILM: given.model} | ({BASE: given.base} if given.base else {}),
+        dtypes=dtypes,
+        command=shlex.split(given.command),
         url=given.url,
+        server_args=shlex.split(given.server_args),
+        quick=given.quick,
         seconds=3 if given.quick else given.seconds,
         warmup=1 if given.quick else given.warmup,
         rounds=1 if given.quick else given.rounds,
         starts=2 if given.quick else 5,
-        results=None if given.quick or given.no_save else given.results,
+        results=None if given.no_save else results,
     )
 
 
-def measure(plan: Plan) -> report.Report:
-    say("making texts")
-    loads = build_loads(TextMaker(plan.model))
-    start = measure_start(plan, loads[0].bodies[0])
-    engine_load = next(load for load in loads if load.name == report.ENGINE_LOAD)
-    engine = Engine(str(plan.model), engine_load)
-    sgemm: list[float] = []
-    rounds: dict[str, list[report.Round]] = {load.name: [] for load in loads}
-    alone: list[float] = []
-    with server_of(plan) as server, generators(loads, server.url) as wrks:
+def measure(plan: Plan) -> Report:
+    find_wrk()
+    here = machine.describe()
+    if BASE in plan.models and not plan.models[BASE].exists():
+        say(f"writing {plan.models[BASE]} (438 MB, once)")
+        write_checkpoint(plan.models[BASE], plan.models[MINILM])
+    dtypes, left_out = choose_dtypes(plan, here)
+    subjects: list[Subject] = []
+    for model, folder in plan.models.items():
+        say(f"{model}: making texts")
+        maker = TextMaker(folder)
+        loads = minilm_loads(maker) if model == MINILM else base_loads(maker)
+        subjects += measure_model(plan, model, loads, dtypes, left_out)
+    if not subjects:
+        raise BenchError("nothing was measured: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()))
+    by_name = {load.name: load for load in minilm_loads(TextMaker(plan.models[MINILM]))}
+    short = min(plan.seconds, 3)
+    return Report(
+        kind="bench",
+        machine=here,
+        quick=plan.quick,
+        seconds=plan.seconds,
+        repetitions=plan.rounds,
+        sgemm=[r.sgemm for subject in subjects for rounds in subject.rounds.values() for r in rounds],
+        subjects=subjects,
+        left_out=left_out,
+        ceiling=measure_ceiling(by_name[SHORT_32], short),
+        layer=[
+            measure_layer(plan.models[MINILM], by_name[name], short, plan.warmup) for name in (SHORT_32, EQUAL, BATCHES)
+        ],
+    )
+
+
+def choose_dtypes(plan: Plan, here: machine.Machine) -> tuple[list[str], dict[str, str]]:
+    """The number types to measure, and why the others are left out. A server of someone else runs as it runs."""
+    if plan.command or plan.url:
+        return ["as it is"], {}
+    if plan.dtypes:
+        return list(plan.dtypes), {dtype: "not asked for" for dtype in DTYPES if dtype not in plan.dtypes}
+    reasons = {dtype: machine.missing_for(dtype, here.instruction_sets) for dtype in DTYPES}
+    left_out = {dtype: why for dtype, why in reasons.items() if why is not None}
+    return [dtype for dtype in DTYPES if dtype not in left_out], left_out
+
+
+def measure_model(
+    plan: Plan, model: str, loads: list[Load], dtypes: list[str], left_out: dict[str, str]
+) -> list[Subject]:
+    """Every number type under every load, side by side, round by round: the machine's drift meets all alike."""
+    contenders = []
+    for dtype in dtypes:
+        command = command_of(plan, model, dtype)
+        shown = shlex.join([Path(command[0]).name, *command[1:]]) if command else f"at {plan.url}"
+        subject = Subject(OURS if not plan.command and not plan.url else "other server", model, dtype, "server", shown)
+        if command:
+            say(f"{model}, {dtype}: timing the start")
+            try:
+                subject = replace(subject, start=measure_start(command, loads[0].bodies[0], plan.starts))
+            except BenchError as error:
+                if plan.dtypes or plan.command:
+                    raise
+                say(f"{model}, {dtype} is left out: {error}")
+                left_out[f"{model}, {dtype}"] = f"the server does not start: {str(error).strip().splitlines()[-1]}"
+                continue
+        contenders.append((subject, command))
+    with ExitStack() as stack:
+        runs: list[Run] = []
+        for subject, command in contenders:
+            server = stack.enter_context(running(command)) if command else Server(plan.url)
+            wrks = stack.enter_context(generators(loads, server.url))
+            alone = subject.name == OURS and model == MINILM
+            equal = next((load for load in loads if load.name == EQUAL), None)
+            engine = Engine(str(plan.models[model]), subject.dtype, equal) if alone and equal else None
+            runs.append(Run(subject, server, wrks, engine))
         for number in range(1, plan.rounds + 1):
-            for wrk in wrks:
-                say(f"round {number} of {plan.rounds}: {wrk.load.name}")
-                sgemm += (samples := machine.sgemm())
-                rounds[wrk.load.name].append(measure_round(server, wrk, plan, median(samples)))
-                if wrk.load is engine_load:
-                    engine.tokens_per_second(plan.warmup / 2)
-                    alone.append(engine.tokens_per_second(plan.seconds / 2))
-        info = json.loads(server.get("/info"))
-        memory = server.memory()
-    return report.Report(
-        machine=machine.describe(),
-        command=shlex.join([Path(plan.command[0]).name, *plan.command[1:]]) if plan.command else f"at {plan.url}",
-        info=info,
-        sgemm=sgemm,
-        rounds=rounds,
-        engine=alone,
-        start=start,
-        memory=memory,
-        ceiling=measure_ceiling(loads[1], plan.seconds),
-        layer=[measure_layer(plan, load) for load in (loads[1], loads[3])],
-    )
+            for position in range(len(loads)):
+                for run in runs:
+                    say(f"{model}, round {number} of {plan.rounds}: {loads[position].name}, {run.subject.dtype}")
+                    run.measure(run.wrks[position], plan, number)
+        return [
+            replace(run.subject, info=json.loads(run.server.get("/info")), memory=run.server.memory()) for run in runs
+        ]
 
 
-def measure_start(plan: Plan, body: bytes) -> list[float]:
-    """Seconds to the first answer, several times; one more before them brings the files into memory."""
-    if not plan.command:
-        return []
-    say("timing the start")
-    return [time_to_first_answer(plan.command, body) for _ in range(plan.starts + 1)][1:]
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A server that runs, with a generator for each load. engine: the same model in this process."""
+
+    subject: Subject
+    server: Server
+    wrks: list[Wrk]
+    engine: Engine | None
+
+    def measure(self, wrk: Wrk, plan: Plan, number: int) -> None:
+        """One load; what it gives goes into the subject."""
+        rounds = self.subject.rounds.setdefault(wrk.load.name, [])
+        seconds = plan.seconds if plan.quick else seconds_of(wrk.load, plan.seconds, self.subject.rounds)
+        if seconds > ONCE_S and number > 1:
+            return
+        # Whoever is warmed up with a long load would spend as long on what is then thrown away.
+        rounds.append(measure_load(self.server, wrk, seconds, 0 if seconds > ONCE_S else plan.warmup))
+        if self.engine and wrk.load.name == EQUAL:
+            self.engine.tokens_per_second(plan.warmup / 2)
+            self.subject.engine.append(self.engine.tokens_per_second(plan.seconds / 2))
 
 
-def measure_round(server: Server, wrk: Wrk, plan: Plan, sgemm: float) -> report.Round:
-    wrk.warm_up(plan.warmup)
-    counters, cpu = server.counters(), server.cpu_seconds()
-    measurement = wrk.run(plan.seconds)
-    cpu_after, memory, counters_after = server.cpu_seconds(), server.memory(), server.counters()
-    padding = None
-    if counters and counters_after and counters_after.computed > counters.computed:
-        asked = counters_after.asked - counters.asked
-        padding = 1 - asked / (counters_after.computed - counters.computed)
-    return report.Round(
-        measurement=measurement,
-        sgemm=sgemm,
-        server_cores=(cpu_after - cpu) / measurement.seconds if cpu is not None and cpu_after is not None else None,
-        padding=padding,
-        resident_mb=memory.resident if memory else None,
-    )
-
-
-def measure_ceiling(load: Load, seconds: float) -> Measurement:
-    """How fast wrk is when the server has nothing to compute."""
-    say("measuring the load generator")
-    command = [sys.executable, "-m", "uvicorn", "bench.stand_in:app", "--no-access-log", "--log-level", "warning"]
-    with running(command) as stand_in, generators([load], stand_in.url) as (wrk,):
-        return wrk.run(min(seconds, 3))
-
-
-def measure_layer(plan: Plan, load: Load) -> report.LayerCost:
-    """What a request costs beside the engine: HTTP, tokenization, queue, rendering."""
-    say(f"measuring the server without its engine: {load.name}")
-    command = [sys.executable, "-m", "bench.fake_engine", "--model", str(plan.model)]
-    with running(command) as server, generators([load], server.url) as (wrk,):
-        wrk.warm_up(plan.warmup)
-        before = server.cpu_seconds()
-        measurement = wrk.run(min(plan.seconds, 3))
-        after = server.cpu_seconds()
-        assert before is not None, "the server is a process of ours"
-        assert after is not None, "the server is a process of ours"
-        tokenization = server.mean("te_request_tokenization_duration")
-    requests = measurement.requests_per_second * measurement.seconds
-    return report.LayerCost(
-        load=load.name,
-        requests_per_second=measurement.requests_per_second,
-        cpu_ms=(after - before) / requests * 1000,
-        tokenization_ms=tokenization * 1000,
-    )
-
-
-@contextmanager
-def server_of(plan: Plan) -> Iterator[Server]:
+def command_of(plan: Plan, model: str, dtype: str) -> list[str]:
+    """Starts the server; empty if it runs already."""
     if plan.url:
-        yield Server(plan.url)
-    else:
-        with running(plan.command) as server:
-            yield server
-
-
-def say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+        return []
+    if plan.command:
+        return plan.command + plan.server_args
+    # Several run at once, and one port for metrics alone would be fought for.
+    own = ["--dtype", dtype, "--prometheus-port", "0", *plan.server_args]
+    return router_command(str(plan.models[model]), own)
 
 
 def main() -> None:
     plan = parse(sys.argv[1:])
     try:
-        result = measure(plan)
+        report = measure(plan)
     except BenchError as error:
         sys.exit(f"error: {error}")
-    print(report.render(result))
+    print(tables.render(report))
     if plan.results:
-        print(f"saved as {report.save(result, plan.results)} and .json")
+        file = save(report, plan.results)
+        file.with_suffix(".md").write_text(tables.render(report))
+        print(f"saved as {file} and .md")
 
 
 if __name__ == "__main__":

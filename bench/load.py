@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.texts import Load
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 
 class BenchError(Exception):
@@ -53,9 +53,9 @@ class Measurement:
 class Wrk:
     """A load generator for one `Load`. Each run goes on in the list of bodies where the last one stopped."""
 
-    def __init__(self, load: Load, url: str, folder: Path) -> None:
+    def __init__(self, load: Load, url: str, folder: Path, path: str = "/embed") -> None:
         self.load = load
-        self._url = f"{url}/embed"
+        self._url = url + path
         self._position = 0
         self._file = folder / (re.sub(r"\W+", "-", load.name) + ".jsonl")
         self._file.write_bytes(b"".join(body + b"\n" for body in load.bodies))
@@ -65,14 +65,20 @@ class Wrk:
         self._send(_whole(seconds))
 
     def run(self, seconds: float) -> Measurement:
-        """Keeps all connections busy for `seconds`, rounded to whole ones. What is unanswered then doesn't count."""
-        first = self._position + 1  # wrk asks its script for one request before it starts, to see how long it is
-        before = _children_cpu_seconds()
-        result = self._send(_whole(seconds))
-        cpu = _children_cpu_seconds() - before
-        if not result["requests"]:
-            hint = "hint: give --seconds a larger value"
-            raise BenchError(f"no answer within {_whole(seconds)} s to {self.load.name}\n{hint}")
+        """Keeps all connections busy for `seconds`, rounded to whole ones. What is unanswered then doesn't count.
+
+        If nothing was answered it tries again with more time, up to TIMEOUT_S, and then raises BenchError.
+        """
+        while True:
+            first = self._position + 1  # wrk asks its script for one request before it starts, to see how long it is
+            before = _children_cpu_seconds()
+            result = self._send(_whole(seconds))
+            cpu = _children_cpu_seconds() - before
+            if result["requests"]:
+                break
+            seconds *= 3
+            if seconds > TIMEOUT_S:
+                raise BenchError(f"no answer within {_whole(seconds / 3)} s to {self.load.name}")
         seconds_run = result["microseconds"] / 1e6
         return Measurement(
             requests=result["requests"],
@@ -87,7 +93,7 @@ class Wrk:
 
     def _send(self, seconds: int) -> dict[str, int]:
         """Runs wrk; gives what wrk.lua prints."""
-        command = [_find_wrk(), "--threads", "1", "--connections", str(self.load.connections), "--latency"]
+        command = [find_wrk(), "--threads", "1", "--connections", str(self.load.connections), "--latency"]
         command += ["--duration", f"{seconds}s", "--timeout", f"{TIMEOUT_S}s", "--script", str(SCRIPT), self._url]
         command += ["--", str(self._file), str(self._position)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + TIMEOUT_S)
@@ -105,10 +111,10 @@ class Wrk:
 
 
 @contextmanager
-def generators(loads: list[Load], url: str) -> Iterator[list[Wrk]]:
+def generators(loads: list[Load], url: str, path: str = "/embed") -> Iterator[list[Wrk]]:
     """A generator for each load; their files last as long as the context."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        yield [Wrk(load, url, Path(folder)) for load in loads]
+        yield [Wrk(load, url, Path(folder), path) for load in loads]
 
 
 def _whole(seconds: float) -> int:
@@ -116,7 +122,7 @@ def _whole(seconds: float) -> int:
     return max(1, round(seconds))
 
 
-def _find_wrk() -> str:
+def find_wrk() -> str:
     path = shutil.which("wrk")
     if path is None:
         raise BenchError("the load generator wrk is not installed\nhint: apt-get install wrk, or brew install wrk")

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -50,6 +51,22 @@ class Machine:
         """A file name's part: the CPU and its widest instruction set, as clouds hide the exact model."""
         widest = self.instruction_sets[:1]
         return re.sub(r"[^a-z0-9]+", "-", " ".join((self.cpu, *widest)).lower()).strip("-")
+
+
+NATIVE = {
+    "float32": (),
+    "bfloat16": ("amx_bf16", "avx512_bf16", "bf16"),
+    "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp"),
+}
+"""Number types by the flags that show that a CPU computes in them; one of the flags is enough."""
+
+
+def missing_for(dtype: str, instruction_sets: Sequence[str]) -> str | None:
+    """Why a number type is left out on a CPU; None if the CPU computes in it natively."""
+    flags = NATIVE[dtype]
+    if not flags or set(flags) & set(instruction_sets):
+        return None
+    return f"this CPU has none of {', '.join(flags)}, and would emulate it"
 
 
 def describe() -> Machine:

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,14 @@ class Memory:
     mapped: float
 
 
+def memory_of(pid: int) -> Memory:
+    """Of a running process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    megabytes = {name: value * 1024 / 1e6 for name, value in kib.items()}
+    return Memory(megabytes["VmRSS"], megabytes["VmHWM"], megabytes["RssAnon"], megabytes["RssFile"])
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """Tokens that requests asked for, and tokens computed, padding included: totals since the start."""
@@ -53,17 +61,12 @@ class Server:
     def get(self, path: str) -> str:
         return self._request("GET", path).decode()
 
-    def embed(self, body: bytes) -> None:
-        """One request to /embed. Raises BenchError unless it is answered with 200."""
-        self._request("POST", "/embed", body)
+    def post(self, path: str, body: bytes) -> None:
+        """One request. Raises BenchError unless it is answered with 200."""
+        self._request("POST", path, body)
 
     def memory(self) -> Memory | None:
-        if self.pid is None:
-            return None
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
-        megabytes = {name: value * 1024 / 1e6 for name, value in kib.items()}
-        return Memory(megabytes["VmRSS"], megabytes["VmHWM"], megabytes["RssAnon"], megabytes["RssFile"])
+        return None if self.pid is None else memory_of(self.pid)
 
     def cpu_seconds(self) -> float | None:
         """Processor time of the process so far, all threads."""
@@ -113,27 +116,34 @@ def router_command(model: str, arguments: Sequence[str] = ()) -> list[str]:
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[Server]:
-    """Starts `command --port FREE` and waits until /health says yes; stops it at the end."""
-    with _spawned(command) as (process, server, log):
+def running(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Starts `command --port FREE` and waits until /health says yes; stops it at the end. env: added to our own."""
+    with _spawned(command, env) as (process, server, log):
         _wait_for(process, server, log, lambda: server.get("/health"))
         yield server
 
 
-def time_to_first_answer(command: Sequence[str], body: bytes) -> float:
-    """Seconds from starting the process to the end of the first answer of /embed."""
+def time_to_first_answer(
+    command: Sequence[str], body: bytes, path: str = "/embed", env: Mapping[str, str] | None = None
+) -> float:
+    """Seconds from starting the process to the end of the first answer."""
     start = time.perf_counter()
-    with _spawned(command) as (process, server, log):
-        _wait_for(process, server, log, lambda: server.embed(body))
+    with _spawned(command, env) as (process, server, log):
+        _wait_for(process, server, log, lambda: server.post(path, body))
         return time.perf_counter() - start
 
 
 @contextmanager
-def _spawned(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], Server, Path]]:
+def _spawned(
+    command: Sequence[str], env: Mapping[str, str] | None
+) -> Iterator[tuple[subprocess.Popen[bytes], Server, Path]]:
     port = _free_port()
     with tempfile.NamedTemporaryFile(prefix="bench-server-", suffix=".log") as log:
-        full, env = [*command, "--port", str(port)], os.environ | {"NO_COLOR": "1"}
-        process = subprocess.Popen(full, stdout=log, stderr=subprocess.STDOUT, env=env)
+        full, whole = [*command, "--port", str(port)], os.environ | {"NO_COLOR": "1"} | dict(env or {})
+        try:
+            process = subprocess.Popen(full, stdout=log, stderr=subprocess.STDOUT, env=whole)
+        except OSError as error:
+            raise BenchError(f"can't start {full[0]}: {error.strerror}\nhint: run it as `make bench`") from error
         try:
             yield process, Server(f"http://127.0.0.1:{port}", process.pid), Path(log.name)
         finally:

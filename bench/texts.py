@@ -15,6 +15,17 @@ MARKERS = ("##", "▁", "Ġ")
 """What WordPiece, SentencePiece and byte-level vocabularies put before a token."""
 
 
+SHORT_1 = "16 tokens, 1 connection"
+SHORT_32 = "16 tokens, 32 connections"
+EQUAL = "128 tokens, 32 connections"
+BATCHES = "32 x 128 tokens, 2 connections"
+RAGGED_64 = "ragged, 64 connections"
+RAGGED_8 = "ragged, 8 connections"
+LONG_1 = "512 tokens, 1 connection"
+LONG_32 = "512 tokens, 32 connections"
+RAGGED_32 = "ragged, 32 connections"
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """One kind of traffic: `connections` clients, each sending its next request when it has the last one's answer.
@@ -84,8 +95,8 @@ def ragged_lengths(count: int, mean: float = 60, longest: int = 256, sigma: floa
     return [int(length) for length in np.clip(np.rint(normal), 4, longest)]
 
 
-def build_loads(maker: TextMaker) -> list[Load]:
-    """The six loads that are measured."""
+def minilm_loads(maker: TextMaker) -> list[Load]:
+    """The loads of the small model."""
     short, medium, many = ([16] * 2000, [128] * 2000, [128] * 2048)
     ragged = ragged_lengths(4000)
     short_texts, medium_texts, many_texts, ragged_texts = (
@@ -95,12 +106,24 @@ def build_loads(maker: TextMaker) -> list[Load]:
     mixed = [bodies_of([text]) for text in ragged_texts]
     batches = [bodies_of(many_texts[i : i + 32]) for i in range(0, len(many_texts), 32)]
     return [
-        Load("16 tokens, 1 connection", 1, one, short),
-        Load("16 tokens, 32 connections", 32, one, short),
-        Load("128 tokens, 32 connections", 32, [bodies_of([text]) for text in medium_texts], medium),
-        Load("32 x 128 tokens, 2 connections", 2, batches, [32 * 128] * len(batches)),
-        Load("ragged, 64 connections", 64, mixed, ragged),
-        Load("ragged, 8 connections", 8, mixed, ragged),
+        Load(SHORT_1, 1, one, short),
+        Load(SHORT_32, 32, one, short),
+        Load(EQUAL, 32, [bodies_of([text]) for text in medium_texts], medium),
+        Load(BATCHES, 2, batches, [32 * 128] * len(batches)),
+        Load(RAGGED_64, 64, mixed, ragged),
+        Load(RAGGED_8, 8, mixed, ragged),
+    ]
+
+
+def base_loads(maker: TextMaker) -> list[Load]:
+    """The loads of the BERT-base shape."""
+    long, ragged = [512] * 200, ragged_lengths(4000)
+    long_texts, ragged_texts = maker.texts(long), maker.texts(ragged)
+    bodies = [bodies_of([text]) for text in long_texts]
+    return [
+        Load(LONG_1, 1, bodies, long),
+        Load(LONG_32, 32, bodies, long),
+        Load(RAGGED_32, 32, [bodies_of([text]) for text in ragged_texts], ragged),
     ]
 
 

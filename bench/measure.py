@@ -1,0 +1,87 @@
+"""One measurement each: a load, the start, the load generator, the server without its engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from statistics import median
+
+from bench import machine
+from bench.load import Measurement, Wrk, generators
+from bench.report import LayerCost, Round
+from bench.server import Server, running, time_to_first_answer
+from bench.texts import Load
+
+ANSWERS = 2.2
+"""Answers that each connection gets at least, as far as LONGEST_S allows: else p50 would leave the slow ones out."""
+LONGEST_S = 60.0
+ONCE_S = 15.0
+"""A load that needs more than this is measured in one round only."""
+
+
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def seconds_of(load: Load, seconds: float, so_far: dict[str, list[Round]]) -> float:
+    """How long to measure a load: `seconds`, or longer where every connection waits long for its answer.
+
+    so_far: what was measured of the same server with other loads, which tells how long that will be.
+    """
+    rates = [r.measurement.tokens_per_second for rounds in so_far.values() for r in rounds]
+    if not rates:
+        return seconds
+    turn = load.connections * sum(load.tokens) / len(load.tokens) / max(rates)
+    return max(seconds, min(ANSWERS * turn, LONGEST_S))
+
+
+def measure_load(server: Server, wrk: Wrk, seconds: float, warmup: float) -> Round:
+    """warmup: seconds of traffic that is not measured; 0 for none."""
+    sgemm = median(machine.sgemm())
+    if warmup:
+        wrk.warm_up(warmup)
+    counters, cpu = server.counters(), server.cpu_seconds()
+    measurement = wrk.run(seconds)
+    cpu_after, counters_after = server.cpu_seconds(), server.counters()
+    waste = None
+    if counters and counters_after and counters_after.asked > counters.asked:
+        waste = (counters_after.computed - counters.computed) / (counters_after.asked - counters.asked)
+    return Round(
+        measurement=measurement,
+        sgemm=sgemm,
+        server_cores=(cpu_after - cpu) / measurement.seconds if cpu is not None and cpu_after is not None else None,
+        waste=waste,
+    )
+
+
+def measure_start(command: list[str], body: bytes, times: int, path: str = "/embed") -> list[float]:
+    """Seconds to the first answer, several times; one more before them brings the files into memory."""
+    return [time_to_first_answer(command, body, path) for _ in range(times + 1)][1:]
+
+
+def measure_ceiling(load: Load, seconds: float) -> Measurement:
+    """How fast wrk is when the server has nothing to compute."""
+    say("measuring the load generator")
+    command = [sys.executable, "-m", "uvicorn", "bench.stand_in:app", "--no-access-log", "--log-level", "warning"]
+    with running(command) as stand_in, generators([load], stand_in.url) as (wrk,):
+        return wrk.run(seconds)
+
+
+def measure_layer(model: Path, load: Load, seconds: float, warmup: float) -> LayerCost:
+    """What a request costs beside the engine: HTTP, tokenization, queue, rendering."""
+    say(f"measuring the server without its engine: {load.name}")
+    command = [sys.executable, "-m", "bench.fake_engine", "--model", str(model)]
+    with running(command) as server, generators([load], server.url) as (wrk,):
+        wrk.warm_up(warmup)
+        before = server.cpu_seconds()
+        measurement = wrk.run(seconds)
+        after = server.cpu_seconds()
+        assert before is not None, "the server is a process of ours"
+        assert after is not None, "the server is a process of ours"
+        tokenization = server.mean("te_request_tokenization_duration")
+    return LayerCost(
+        load=load.name,
+        requests_per_second=measurement.requests_per_second,
+        cpu_ms=(after - before) / measurement.requests * 1000,
+        tokenization_ms=tokenization * 1000,
+    )
