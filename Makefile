@@ -145,7 +145,7 @@ $(DONE)/schema: $(DONE)/venv requirements/schema.txt
 $(PEERS)/done-%: requirements/peers-%.txt
 	@echo 'Installing the pinned packages of $< (once)'
 	@$(PYTHON) -m venv --clear $(PEERS)/$*
-	@$(PEERS)/$*/bin/python -m pip install $(PIP_OPTIONS) $(TORCH)
+	@$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input $(TORCH)
 	@$(PEERS)/$*/bin/python -m pip install $(PIP_OPTIONS) --requirement $<
 	@touch $@
 
