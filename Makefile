@@ -145,8 +145,9 @@ $(DONE)/schema: $(DONE)/venv requirements/schema.txt
 $(PEERS)/done-%: requirements/peers-%.txt
 	@echo 'Installing the pinned packages of $< (once)'
 	@$(PYTHON) -m venv --clear $(PEERS)/$*
+	@# First: its own dependencies may be newer than those of the list.
 	@$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input $(TORCH)
-	@$(PEERS)/$*/bin/python -m pip install $(PIP_OPTIONS) --requirement $<
+	@$(PEERS)/$*/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement $<
 	@touch $@
 
 lock:
@@ -159,6 +160,8 @@ lock:
 	$(UV_COMPILE) --output-file requirements/clients.txt requirements/clients.in
 	$(UV_COMPILE) --output-file requirements/schema.txt requirements/schema.in
 	$(UV_COMPILE) --no-deps --output-file requirements/model.txt requirements/model.in
+	$(UV_COMPILE) --no-deps --output-file requirements/peers-libraries.txt requirements/peers-libraries.in
+	$(UV_COMPILE) --no-deps --output-file requirements/peers-infinity.txt requirements/peers-infinity.in
 	@rm -rf build/uv
 
 clean:
