@@ -225,4 +225,5 @@ def test_lock_file_pins_and_hashes_every_package(path: Path) -> None:
 
 
 def test_lock_files_are_there() -> None:
-    assert [path.name for path in LOCK_FILES] == ["clients.txt", "model.txt", "schema.txt", "serve.txt", "test.txt"]
+    names = ["clients", "model", "peers-infinity", "peers-libraries", "schema", "serve", "test"]
+    assert [path.stem for path in LOCK_FILES] == names
