@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tokenizers
@@ -32,6 +32,7 @@ from ..errors import (
 from ..types import EncodeOptions, Encoding, Input, LateInteraction, Pair, Token
 from . import truncation
 from .roles import Role, make_roles
+from .truncation import Direction
 
 CHARACTERS_PER_TOKEN = 250
 """An input may have this many characters for each token of the longest input."""
@@ -96,7 +97,7 @@ class Tokenizer:
         decoder = tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(id_ for id_, token in decoder.items() if token.special)
         largest_id = max([tokenizer.get_vocab_size(with_added_tokens=False) - 1, *decoder])
-        self._splits_at_spaces = truncation.splits_at_spaces(tokenizer)
+        self._splits_at_spaces = {side: truncation.splits_at_spaces(tokenizer, side) for side in get_args(Direction)}
         self._may_exceed_vocabulary = largest_id >= vocabulary
 
     @classmethod
@@ -254,16 +255,16 @@ class Tokenizer:
         self, texts: dict[int, str | Pair], options: EncodeOptions, limit: int
     ) -> dict[int, tokenizers.Encoding | RequestError]:
         """Tokenize the texts, but of those to be truncated only the part that is kept, where that is known."""
-        if not (options.truncate and options.direction == "right" and self._splits_at_spaces):
+        if not (options.truncate and self._splits_at_spaces[options.direction]):
             return self._run(texts)
-        heads = {place: truncation.head(text, limit) for place, text in texts.items()}
+        heads = {place: truncation.head(text, limit, options.direction) for place, text in texts.items()}
         encodings = self._run(heads)
         too_short = {
             place: texts[place]
             for place, encoding in encodings.items()
             if heads[place] is not texts[place]
             and not isinstance(encoding, RequestError)
-            and not truncation.fills(encoding, limit)
+            and not truncation.fills(encoding, heads[place], texts[place], limit)
         }
         return encodings | self._run(too_short)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import tokenizers
@@ -20,10 +20,10 @@ HEAD_CHARACTERS_PER_TOKEN = 6
 LOCAL_NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "StripAccents"}
 """In these a space never joins the character before it."""
 
+Direction: TypeAlias = Literal["left", "right"]
 
-def kept(
-    encoding: tokenizers.Encoding, max_length: int, direction: Literal["left", "right"]
-) -> NDArray[np.bool_] | None:
+
+def kept(encoding: tokenizers.Encoding, max_length: int, direction: Direction) -> NDArray[np.bool_] | None:
     """Which tokens of an encoding longest-first truncation keeps; None if there is no room for the special tokens."""
     sequence = np.array(encoding.sequence_ids, np.float32)  # special tokens have None, which becomes NaN
     mask = np.isnan(sequence)
@@ -63,40 +63,49 @@ def _cut_text(text: str, limit: int) -> str:
     return data[:limit].decode(errors="surrogatepass")
 
 
-def head(text: str | Pair, max_length: int) -> str | Pair:
+def head(text: str | Pair, max_length: int, direction: Direction) -> str | Pair:
     """So much of a long text as is likely to fill `max_length` tokens; the same object if nothing is cut.
 
-    Of a pair only the second text is cut, and only if the first is not long. Only right if `splits_at_spaces`, and
-    only to be used if the encoding `fills` what is kept.
+    It is the beginning, or the end if truncation is on the left. Only right if `splits_at_spaces`, and only to be used
+    if the encoding `fills` what is kept.
     """
     limit = max_length * HEAD_CHARACTERS_PER_TOKEN
     if isinstance(text, str):
-        return _cut_at_space(text, limit) if len(text) > limit else text
-    first, second = text
-    if len(second) <= limit or len(first) > limit:
-        return text
-    shorter = _cut_at_space(second, limit)
-    return text if shorter is second else (first, shorter)
+        return _cut_at_space(text, limit, direction)
+    first, second = (_cut_at_space(part, limit, direction) for part in text)
+    return text if first is text[0] and second is text[1] else (first, second)
 
 
-def fills(encoding: tokenizers.Encoding, max_length: int) -> bool:
-    """Whether truncation on the right keeps of the encoding of a head what it would keep of the whole text."""
+def fills(encoding: tokenizers.Encoding, head: str | Pair, text: str | Pair, max_length: int) -> bool:
+    """Whether truncation keeps of the encoding of a head what it would keep of the whole text.
+
+    A part that was cut must fill the room alone, and be longer than one that was not: then it is cut in any case, and
+    how much is left of it does not depend on its length. But if both were cut, the longer one gets the odd token.
+    """
     if encoding.n_sequences == 1:
         return len(encoding) >= max_length
     sequence = encoding.sequence_ids
-    first, second, special = sequence.count(0), sequence.count(1), sequence.count(None)
-    return second >= max_length - special and second > first
-
-
-def splits_at_spaces(tokenizer: tokenizers.Tokenizer) -> bool:
-    """Whether the tokens of a text that is cut before a space are always the first tokens of the whole text.
-
-    That is so if no token crosses the cut (the pre-tokenizer starts a new piece at a run of spaces, and no added token
-    holds white space) and the normalizer makes nothing before the cut depend on what follows. What is not known to be
-    so counts as not so.
-    """
-    if any(any(map(str.isspace, token.content)) for token in tokenizer.get_added_tokens_decoder().values()):
+    counts, room = [sequence.count(0), sequence.count(1)], max_length - sequence.count(None)
+    cut = [part is not whole for part, whole in zip(head, text, strict=True)]
+    if any(is_cut and count < room for is_cut, count in zip(cut, counts, strict=True)):
         return False
+    if all(cut):
+        return room % 2 == 0
+    return counts[0] > counts[1] if cut[0] else counts[1] > counts[0]
+
+
+def splits_at_spaces(tokenizer: tokenizers.Tokenizer, direction: Direction) -> bool:
+    """Whether the tokens of a text's beginning, cut before a space, are always the first tokens of the whole text.
+
+    With direction `left`: those of its end, from a space on, the last tokens. That is so if no token crosses the cut
+    (the pre-tokenizer starts a new piece at a run of spaces, no added token holds white space, and none before the cut
+    takes the spaces after it) and the normalizer makes nothing on one side depend on the other. What is not known to
+    be so counts as not so.
+    """
+    for token in tokenizer.get_added_tokens_decoder().values():
+        content = token.content if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(token.content)
+        if any(map(str.isspace, token.content + content)) or (direction == "left" and token.rstrip):
+            return False
     return all(map(_is_local, _steps(tokenizer.normalizer, "normalizers"))) and any(
         step["type"] in ("BertPreTokenizer", "WhitespaceSplit") or (step["type"] == "ByteLevel" and step["use_regex"])
         for step in _steps(tokenizer.pre_tokenizer, "pretokenizers")[:1]
@@ -119,8 +128,18 @@ def _is_local(normalizer: dict[str, Any]) -> bool:
     return normalizer["type"] in LOCAL_NORMALIZERS
 
 
-def _cut_at_space(text: str, limit: int) -> str:
-    """`text` up to the last space in its first `limit` characters that follows a printable ASCII character."""
+def _cut_at_space(text: str, limit: int, direction: Direction) -> str:
+    """`text` up to the last space in its first `limit` characters that follows a printable ASCII character.
+
+    With direction `left` from the first such space in its last `limit` characters on. The same object if there is none.
+    """
+    if len(text) <= limit:
+        return text
+    if direction == "left":
+        place = text.find(" ", len(text) - limit)
+        while place >= 0 and not "!" <= text[place - 1] <= "~":
+            place = text.find(" ", place + 1)
+        return text[place:] if place > 0 else text
     place = text.rfind(" ", 0, limit)
     while place > 0 and not "!" <= text[place - 1] <= "~":
         place = text.rfind(" ", 0, place)
