@@ -46,6 +46,11 @@ def _shape(x: ov.Node | ov.Output) -> ov.PartialShape:
     return x.get_partial_shape() if isinstance(x, ov.Output) else x.get_output_partial_shape(0)
 
 
+def _slopes(alibi: Sequence[float]) -> ov.Node:
+    """`[N, 1, 1]`."""
+    return op.constant(np.array(alibi, np.float32).reshape(-1, 1, 1))
+
+
 def _channels(x: ov.Node, first: int, end: int) -> ov.Node:
     """A part of the last axis of `[B, S, N, H]`."""
     return op.slice(x, _int64(first), _int64(end), _int64(1), _int64(3))
@@ -109,7 +114,7 @@ class PaddedLayout:
         return op.convert(op.less(_unsqueeze(self.indices, 0), _unsqueeze(ends, 1)), "f32")
 
     def attention_bias(self, spec: AttentionSpec) -> ov.Node:
-        """What is added to the scores: float32, broadcasts to `[B, N, S, S]`."""
+        """What is added to the scores: float32, broadcasts to `[B, N, S, S]`; with ALiBi divided by the slopes."""
         if spec not in self._attention_biases:
             bias = _unsqueeze(self.key_bias, 1, 2)
             if spec.causal or spec.window is not None or spec.bias is not None or spec.alibi is not None:
@@ -130,11 +135,10 @@ class PaddedLayout:
         if spec.bias is not None:
             reach = spec.bias.reach
             row = op.add(op.clamp(distance, float(-reach), float(reach)), op.constant(np.int32(reach)))
-            by_head = op.gather(spec.bias.table.raw, row, _int64_scalar(0))  # [S, S, N]
-            biases.append(op.transpose(by_head, _int64(2, 0, 1)))
+            by_head = op.transpose(op.gather(spec.bias.table.raw, row, _int64_scalar(0)), _int64(2, 0, 1))
+            biases.append(by_head if spec.alibi is None else op.divide(by_head, _slopes(spec.alibi)))
         if spec.alibi is not None:
-            slopes = op.constant(np.array(spec.alibi, np.float32).reshape(-1, 1, 1))
-            biases.append(op.multiply(slopes, _unsqueeze(op.convert(op.negative(op.abs(distance)), "f32"), 0)))
+            biases.append(_unsqueeze(op.convert(op.negative(op.abs(distance)), "f32"), 0))
         return reduce(op.add, biases)
 
     def rows_by_distance(self, rows: NDArray[np.int32]) -> tuple[ov.Node, ov.Node]:
@@ -290,12 +294,20 @@ class OpenVINOOps(Ops):
         return Value(op.concat([sum_BSNR, _channels(x.raw, 2 * half, width)], -1))
 
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
-        order = _int64(0, 2, 1, 3)
+        order, bias = _int64(0, 2, 1, 3), self._padded(layout).attention_bias(spec)
         q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))
         k_BNSH, v_BNSH = (_repeat_heads(x, _count_heads(q_BNSH)) for x in (k_BNSH, v_BNSH))
-        bias = self._padded(layout).attention_bias(spec)
-        scale = None if spec.scale is None else _float32(spec.scale)
-        out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, scale)
+        if spec.alibi is None:
+            scale = None if spec.scale is None else _float32(spec.scale)
+            out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, scale)
+        else:
+            # With the slopes multiplied in last, the bias is one for all heads; `[N, S, S]` would be gigabytes.
+            slopes = np.array(spec.alibi, np.float32).reshape(-1, 1)
+            scale = _shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
+            q_BNSH = op.transpose(op.multiply(q.raw, op.constant(scale / slopes)), order)
+            scores = op.add(op.matmul(q_BNSH, k_BNSH, False, True), bias)
+            weights = op.softmax(op.multiply(scores, _slopes(spec.alibi)), -1)
+            out_BNSH = op.matmul(weights, v_BNSH, False, False)
         return Value(op.transpose(out_BNSH, order))
 
     def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
