@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Module or package right below the package -> what it may import of the others."""
 
 ONLY_IN = {
-    "openvino": {"ops/openvino.py", "engines/openvino.py", "engines/openvino_onnx.py"},
+    "openvino": {"ops/openvino.py", "ops/openvino_int8.py", "engines/openvino.py", "engines/openvino_onnx.py"},
     "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py"},
     "huggingface_hub": {"checkpoint/hub.py"},
     "transformers": set(),

@@ -19,7 +19,8 @@ from ..checkpoint import Checkpoint
 from ..cpus import has_vnni
 from ..errors import StartError, UnsupportedError
 from ..models.network import Network, build
-from ..ops.openvino import Int8OpenVINOOps, OpenVINOOps, PaddedLayout
+from ..ops.openvino import OpenVINOOps, PaddedLayout
+from ..ops.openvino_int8 import Int8OpenVINOOps
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
 from .openvino_onnx import build_onnx
