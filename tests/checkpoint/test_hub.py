@@ -64,6 +64,12 @@ def test_a_download(hub: StandinHub, access: HubAccess, models: Path, caplog: py
         assert f"Downloading `{name}`" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["bge-m3", "colbert"])
+def test_what_tokens_get(hub: StandinHub, access: HubAccess, models: Path, name: str) -> None:
+    hub.add_folder(ID, models / name)
+    assert open_checkpoint(locate(ID, access)).columns == open_checkpoint(models / name).columns
+
+
 def test_shards(hub: StandinHub, access: HubAccess, models: Path) -> None:
     hub.add_folder(ID, models / "xlm-roberta").files["pytorch_model.bin"] = b""
     folder = locate(ID, access)

@@ -54,6 +54,7 @@ CHECKPOINTS = (
     "mixedbread-ai/mxbai-embed-large-v1",
     "cross-encoder/ms-marco-MiniLM-L6-v2",
     "naver/splade-cocondenser-ensembledistil",
+    "lightonai/colbertv2.0",
 )
 
 PREFIXES = ("bert.",)

@@ -99,6 +99,11 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.lower().split("|") if word.strip()]
 
 
+CHECKPOINTS = (
+    "mixedbread-ai/mxbai-rerank-base-v1",
+    "protectai/deberta-v3-base-prompt-injection-v2",
+)
+
 PREFIXES = ("deberta.",)
 
 TENSORS: Table = {

@@ -73,6 +73,7 @@ CHECKPOINTS = (
     "Alibaba-NLP/gte-modernbert-base",
     "nomic-ai/modernbert-embed-base",
     "Alibaba-NLP/gte-reranker-modernbert-base",
+    "lightonai/GTE-ModernColBERT-v1",
 )
 
 PREFIXES = ("model.",)
