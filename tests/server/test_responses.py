@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -113,9 +113,22 @@ def test_ranks_with_and_without_text() -> None:
 
 def test_openai_base64_is_little_endian_float32() -> None:
     rows = list(random_rows(2, 20_000))
-    found = json.loads(asyncio.run(openai.embeddings(rows, 7, "m", "base64")))
+    found = json.loads(text(openai.embeddings(rows, 7, "m", "base64")))
     for row, item in zip(rows, found["data"], strict=True):
         assert base64.b64decode(item["embedding"], validate=True) == row.tobytes()
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_openai_answers_come_in_pieces(encoding_format: Literal["float", "base64"]) -> None:
+    few, many = (
+        asyncio.run(openai.embeddings(list(random_rows(count, 1024)), 7, "[]", encoding_format)) for count in (2, 500)
+    )
+    assert len(few) == 1
+    assert max(map(len, many)) < 2 * responses.PIECE
+    found = json.loads(b"".join(many))
+    assert [item["index"] for item in found["data"]] == list(range(500))
+    assert found["model"] == "[]"
+    assert found["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
 
 
 def test_times_are_whole_milliseconds_rounded_down() -> None:

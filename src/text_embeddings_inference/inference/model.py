@@ -46,6 +46,7 @@ from .results import Prediction, Rank, Sparse, check_positive, check_width, cosi
 from .runner import Runner
 from .token_results import hidden_states, lexical_weights, token_vectors
 from .tuning import Tuner
+from .turns import each
 
 T = TypeVar("T")
 
@@ -156,7 +157,8 @@ class Model:
         with self._admit(len(inputs), permit):
             require(not (normalize and self._is_splade), NO_NORMALIZE)
             rows, usage = await self._embed(inputs, options, dimensions=dimensions)
-        return Answer([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows], usage)
+        vectors = await each(rows, lambda row: vector(row.values, normalize=normalize, dimensions=dimensions))
+        return Answer(vectors, usage)
 
     async def embed_all(
         self,
@@ -176,7 +178,7 @@ class Model:
             require(columns.vectors > 0 or not multi_vector, NO_VECTORS)
             rows, usage = await self._embed(inputs, options, tokens=True)
         if multi_vector or not columns.hidden:
-            return Answer([token_vectors(row.values, columns, row.encoding) for row in rows], usage)
+            return Answer(await each(rows, lambda row: token_vectors(row.values, columns, row.encoding)), usage)
         return Answer([hidden_states(row.values, columns) for row in rows], usage)
 
     async def embed_sparse(
@@ -189,8 +191,8 @@ class Model:
             rows, usage = await self._embed(inputs, options, tokens=lexical)
         if lexical:
             special = self._tokenizer.special_ids
-            return Answer([lexical_weights(row.values, row.encoding, special) for row in rows], usage)
-        return Answer([sparse(row.values) for row in rows], usage)
+            return Answer(await each(rows, lambda row: lexical_weights(row.values, row.encoding, special)), usage)
+        return Answer(await each(rows, lambda row: sparse(row.values)), usage)
 
     async def similarity(self, source: str, sentences: Sequence[str], options: EncodeOptions) -> Answer[list[float]]:
         """The cosine of each sentence with the source."""

@@ -89,7 +89,7 @@ class Handlers:
             "openai_embed", method, self.model.embed(items, options, dimensions=request.dimensions)
         )
         body = await openai.embeddings(done.value, done.usage.tokens, name, request.encoding_format)
-        return Reply.json([body], headers=responses.usage_headers(done))
+        return Reply.json(body, headers=responses.usage_headers(done))
 
     async def predict(self, request: PredictRequest) -> Reply:
         """Gives the scores of all classes, best first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from binascii import b2a_base64
 from typing import Annotated, Literal
 
@@ -11,7 +10,7 @@ from msgspec import Meta, Raw, Struct
 
 from ..types import Float32Array
 from .requests import Dimensions, EmbedInput, check_embed_inputs
-from .responses import NUMBER_OR_NULL, NUMBERS_AT_ONCE, numbers
+from .responses import NUMBER_OR_NULL, arrays, numbers
 
 VectorOrBase64 = Annotated[
     Raw, Meta(extra_json_schema={"anyOf": [{"type": "array", "items": NUMBER_OR_NULL}, {"type": "string"}]})
@@ -59,16 +58,18 @@ class OpenAIResponse(Struct):
 
 async def embeddings(
     rows: list[Float32Array], tokens: int, model: str, encoding_format: Literal["float", "base64"]
-) -> bytes:
-    """The body; tokens: run for all inputs together."""
+) -> list[bytes]:
+    """The body, in pieces; tokens: run for all inputs together."""
     encode = _base64 if encoding_format == "base64" else numbers
-    at_once = max(1, NUMBERS_AT_ONCE // rows[0].size)
-    data = []
-    for index, row in enumerate(rows):
-        data.append(OpenAIEmbedding("embedding", Raw(encode(row)), index))
-        if index % at_once == at_once - 1:
-            await asyncio.sleep(0)
-    return msgspec.json.encode(OpenAIResponse("list", data, model, OpenAIUsage(tokens, tokens)))
+
+    async def item(numbered: tuple[int, Float32Array]) -> list[bytes]:
+        index, row = numbered
+        return [msgspec.json.encode(OpenAIEmbedding("embedding", Raw(encode(row)), index))]
+
+    around = msgspec.json.encode(OpenAIResponse("list", [], model, OpenAIUsage(tokens, tokens)))
+    before, after = around.split(b"[]", 1)
+    first, *others = await arrays(list(enumerate(rows)), item)
+    return [before + first, *others, after] if others else [before + first + after]
 
 
 def _base64(row: Float32Array) -> bytes:

@@ -86,17 +86,17 @@ async def vectors(rows: Sequence[Float32Array] | Float32Array) -> list[bytes]:
 
 async def token_vectors(rows: list[Float32Array]) -> list[bytes]:
     """`[[[f, ...], ...], ...]`"""
-    return await _arrays(rows, vectors)
+    return await arrays(rows, vectors)
 
 
 async def sparse(rows: list[Sparse]) -> list[bytes]:
     """`[[{"index": i, "value": f}, ...], ...]`"""
-    return await _arrays(rows, _sparse_values)
+    return await arrays(rows, _sparse_values)
 
 
 async def tokens(texts: list[list[Token]]) -> list[bytes]:
     """`[[{"id": n, "text": s, ...}, ...], ...]`"""
-    return await _arrays(texts, _tokens_of_text)
+    return await arrays(texts, _tokens_of_text)
 
 
 async def _tokens_of_text(text: list[Token]) -> list[bytes]:
@@ -157,8 +157,8 @@ async def _array(count: int, at_once: int, encode: Callable[[slice], bytes]) -> 
     return [*pieces, b"]"]
 
 
-async def _arrays(items: Sequence[T], encode: Callable[[T], Awaitable[list[bytes]]]) -> list[bytes]:
-    """A JSON array of arrays, in pieces that are not too small."""
+async def arrays(items: Sequence[T], encode: Callable[[T], Awaitable[list[bytes]]]) -> list[bytes]:
+    """A JSON array of what `encode` gives for each item, in pieces that are not too small."""
     pieces: list[bytes] = []
     small: list[bytes] = []
     size = 0
