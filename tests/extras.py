@@ -8,3 +8,6 @@ import pytest
 
 HAS_TORCH = find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed (`make torch` installs it)")
+needs_transformers = pytest.mark.skipif(
+    not HAS_TORCH or find_spec("transformers") is None, reason="PyTorch or Transformers is not installed"
+)

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": LEAVES | {"ops", "parameters"},
     "models": LEAVES | {"layers", "rotary", "parameters", "ops", "checkpoint"},
     "engines": LEAVES | {"cpus", "models", "layers", "rotary", "parameters", "ops", "checkpoint"},
-    "inference": LEAVES | {"settings", "tokenization", "scheduler", "engines", "checkpoint", "telemetry"},
+    "inference": LEAVES | {"settings", "tokenization", "scheduler", "engines", "models", "checkpoint", "telemetry"},
     "explain": LEAVES | {"settings", "inference", "engines", "models", "ops", "checkpoint"},
     "server": LEAVES | {"settings", "inference", "telemetry"},
     "cli": LEAVES | {"settings", "command_line", "server", "explain", "inference", "telemetry"},
@@ -51,9 +51,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN = {
     "openvino": {"ops/openvino.py", "ops/openvino_int8.py", "engines/openvino.py", "engines/openvino_onnx.py"},
-    "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py"},
+    "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py", "engines/transformers.py"},
     "huggingface_hub": {"checkpoint/hub.py"},
-    "transformers": set(),
+    "transformers": {"engines/transformers.py"},
     "safetensors": set(),
 }
 """Library -> the only files of the package that may import it."""

@@ -103,6 +103,15 @@ class Settings(Environment):
         default=None,
     )
 
+    trust_remote_code: bool = option(
+        Flag(),
+        MODEL,
+        "Let Transformers run the Python code that lies beside the weights of a model it does not know",
+        details="Only for models that are run by Transformers, because no architecture of this server fits them, and "
+        "only from a folder. That code can do anything this process may. Not in text-embeddings-inference 1.9.3.",
+        default=False,
+    )
+
     explain: bool | str = option(
         OptionalText(),
         MODEL,

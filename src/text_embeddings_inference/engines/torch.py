@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..errors import StartError, UnsupportedError
-from ..models.network import build
+from ..models.network import Network, build
 from ..ops.spec import Inputs, Layout, Value
 from ..ops.torch import TorchOps, has_varlen
 from ..ops.torch_sequences import Sequences
@@ -79,8 +80,9 @@ class TorchEngine:
         dtype: str,
         threads: int,
         layout: Literal["padded", "packed"] | None = None,
+        build: Callable[[Checkpoint, TorchOps], Network] = build,
     ) -> None:
-        """layout: None for the one that is faster there.
+        """layout: None for the one that is faster there; build: makes the network.
 
         Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`), and
         StartError where the device's memory is too small for it.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint, Preview, Weights, open_checkpoint, preview
 from ..inference.loading import find_max_input_length, hub_access, load_tokenizer, plan_for
+from ..models import choose
 from ..models.network import Architecture as ModelFile
 from ..models.network import Network, build, find_architecture, read_args
 from ..ops.spec import Value
@@ -68,6 +69,8 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
                 found = replace(found, architecture=_graph(checkpoint, settings))
                 if plan is not None and not files.unread:
                     network = _read_graph(checkpoint)
+            elif choose(checkpoint.model_type, checkpoint.config) is None:
+                found = replace(found, architecture=None if plan is None else _foreign(checkpoint))
             else:
                 architecture = find_architecture(checkpoint)
                 found = replace(found, architecture=_architecture(architecture))
@@ -101,6 +104,11 @@ def _architecture(file: ModelFile) -> Architecture:
     about = inspect.getdoc(file.module) or ""
     summary = " ".join(about.partition("\n\n")[0].split())
     return Architecture("models/" + file.module.__name__.rpartition(".")[2] + ".py", summary, file.reason)
+
+
+def _foreign(checkpoint: Checkpoint) -> Architecture:
+    reason = f"no file of ours fits `model_type` {checkpoint.model_type!r}; whether it loads is known only then"
+    return Architecture("Transformers", "run by its AutoModel on PyTorch", reason)
 
 
 def _graph(checkpoint: Checkpoint, settings: Settings) -> Architecture:

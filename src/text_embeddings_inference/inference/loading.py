@@ -16,6 +16,7 @@ from ..checkpoint import Checkpoint, HubAccess, locate, open_checkpoint
 from ..engines.base import Engine
 from ..engines.devices import has_gpu_driver
 from ..errors import StartError, UnsupportedError
+from ..models import ARCHITECTURES, choose
 from ..settings import Settings
 from ..tokenization import ROLES, Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo, Pooling
@@ -93,9 +94,7 @@ def warm_up(engine: Engine) -> None:
 
 def measure_fidelity(parts: Parts, settings: Settings) -> float:
     """The smallest cosine of the engine's vectors with those of float32, on built-in texts."""
-    from ..engines.openvino import OpenVINOEngine
-
-    reference = OpenVINOEngine(parts.checkpoint, dtype="float32", threads=settings.threads, streams=1)
+    reference = _make_engine(parts.checkpoint, _reference_plan(parts.engine, settings), settings)
     try:
         cosine = fidelity(parts.engine, reference, parts.tokenizer, parts.info.kind)
     finally:
@@ -103,6 +102,12 @@ def measure_fidelity(parts: Parts, settings: Settings) -> float:
     level = logging.INFO if cosine >= FAITHFUL else logging.WARNING
     logger.log(level, "%s: smallest cosine with float32 on built-in texts %.5f", parts.engine.dtype, cosine)
     return cosine
+
+
+def _reference_plan(engine: Engine, settings: Settings) -> EnginePlan:
+    """What computes the float32 that others are compared with."""
+    name = "transformers" if engine.name == "transformers" else "openvino"
+    return EnginePlan(name, "float32", settings.threads, 1)
 
 
 def hub_access(settings: Settings) -> HubAccess:
@@ -196,6 +201,8 @@ def plan_engine(settings: Settings, model_type: str) -> EnginePlan:
 
 def plan_for(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
     """What runs this checkpoint, on this machine. Raises StartError for what it can't do."""
+    if checkpoint.onnx is None and choose(checkpoint.model_type, checkpoint.config) is None:
+        return _plan_transformers(checkpoint, settings)
     if checkpoint.onnx is None:
         return plan_engine(settings, checkpoint.model_type)
     if settings.engine == "torch":
@@ -209,6 +216,24 @@ def plan_for(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
             hint="use `--onnx-file` with a quantized graph, if the model has one",
         )
     return plan_engine(replace(settings, engine="openvino"), checkpoint.model_type)
+
+
+def _plan_transformers(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
+    """For a model that no file of ours covers. Raises UnsupportedError where Transformers can't run it instead."""
+    problem = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported"
+    if settings.engine == "openvino":
+        raise UnsupportedError(f"{problem} on OpenVINO", hint=f"supported are {', '.join(ARCHITECTURES)}")
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise UnsupportedError(
+            problem,
+            hint=f"supported are {', '.join(ARCHITECTURES)}; others may run by Transformers on PyTorch: "
+            "pip install torch transformers",
+        )
+    from ..engines import torch
+
+    device = torch.choose_device()
+    dtype = torch.choose_dtype(settings.dtype, device, checkpoint.model_type)
+    return EnginePlan("transformers", dtype, settings.threads, torch.TorchEngine.streams, device)
 
 
 def _torch_device(settings: Settings) -> str | None:
@@ -245,16 +270,34 @@ def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
 
 
 def _make_engine(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) -> Engine:
-    if plan.name == "torch":
-        from ..engines.torch import TorchEngine
-
+    if plan.name in ("torch", "transformers"):
         if settings.streams not in (None, plan.streams):
             logger.warning("`--streams` is ignored: PyTorch runs one batch after the other")
         if settings.compile_cache is not None:
             logger.warning("`--compile-cache` is ignored: PyTorch compiles nothing")
+        if plan.name == "transformers":
+            return _make_transformers(checkpoint, plan, settings)
+        from ..engines.torch import TorchEngine
+
         return TorchEngine(checkpoint, device=plan.device, dtype=plan.dtype, threads=plan.threads)
     from ..engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(
         checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams, cache=settings.compile_cache
+    )
+
+
+def _make_transformers(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) -> Engine:
+    from ..engines.transformers import TransformersEngine
+
+    logger.warning(
+        "No architecture of this server fits `model_type` %r: it is run by Transformers, which is slower",
+        checkpoint.model_type,
+    )
+    return TransformersEngine(
+        checkpoint,
+        device=plan.device,
+        dtype=plan.dtype,
+        threads=plan.threads,
+        trust_remote_code=settings.trust_remote_code,
     )

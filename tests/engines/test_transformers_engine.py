@@ -1,0 +1,127 @@
+"""A model that no file of ours covers, made by Transformers: what it gives there, alone and in padded batches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extras import HAS_TORCH, needs_transformers
+from oracle.expected import MODELS
+from text_embeddings_inference import load
+from text_embeddings_inference.checkpoint import open_checkpoint
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.inference import loading
+from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.types import Encoding, Kind, Pooling
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 900,
+}
+LENGTHS = (3, 17, 1, 29)
+
+pytestmark = pytest.mark.filterwarnings("ignore:::(transformers|torch)")
+
+
+def encodings() -> list[Encoding]:
+    rng = np.random.default_rng(5)
+    return [Encoding(rng.integers(5, 900, length).astype(np.int32), None, 0) for length in LENGTHS]
+
+
+def save(folder: Path, architecture: str, **config: Any) -> Any:
+    """A random model of Transformers with the tokenizer of a fixture; the model itself is returned."""
+    import torch
+    import transformers
+
+    torch.manual_seed(3)
+    values = transformers.AutoConfig.for_model(**SIZES | config)
+    model = getattr(transformers, architecture)(values).eval()
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(MODELS / "bert" / name, folder / name)
+    return model
+
+
+@needs_transformers
+@pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.CLS, Pooling.LAST_TOKEN])
+def test_embeddings(tmp_path: Path, pooling: Pooling) -> None:
+    import torch
+
+    from text_embeddings_inference.engines.transformers import TransformersEngine
+
+    model = save(tmp_path, "MegatronBertModel", model_type="megatron-bert")
+    engine = TransformersEngine(
+        open_checkpoint(tmp_path, pooling=pooling), device="cpu", dtype="float32", threads=1, trust_remote_code=False
+    )
+    output = engine.run(engine.arrange(encodings()), tokens=True, alone=True)
+    assert (engine.name, engine.dimensions, engine.vocabulary) == ("transformers", 32, 900)
+    assert output.tokens is not None
+    for row, encoding in enumerate(encodings()):
+        with torch.no_grad():
+            hidden = model(torch.from_numpy(encoding.input_ids.astype(np.int64))[None]).last_hidden_state[0].numpy()
+        pooled = {Pooling.MEAN: hidden.mean(0), Pooling.CLS: hidden[0], Pooling.LAST_TOKEN: hidden[-1]}
+        assert np.abs(output.tokens[row, : len(encoding)] - hidden).max() <= 1e-5
+        assert np.abs(output.pooled[row] - pooled[pooling]).max() <= 1e-5
+    engine.close()
+
+
+@needs_transformers
+def test_in_process_and_classifiers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labels = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    save(tmp_path, "MegatronBertForSequenceClassification", model_type="megatron-bert", **labels)
+    with load(tmp_path, dtype="float32", engine="auto", threads=1) as model:
+        assert (model.info.engine, model.info.kind) == ("transformers", Kind.CLASSIFIER)
+        [scores] = model.predict(["a text"])
+        assert {score.label for score in scores} == {"no", "yes"}
+        [again, _] = model.predict(["a text", "and a longer text beside it"])
+        assert np.allclose([s.score for s in scores], [s.score for s in again], atol=1e-5)
+    assert "it is run by Transformers, which is slower" in caplog.text
+
+
+@needs_transformers
+def test_missing_tensors_are_told(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    save(tmp_path, "MegatronBertModel", model_type="megatron-bert")
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["encoder.ln.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"no tensor `encoder\.ln\.weight`"):
+        load(tmp_path, dtype="float32")
+
+
+def unknown(folder: Path) -> Path:
+    shutil.copytree(MODELS / "bert", folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    code = {"model_type": "of-the-future", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(config | code))
+    (folder / "code.py").write_text("raise SystemExit('remote code was run')")
+    return folder
+
+
+@needs_transformers
+def test_remote_code_is_not_run(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"Transformers can't load `model_type` 'of-the-future'"):
+        load(unknown(tmp_path), dtype="float32")
+
+
+@pytest.mark.skipif(HAS_TORCH, reason="PyTorch is installed")
+def test_without_transformers_the_way_out_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"`model_type` is 'of-the-future'") as caught:
+        load(unknown(tmp_path))
+    assert "supported are albert, " in str(caught.value)
+    assert "pip install torch transformers" in str(caught.value)
+
+
+def test_openvino_can_not_be_asked_for(tmp_path: Path) -> None:
+    settings = Settings(model_id="m", engine="openvino")
+    with pytest.raises(UnsupportedError, match="which is not supported on OpenVINO"):
+        loading.plan_for(open_checkpoint(unknown(tmp_path)), settings)
