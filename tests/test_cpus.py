@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from text_embeddings_inference.cpus import cgroup_quota, has_vnni, usable_cpus
+from text_embeddings_inference.cpus import available_memory, cgroup_quota, has_vnni, usable_cpus
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -72,3 +72,28 @@ def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, affinity: int, quota: floa
 def test_vnni(tmp_path: Path, cpuinfo: str, found: bool) -> None:
     assert has_vnni(tree(tmp_path, {"proc/cpuinfo": cpuinfo})) == found
     assert not has_vnni(tmp_path / "elsewhere")
+
+
+MEMINFO = "MemTotal:       1000 kB\nMemAvailable:    600 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, None),
+        ({"proc/meminfo": MEMINFO}, 600 * 1024),
+        (
+            {
+                "proc/meminfo": MEMINFO,
+                "proc/self/cgroup": "0::/pod/task\n",
+                "sys/fs/cgroup/pod/memory.max": "5000\n",
+                "sys/fs/cgroup/pod/memory.current": "1000\n",
+                "sys/fs/cgroup/pod/task/memory.max": "max\n",
+                "sys/fs/cgroup/pod/task/memory.current": "900\n",
+            },
+            4000,
+        ),
+    ],
+)
+def test_available_memory(tmp_path: Path, files: dict[str, str], free: int | None) -> None:
+    assert available_memory(tree(tmp_path, files)) == free

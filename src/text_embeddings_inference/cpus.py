@@ -1,4 +1,4 @@
-"""What this process may use: CPUs by its affinity mask and its cgroup's quota, and what they can compute."""
+"""What this process may use: CPUs by its affinity mask and its cgroup's quota, what they can compute, and memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,8 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
     Reads cgroup v2 (`cpu.max`) and v1 (`cpu.cfs_quota_us`, `cpu.cfs_period_us`) under `root`. Groups that are not
     visible, as in a container that shows only its own part of the tree, are passed over.
     """
-    try:
-        membership = (root / "proc/self/cgroup").read_text()
-    except OSError:
-        return None
     quotas: list[float] = []
-    for line in membership.splitlines():
+    for line in _lines(root / "proc/self/cgroup"):
         _, controllers, group = line.split(":", 2)
         if controllers == "":
             quotas += _quotas_v2(root / "sys/fs/cgroup", group)
@@ -39,9 +35,25 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 def has_vnni(root: Path = Path("/")) -> bool:
     """Whether the CPUs multiply 8-bit integers four at a time (AVX-VNNI or AVX512-VNNI), as /proc/cpuinfo says."""
-    lines = ((root / "proc/cpuinfo").read_text() if (root / "proc/cpuinfo").is_file() else "").splitlines()
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    found = (line.partition(":")[2].split() for line in _lines(root / "proc/cpuinfo") if line.startswith("flags"))
+    flags = next(found, [])
     return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that can be had without swapping: of the machine, and under cgroup v2's `memory.max`; None: not known."""
+    free: list[int] = []
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            for directory in _ancestors(root / "sys/fs/cgroup", group):
+                limit, used = _words(directory / "memory.max"), _words(directory / "memory.current")
+                if limit and used and limit[0] != "max":
+                    free.append(max(0, int(limit[0]) - int(used[0])))
+    return min(free, default=None)
 
 
 def _quotas_v2(mount: Path, group: str) -> Iterator[float]:
@@ -65,7 +77,11 @@ def _ancestors(mount: Path, group: str) -> Iterator[Path]:
 
 
 def _words(file: Path) -> list[str]:
+    return " ".join(_lines(file)).split()
+
+
+def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text().split()
+        return file.read_text().splitlines()
     except OSError:  # not there in the root group, or not visible from here
         return []

@@ -58,6 +58,10 @@ def test_no_time_at_all() -> None:
     assert machine.ran == [256]
 
 
+def test_nothing_to_try() -> None:
+    assert best_batch((), Machine({}).run, Stopwatch(1), DEFAULT) == DEFAULT
+
+
 def test_a_larger_batch_found_in_time_is_kept() -> None:
     machine = Machine({256: 1024, 512: 2048, 1024: 4096, 2048: 8192})
     machine.ran.append(1024)  # its first run takes no longer than the others

@@ -7,10 +7,10 @@ import logging
 import numpy as np
 import pytest
 
-from oracle.expected import MODELS
+from tests.oracle.expected import MODELS, Fixture
 from text_embeddings_inference.engines.base import Engine
 from text_embeddings_inference.inference.fidelity import FAITHFUL, fidelity
-from text_embeddings_inference.inference.loading import load_parts, measure_fidelity
+from text_embeddings_inference.inference.loading import fits_twice, load_parts, measure_fidelity
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.tokenization import Tokenizer
 from text_embeddings_inference.types import Batch, Encoding, Kind, Output
@@ -86,3 +86,12 @@ def test_what_is_too_far_is_warned_of(
         parts.engine.close()
     assert caplog.records[-1].levelno == level
     assert "smallest cosine with float32" in caplog.text
+
+
+@pytest.mark.parametrize(("free", "fits"), [(None, True), (1 << 40, True), (1 << 17, False)])
+def test_no_second_model_where_memory_is_short(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, free: int | None, fits: bool
+) -> None:
+    monkeypatch.setattr("text_embeddings_inference.inference.loading.available_memory", lambda: free)
+    assert fits_twice(Fixture("bert").open()) == fits
+    assert ("is not measured" in caplog.text) != fits

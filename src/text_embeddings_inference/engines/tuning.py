@@ -51,4 +51,4 @@ def best_batch(sizes: Iterable[int], run: Callable[[int], float], watch: Stopwat
         rates[size] = size / seconds
         if best and rates[size] * ENOUGH <= best:
             break
-    return smallest()
+    return smallest() if rates else default

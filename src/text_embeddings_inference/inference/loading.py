@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from ..checkpoint import Checkpoint, HubAccess, locate, open_checkpoint
+from ..cpus import available_memory
 from ..engines.base import Engine
 from ..engines.devices import has_gpu_driver
 from ..errors import StartError, UnsupportedError
@@ -28,6 +30,10 @@ logger = logging.getLogger(__name__)
 MAX_STREAMS = 8
 """More streams of one model only spread its weights over more caches."""
 INSTALL_TORCH = "pip install 'text-embeddings-inference[torch]'"
+
+
+SHARE_FOR_FIDELITY = 0.25
+"""Of the free memory, which the measurement of fidelity may take for weights; it needs about twice as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,17 @@ def warm_up(engine: Engine) -> None:
     except Exception as problem:  # whatever the hardware's library raises
         raise StartError(f"Model backend is not healthy: {problem}") from problem
     logger.info("Warmed up: waited %.2f s for the engine", time.perf_counter() - start)
+
+
+def fits_twice(checkpoint: Checkpoint) -> bool:
+    """Whether there is memory for the model in float32 beside the one that is served."""
+    weights = checkpoint.weights
+    needed = 4 * sum(math.prod(weights.shape(name)) for name in weights.names())
+    free = available_memory()
+    if free is None or needed < SHARE_FOR_FIDELITY * free:
+        return True
+    logger.warning("How near the vectors are to float32 is not measured: that takes %.1f GB more", needed / 1e9)
+    return False
 
 
 def measure_fidelity(parts: Parts, settings: Settings) -> float:

@@ -39,7 +39,7 @@ from .kinds import (
     require,
 )
 from .limits import Limits, Permit, Permits
-from .loading import Parts, load_parts, measure_fidelity, warm_up
+from .loading import Parts, fits_twice, load_parts, measure_fidelity, warm_up
 from .pending import Row
 from .pipeline import Pipeline, first_error
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
@@ -109,7 +109,7 @@ class Model:
             metrics=Metrics(parts.info.max_input_length),
             tokenization_workers=settings.tokenization_workers,
         )
-        if parts.engine.dtype != "float32":
+        if parts.engine.dtype != "float32" and fits_twice(parts.checkpoint):
             model._measuring = Thread(
                 target=model._measure_fidelity, args=(parts, settings), name="fidelity", daemon=True
             )
