@@ -39,7 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": LEAVES | {"ops", "parameters"},
     "models": LEAVES | {"layers", "rotary", "parameters", "ops", "checkpoint"},
     "engines": LEAVES | {"cpus", "models", "layers", "rotary", "parameters", "ops", "checkpoint"},
-    "inference": LEAVES | {"cpus", "settings", "tokenization", "scheduler", "engines", "models", "checkpoint", "telemetry"},
+    "inference": LEAVES
+    | {"cpus", "settings", "tokenization", "scheduler", "engines", "models", "checkpoint", "telemetry"},
     "explain": LEAVES | {"settings", "inference", "engines", "models", "ops", "checkpoint"},
     "server": LEAVES | {"settings", "inference", "telemetry"},
     "cli": LEAVES | {"settings", "command_line", "server", "explain", "inference", "telemetry"},
