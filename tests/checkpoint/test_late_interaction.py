@@ -9,7 +9,7 @@ from model_files import modules, write_dense, write_json, write_model
 
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.types import TokenColumns
+from text_embeddings_inference.types import Pooling, TokenColumns
 
 MODULES = modules(("Transformer", ""), ("pylate.models.Dense.Dense", "1_Dense"))
 
@@ -88,6 +88,11 @@ def test_tokens_are_not_projected_after_pooling(tmp_path: Path) -> None:
     write_json(tmp_path / "modules.json", entries)
     with pytest.raises(UnsupportedError, match="is not supported after Pooling"):
         open_checkpoint(tmp_path)
+
+
+def test_pooling_is_ignored(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert open_checkpoint(models / "colbert", pooling=Pooling.MEAN).pooling is Pooling.CLS
+    assert "`--pooling` is ignored" in caplog.text
 
 
 def test_heads_for_tokens(models: Path) -> None:

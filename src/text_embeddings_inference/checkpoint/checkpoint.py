@@ -115,7 +115,9 @@ def open_checkpoint(
         if pooling is not None:
             logger.warning("`--pooling` is ignored: the model is a %s", kind.value)
         how, modules = Found(None, "the classifier's own"), ModulePaths(modules.transformer)
-    elif pooling is None and modules.late:
+    elif modules.late and pooling is not Pooling.SPLADE:
+        if pooling is not None:
+            logger.warning("`--pooling` is ignored: the model gives a vector for each token")
         how = Found(Pooling.CLS, "the rule for models for late interaction, whose tokens are not pooled")
     elif pooling is None:
         with step():
