@@ -80,9 +80,9 @@ class TorchEngine:
         dtype: str,
         threads: int,
         layout: Literal["padded", "packed"] | None = None,
-        build: Callable[[Checkpoint, TorchOps], Network] = build,
+        builder: Callable[[Checkpoint, TorchOps], Network] | None = None,
     ) -> None:
-        """layout: None for the one that is faster there; build: makes the network.
+        """layout: None for the one that is faster there; builder: makes the network in place of ours.
 
         Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`), and
         StartError where the device's memory is too small for it.
@@ -96,7 +96,7 @@ class TorchEngine:
         self._ops = TorchOps(self._device, number_type, checkpoint.longest)
         try:
             with torch.inference_mode():
-                self._network = build(checkpoint, self._ops)
+                self._network = (builder or build)(checkpoint, self._ops)
         except torch.OutOfMemoryError as problem:
             hint = "use `--dtype float16`" if dtype == "float32" else "free memory there, or use a smaller model"
             raise StartError(f"the model does not fit into the memory of the {device} device", hint=hint) from problem

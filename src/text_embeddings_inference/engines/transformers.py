@@ -35,10 +35,10 @@ class TransformersEngine(TorchEngine):
         """trust_remote_code: the option of this name. Raises as `TorchEngine`, and UnsupportedError for SPLADE and for
         models that Transformers does not know either."""
 
-        def build(checkpoint: Checkpoint, ops: TorchOps) -> Network:
+        def builder(checkpoint: Checkpoint, ops: TorchOps) -> Network:
             return _build(checkpoint, ops, _load(checkpoint, device, dtype, trust_remote_code))
 
-        super().__init__(checkpoint, device=device, dtype=dtype, threads=threads, layout="padded", build=build)
+        super().__init__(checkpoint, device=device, dtype=dtype, threads=threads, layout="padded", builder=builder)
 
 
 def _load(checkpoint: Checkpoint, device: str, dtype: str, trust_remote_code: bool) -> Any:
