@@ -273,8 +273,9 @@ def test_of_equal_scores_the_later_text_comes_first() -> None:
 def test_an_input_that_fails_raises_and_others_go_on() -> None:
     with fake(engine := FakeEngine()) as model:
         engine.bad_ids = {13}
-        with pytest.raises(InferenceError, match=r"bad input \[13\]"):
+        with pytest.raises(InferenceError) as caught:
             model.embed(["1", "13", "2"])
+        assert str(caught.value.__cause__) == "bad input [13]"
         assert model.embed(["1", "2"]).shape == (2, 4)
 
 

@@ -116,7 +116,7 @@ def test_engine_failure_and_health() -> None:
         assert client.get("/health").status == 200
         failed = client.post("/embed", {"inputs": "13"})
         assert (failed.status, failed.json["error_type"]) == (424, "Backend")
-        assert failed.json["error"] == "Backend error: bad input [13]"
+        assert failed.json["error"] == "Backend error: the engine failed on this input: see the server's log"
         assert client.get("/health").status == 200  # one token runs
         engine.bad_ids.add(0)
         client.post("/embed", {"inputs": "13"})

@@ -21,6 +21,8 @@ from .pending import Job, Pending, Row
 logger = logging.getLogger(__name__)
 
 CLOSED = "the model is closed"
+ENGINE_FAILED = "the engine failed on this input: see the server's log"
+"""What is told of a failed batch. What the engine says names files and lines: that is the error's cause, and logged."""
 
 
 class Runner:
@@ -138,9 +140,12 @@ class Runner:
             self._run(jobs[:middle], alone=False)
             self._run(jobs[middle:], alone=False)
             return
-        logger.error("the engine failed on an input of %d tokens: %s", jobs[0].length, problem)
+        reason = str(problem) or type(problem).__name__
+        logger.error("the engine failed on an input of %d tokens: %s", jobs[0].length, reason)
         self._metrics.request_failed("inference", jobs[0].copies)
-        self._deliver(jobs, [InferenceError(str(problem) or type(problem).__name__)])
+        error = InferenceError(ENGINE_FAILED)
+        error.__cause__ = problem
+        self._deliver(jobs, [error])
 
     def _deliver(self, jobs: list[Job], rows: Sequence[Row | InferenceError]) -> None:
         with self._changed:

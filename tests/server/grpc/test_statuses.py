@@ -116,7 +116,7 @@ def test_an_engine_that_fails() -> None:
     engine.bad_ids = {7}
     code, message = refused(embed(inputs="7"), fake_model(engine))
     assert code == FAILED
-    assert message.startswith("Backend error: ")
+    assert message == "Backend error: the engine failed on this input: see the server's log"
 
 
 def test_overloaded() -> None:
