@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.telemetry.receivers import grpc_receiver
 from text_embeddings_inference import cli
-from text_embeddings_inference.cli import main, refuse_not_yet, report
+from text_embeddings_inference.cli import main, report, tracing
 from text_embeddings_inference.errors import HubError, SettingsError, StartError, UnsupportedError
 from text_embeddings_inference.settings import Settings
 
@@ -110,12 +111,20 @@ def test_report_does_not_number_a_single_cause() -> None:
     assert "\n".join(report(error)) == "Error: outer\n\nCaused by:\n    inner\n\nhint: the way out"
 
 
-@pytest.mark.parametrize("option", cli.NOT_YET)
-def test_options_whose_work_is_to_come_end_the_start(option: str, runs: list[Settings]) -> None:
-    flag, _, value = option.partition(" ")
-    assert main(["--model-id", "m", flag, value or "4317"]) == 1
-    assert runs == []
+def test_no_tracer_without_a_collector(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with tracing(Settings(model_id="m")) as tracer:
+        assert tracer is None
+    assert not caplog.records
+    with tracing(Settings(model_id="m", otlp_endpoint="localhost:4317")) as tracer:
+        assert tracer is None
+    assert "--otlp-endpoint http://host:4317" in caplog.text
 
 
-def test_other_values_of_such_options_are_fine() -> None:
-    refuse_not_yet(Settings.parse(["--model-id", "m", "--engine", "auto", "--dtype", "float32"], {}))
+def test_traces_are_sent_before_the_process_ends() -> None:
+    with grpc_receiver() as received:
+        with tracing(Settings(model_id="m", otlp_endpoint=received.url)) as tracer:
+            assert tracer is not None
+            with tracer.request("embed"):
+                pass
+        assert [span.name for span in received.spans] == ["embed"]
+    assert received.resources == [{"service.name": "text-embeddings-inference.server"}]

@@ -54,6 +54,7 @@ ONLY_IN = {
     "openvino": {"ops/openvino.py", "ops/openvino_int8.py", "engines/openvino.py", "engines/openvino_onnx.py"},
     "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py", "engines/transformers.py"},
     "huggingface_hub": {"checkpoint/hub.py"},
+    "opentelemetry": {"telemetry/otlp.py"},
     "transformers": {"engines/transformers.py"},
     "safetensors": set(),
 }
@@ -160,7 +161,7 @@ from {PACKAGE}.settings import Settings
 Model.load(Settings(model_id={str(MODEL)!r}))
 """
 LOAD_IN_PROCESS = f"from {PACKAGE} import load; load({str(MODEL)!r}).embed(['text'])"
-HEAVY = {"torch", "transformers", "huggingface_hub"}
+HEAVY = {"torch", "transformers", "huggingface_hub", "opentelemetry"}
 # `import openvino` brings its converter along, and that a client that reports every import to its maker.
 CONVERTER = {"openvino.tools.ovc", "openvino_telemetry"}
 needs_no_gpu = pytest.mark.skipif(has_gpu_driver(), reason="there may be a GPU here, which PyTorch is asked about")

@@ -6,18 +6,16 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .command_line import Shown
-from .errors import SettingsError, StartError, UnsupportedError
+from .errors import SettingsError, StartError
 from .settings import Settings
 from .telemetry import logging as logs
+from .telemetry.collector import Collector
+from .telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
-
-NOT_YET = {
-    "--otlp-endpoint": "traces can't be exported yet",
-}
-"""Options whose work is still to come, and why giving one ends the start. Delete a row when it works."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.parse(sys.argv[1:] if argv is None else argv, os.environ)
         if settings.explain:
             return explain(settings)
-        refuse_not_yet(settings)
         logs.configure(
             sys.stdout,
             as_json=settings.json_output,
@@ -56,12 +53,13 @@ def run(settings: Settings) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
     from .inference import Model
 
-    model = Model.load(settings)
-    from .server.http import Sockets, serve  # while the model is compiled, which needs no interpreter
+    with tracing(settings) as tracer:
+        model = Model.load(settings, tracer)
+        from .server.http import Sockets, serve  # while the model is compiled, which needs no interpreter
 
-    sockets = Sockets.bind(settings)
-    model.warm_up(settings)
-    serve({settings.served_name: model}, settings, sockets)
+        sockets = Sockets.bind(settings)
+        model.warm_up(settings)
+        serve({settings.served_name: model}, settings, sockets)
 
 
 def explain(settings: Settings) -> int:
@@ -69,20 +67,30 @@ def explain(settings: Settings) -> int:
     from .explain import Problems, explain
 
     problems = Problems()
-    with problems.step():
-        refuse_not_yet(settings)
     explanation = explain(settings, problems)
     print(explanation.json() if settings.json_output else explanation.text())
     return 0 if explanation.served else 1
 
 
-def refuse_not_yet(settings: Settings) -> None:
-    """Raises UnsupportedError if an option was given that `NOT_YET` names."""
-    for option, reason in NOT_YET.items():
-        flag, _, value = option.partition(" ")
-        name = flag.removeprefix("--").replace("-", "_")
-        if name in settings.given and value in ("", str(getattr(settings, name))):
-            raise UnsupportedError(f"`{option}`: {reason}", hint="start without it")
+@contextmanager
+def tracing(settings: Settings) -> Iterator[Tracer | None]:
+    """What traces requests as long as the `with` lasts; None, and opentelemetry not imported, unless a collector was
+    named. Raises SettingsError."""
+    if settings.otlp_endpoint is None:
+        yield None
+        return
+    collector = Collector.of(settings.otlp_endpoint, os.environ)
+    if collector is None:
+        logger.warning("No traces are sent: the endpoint is not a URL (hint: --otlp-endpoint http://host:4317)")
+        yield None
+        return
+    from .telemetry.otlp import Export  # takes 0.4 s
+
+    export = Export(collector, settings.otlp_service_name)
+    try:
+        yield Tracer(export)
+    finally:
+        export.close()
 
 
 def report(error: StartError) -> Iterator[str]:

@@ -238,8 +238,9 @@ class Settings(Environment):
     otlp_endpoint: str | None = option(
         Text(),
         TELEMETRY,
-        "OTLP/gRPC collector to which traces are sent",
-        details="Example: http://localhost:4317",
+        "OTLP collector to which traces are sent",
+        details="Example: http://localhost:4317. By gRPC; with OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf by HTTP. The "
+        "variables OTEL_EXPORTER_OTLP_* win over the option; they and OTEL_BSP_* mean what OpenTelemetry says.",
         default=None,
     )
     otlp_service_name: str = option(

@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..settings import Settings
 from ..telemetry.metrics import Metrics
+from ..telemetry.tracing import Tracer
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
 from .kinds import (
@@ -76,16 +77,18 @@ class Model:
         *,
         limits: Limits,
         metrics: Metrics,
+        tracer: Tracer | None = None,
         tokenization_workers: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.info = info
         self.limits = limits
         self.metrics = metrics
+        self.tracer = tracer
         self._tokenizer = tokenizer
         self._engine = engine
         self._permits = Permits(limits.max_concurrent_requests)
-        self._runner = Runner(engine, limits, metrics, clock)
+        self._runner = Runner(engine, limits, metrics, clock, tracer)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
         self._pipeline = Pipeline(tokenizer, self._workers, self._runner, metrics, clock)
         self._clock = clock
@@ -93,7 +96,7 @@ class Model:
         self._tuner: Tuner | None = None
 
     @classmethod
-    def load(cls, settings: Settings) -> Model:
+    def load(cls, settings: Settings, tracer: Tracer | None = None) -> Model:
         """The model that the settings describe; it is ready after `warm_up`. Raises StartError."""
         parts = load_parts(settings)
         model = cls(
@@ -107,6 +110,7 @@ class Model:
                 max_batch_requests=settings.max_batch_requests,
             ),
             metrics=Metrics(parts.info.max_input_length),
+            tracer=tracer,
             tokenization_workers=settings.tokenization_workers,
         )
         if parts.engine.dtype != "float32" and fits_twice(parts.checkpoint):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InferenceError
+from ..telemetry.tracing import BatchRun
 from ..types import Encoding, Float32Array
 
 
@@ -14,13 +15,15 @@ class Row:
     """What the engine gave for one input.
 
     encoding: the input; values: its row of `Output.pooled` `[D]`, or its rows of `Output.tokens` `[n, W]`; inference:
-    seconds the engine took for the batch; queue: seconds between queueing and answer, less inference.
+    seconds the engine took for the batch; queue: seconds between queueing and answer, less inference; batch: the batch,
+    if it is traced.
     """
 
     encoding: Encoding
     values: Float32Array
     inference: float
     queue: float
+    batch: BatchRun | None = None
 
 
 class Pending:

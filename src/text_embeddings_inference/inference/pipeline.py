@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ..errors import InferenceError, RequestError, presentation
 from ..telemetry.metrics import Metrics
+from ..telemetry.tracing import CURRENT
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Input, Usage
 from .pending import Pending, Row
@@ -91,7 +92,7 @@ class Pipeline:
     async def _answer(
         self, inputs: Sequence[Input], options: EncodeOptions, start: float, *, tokens: bool, check: Callable[[], None]
     ) -> tuple[list[Row], Usage]:
-        request, tally = Distinct(inputs), Tally()
+        request, tally, trace = Distinct(inputs), Tally(), CURRENT.get()
         rows: list[Row] = []
         queued: deque[_Queued] = deque()
 
@@ -102,12 +103,16 @@ class Pipeline:
             tally.add(first.pending, found, tokenization=first.tokenization, waited=first.waited)
             rows.extend(found)
             queued.popleft()
+            if trace is not None:
+                trace.ran((row.batch, row.queue) for row in found)
 
         began = start
         try:
             for piece in request.pieces():
                 encodings = await self._encode(piece, options)
                 tokenization = self._clock() - began
+                if trace is not None:
+                    trace.tokenized(began, began + tokenization)
                 check()
                 if len(queued) == PIECES_AT_ONCE:
                     await receive()

@@ -14,6 +14,7 @@ from ..engines.base import Engine
 from ..errors import InferenceError
 from ..scheduler import Scheduler
 from ..telemetry.metrics import Metrics
+from ..telemetry.tracing import BatchRun, Tracer
 from ..types import Batch, Float32Array, Output
 from .limits import Limits
 from .pending import Job, Pending, Row
@@ -28,10 +29,18 @@ ENGINE_FAILED = "the engine failed on this input: see the server's log"
 class Runner:
     """Queue and threads of one engine. `submit` and `cancel` may be called from any thread."""
 
-    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        tracer: Tracer | None = None,
+    ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._clock = clock
+        self._tracer = tracer
         self._most_tokens = limits.max_batch_tokens
         self._scheduler: Scheduler[Job] = Scheduler(
             engine.cost,
@@ -125,13 +134,28 @@ class Runner:
             output = self._engine.run(batch, tokens=any(job.pending.tokens for job in jobs), alone=alone)
             values = self._values(jobs, batch, output)
         except Exception as problem:  # whatever the hardware's library raises is the fault of this batch alone
+            self._trace(jobs, start, problem=type(problem).__name__)
             self._fail(jobs, problem)
             return
         inference = self._clock() - start
         self.last_failed = False
         self._metrics.batch_computed(batch.tokens, batch.computed_tokens)
-        rows = [Row(job.encoding, own, inference, start - job.queued_at) for job, own in zip(jobs, values, strict=True)]
+        run = self._trace(jobs, start, batch)
+        rows = [
+            Row(job.encoding, own, inference, start - job.queued_at, run) for job, own in zip(jobs, values, strict=True)
+        ]
         self._deliver(jobs, rows)
+
+    def _trace(
+        self, jobs: list[Job], start: float, batch: Batch | None = None, problem: str | None = None
+    ) -> BatchRun | None:
+        """Tells the tracer, if there is one, that the batch has run."""
+        if self._tracer is None:
+            return None
+        attributes = {"inputs": len(jobs), "tokens": sum(job.length for job in jobs)}
+        if batch is not None:
+            attributes["computed_tokens"] = batch.computed_tokens
+        return self._tracer.batch(start, attributes, problem)
 
     def _fail(self, jobs: list[Job], problem: Exception) -> None:
         self.last_failed = True

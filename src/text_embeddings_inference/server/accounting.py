@@ -32,25 +32,45 @@ class Accounting:
 
     def __init__(self, model: Model, clock: Callable[[], float] = time.perf_counter) -> None:
         self._metrics = model.metrics
+        self._tracer = model.tracer
         self._clock = clock
 
     async def timed(self, name: str, method: Method | None, call: Awaitable[Answer[T]]) -> Timed[T]:
-        """Awaits the model's answer; counts, times and logs the request.
+        """Awaits the model's answer; counts, times, logs and traces the request.
 
         name: of the span; method: None for a request that text-embeddings-inference times and does not count.
         """
+        if self._tracer is None:
+            return await self._timed(name, method, call)
+        with self._tracer.request(name) as trace:
+            done = await self._timed(name, method, call)
+            span = request_span(name, done.total, done.usage.timings)
+            trace.attributes = {
+                **span.fields,
+                "compute_chars": done.usage.characters,
+                "compute_tokens": done.usage.tokens,
+            }
+        return done
+
+    async def logged(self, name: str, call: Awaitable[T]) -> T:
+        """Awaits a call that is not timed; logs its failure, and traces it."""
+        if self._tracer is None:
+            return await self._logged(name, call)
+        with self._tracer.request(name):
+            return await self._logged(name, call)
+
+    async def _timed(self, name: str, method: Method | None, call: Awaitable[Answer[T]]) -> Timed[T]:
         start = self._clock()
         if method is not None:
             self._metrics.request_started(method)
-        value, usage = await self.logged(name, call)
+        value, usage = await self._logged(name, call)
         total = self._clock() - start
         self._metrics.request_succeeded(method, total, usage.timings)
         if logger.isEnabledFor(logging.INFO):
             logger.info("Success", extra=context(spans=[request_span(name, total, usage.timings)]))
         return Timed(value, usage, total)
 
-    async def logged(self, name: str, call: Awaitable[T]) -> T:
-        """Awaits a call and logs its failure."""
+    async def _logged(self, name: str, call: Awaitable[T]) -> T:
         try:
             return await call
         except RequestError as error:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from ..errors import RequestError
 from ..inference import Model
 from ..settings import Settings
+from ..telemetry.tracing import PARENT, parse_traceparent
 from .asgi import ASGIApp, Receive, Scope, Send
 from .decoding import BodyDecoder
 from .errors import METHOD_NOT_ALLOWED, NOT_FOUND, ClientGoneError, Failure, RejectedError
 from .handlers import Handlers
-from .middleware import Cors, Keys, read_body, require_json, while_connected
+from .middleware import Cors, Keys, header, read_body, require_json, while_connected
 from .openapi import openapi_route
 from .replies import Reply
 from .routes import Route, routes
@@ -55,6 +56,7 @@ class Endpoint:
         self._handlers = handlers
         self._keys = keys
         self._payload_limit = payload_limit
+        self._traces = handlers.model.tracer is not None
         self._decoder = BodyDecoder(route.post.body) if route.post else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +77,8 @@ class Endpoint:
         if route.post is None or self._decoder is None or method != "POST":
             message = f"{method} is not among the methods of {route.path}: {route.allow.decode()}"
             raise RejectedError(METHOD_NOT_ALLOWED, message, ((b"allow", route.allow),))
+        if self._traces:
+            PARENT.set(parse_traceparent((header(scope, b"traceparent") or b"").decode("latin-1")))
         require_json(scope)
         request = self._decoder.decode(await read_body(scope, receive, self._payload_limit))
         return await while_connected(route.post.handle(self._handlers, request), receive)

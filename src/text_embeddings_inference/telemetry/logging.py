@@ -2,7 +2,7 @@
 
 text:  2026-01-31T12:00:00.123456Z  INFO embed{total_time="1.2ms"}: package.module: package/module.py:12: Success
 JSON:  {"timestamp":..., "level":..., "message":..., <fields>, "target":..., "filename":..., "line_number":...,
-       "span":{...}, "spans":[{...}]}
+       "span":{...}, "spans":[{...}]}, and trace_id and span_id before these while a traced request is answered
 
 Spans and fields travel in `extra`: `logger.info("Success", extra=context(spans=[Span("embed", {...})]))`.
 """
@@ -19,6 +19,7 @@ from typing import IO
 import orjson
 
 from ..types import Timings
+from .tracing import CURRENT
 
 ROOT = __name__.split(".")[0]
 PACKAGE_PARENT = f"{Path(__file__).parents[2]}/"
@@ -171,6 +172,8 @@ class JsonFormatter(_Formatter):
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
         event |= {"target": record.name, "filename": _filename(record), "line_number": record.lineno}
+        if (trace := CURRENT.get()) is not None:
+            event |= {"trace_id": f"{trace.id.trace:032x}", "span_id": f"{trace.id.span:016x}"}
         if self._with_spans and (spans := getattr(record, "spans", ())):
             shown = [{**dict(sorted(span.fields.items())), "name": span.name} for span in spans]
             event |= {"span": shown[-1], "spans": shown}

@@ -15,6 +15,7 @@ from ...errors import RequestError, presentation
 from ...inference import Model
 from ...inference.limits import Permit
 from ...settings import Settings
+from ...telemetry.tracing import PARENT, parse_traceparent
 from ..responses import usage_headers
 from . import tei_pb2 as tei
 from .calls import Calls, RefusedError, Reply
@@ -72,6 +73,7 @@ class Service:
         self._keys = [f"Bearer {key}".encode() for key in settings.api_key if key]
         self._locked = bool(settings.api_key)
         self._most = settings.grpc_max_parallel_stream_requests
+        self._traces = model.tracer is not None
 
     def handlers(self) -> Iterable[grpc.GenericRpcHandler]:
         """Of all services of the package."""
@@ -86,7 +88,7 @@ class Service:
     def _unary(self, method: Method) -> grpc.RpcMethodHandler:
         async def handle(request: Any, context: Context) -> bytes:
             try:
-                self._check_key(context)
+                self._let_in(context)
                 reply = await method.call(self._calls, _readable(request), None)
             except Exception as error:  # whatever happens, the client gets a status
                 await abort(context, error)
@@ -104,7 +106,7 @@ class Service:
 
         async def handle(requests: Any, context: Context) -> AsyncIterator[bytes]:
             try:
-                self._check_key(context)
+                self._let_in(context)
                 async for reply in in_order(requests, answer, self._most):
                     yield reply.wire
             except Exception as error:
@@ -115,7 +117,7 @@ class Service:
     def _rerank_stream(self) -> grpc.RpcMethodHandler:
         async def handle(requests: Any, context: Context) -> bytes:
             try:
-                self._check_key(context)
+                self._let_in(context)
                 reply = await self._calls.rerank_stream(_readable_ones(requests), self._most)
             except Exception as error:
                 await abort(context, error)
@@ -124,10 +126,15 @@ class Service:
 
         return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=_reader(tei.RerankStreamRequest))
 
-    def _check_key(self, context: Context) -> None:
-        """Raises RefusedError unless the call has a key."""
+    def _let_in(self, context: Context) -> None:
+        """Raises RefusedError unless the call has a key; keeps whose trace it belongs to."""
+        if not (self._locked or self._traces):
+            return
+        metadata = dict(context.invocation_metadata() or ())
+        if self._traces:
+            PARENT.set(parse_traceparent(str(metadata.get("traceparent", ""))))
         if self._locked:
-            found = dict(context.invocation_metadata() or ()).get("authorization", "").encode()
+            found = metadata.get("authorization", "").encode()
             # A list, not a generator: all keys are compared, whichever fits.
             if not any([hmac.compare_digest(found, key) for key in self._keys]):  # noqa: C419
                 raise RefusedError("UNAUTHENTICATED", "No valid auth token")

@@ -1,0 +1,148 @@
+"""Traces: a span for each request, with its parts as children, and one for each batch that the engine ran.
+
+Everything is written down when it is over: a `Trace` gathers when the parts of a request began and ended, and its spans
+are made at its end. Nothing here imports opentelemetry; `otlp` does, which sends the spans.
+
+    embed                      the request, in the trace of its caller
+    ├── tokenization           of a piece of it
+    ├── queue                  from there until its batch began
+    └── inference ··link··▶ batch    the engine's time for the batch, which is a trace of its own
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
+
+Attributes: TypeAlias = Mapping[str, str | int]
+
+NOTHING: Attributes = MappingProxyType({})
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+
+
+class SpanId(NamedTuple):
+    """Which span of which trace: 128 and 64 bits."""
+
+    trace: int
+    span: int
+
+
+class Span(NamedTuple):
+    """A span that is over. start and end: nanoseconds since 1970; link: a span of another trace; problem: what went
+    wrong, None if nothing did; remote: whether the parent is another process's."""
+
+    name: str
+    id: SpanId
+    parent: SpanId | None
+    start: int
+    end: int
+    attributes: Attributes = NOTHING
+    link: SpanId | None = None
+    problem: str | None = None
+    remote: bool = False
+
+
+class BatchRun(NamedTuple):
+    """A batch that the engine ran: its span, and when it began and ended, in seconds of the clock."""
+
+    id: SpanId
+    start: float
+    end: float
+
+
+PARENT: ContextVar[SpanId | None] = ContextVar("PARENT", default=None)
+"""The caller's span, as the request tells it. Set by the server only if it traces."""
+CURRENT: ContextVar[Trace | None] = ContextVar("CURRENT", default=None)
+"""The request that the running task answers, if it is traced."""
+
+
+def parse_traceparent(text: str) -> SpanId | None:
+    """The caller's span from the header of that name (https://www.w3.org/TR/trace-context); None if it is not valid."""
+    found = TRACEPARENT.fullmatch(text)
+    parent = SpanId(int(found[1], 16), int(found[2], 16)) if found else None
+    return parent if parent and parent.trace and parent.span else None
+
+
+class Tracer:
+    """Traces requests and batches. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        export: Callable[[Span], None],
+        clock: Callable[[], float] = time.perf_counter,
+        epoch: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """export: takes the finished spans; clock: the one that all times are taken from, in seconds; epoch:
+        nanoseconds since 1970."""
+        self._export = export
+        self._epoch = epoch
+        self.clock = clock
+
+    @contextmanager
+    def request(self, name: str) -> Iterator[Trace]:
+        """A request that is answered where the `with` is; its spans are exported at its end."""
+        trace = Trace(PARENT.get(), self.clock())
+        token = CURRENT.set(trace)
+        problem: str | None = None
+        try:
+            yield trace
+        except BaseException as error:
+            problem = type(error).__name__  # the message may quote what the client sent
+            raise
+        finally:
+            CURRENT.reset(token)
+            end = self.clock()
+            offset = self._offset()
+            remote = trace.parent is not None
+            own = (name, trace.id, trace.parent, *_nanoseconds(trace.start, end, offset))
+            self._export(Span(*own, trace.attributes, None, problem, remote))
+            for part, start, stop, link in trace.parts:
+                id_ = SpanId(trace.id.trace, _random(64))
+                self._export(Span(part, id_, trace.id, *_nanoseconds(start, stop, offset), link=link))
+
+    def batch(self, start: float, attributes: Attributes, problem: str | None = None) -> BatchRun:
+        """The engine ran a batch, from `start` of the clock until now."""
+        run = BatchRun(SpanId(_random(128), _random(64)), start, self.clock())
+        times = _nanoseconds(start, run.end, self._offset())
+        self._export(Span("batch", run.id, None, *times, attributes, problem=problem))
+        return run
+
+    def _offset(self) -> int:
+        """From the clock's nanoseconds to those since 1970; taken anew, for the two don't run alike."""
+        return self._epoch() - round(self.clock() * 1e9)
+
+
+class Trace:
+    """A request on its way. Used from one event loop."""
+
+    def __init__(self, parent: SpanId | None, start: float) -> None:
+        self.id = SpanId(parent.trace if parent else _random(128), _random(64))
+        self.parent = parent
+        self.start = start
+        self.attributes = NOTHING
+        self.parts: list[tuple[str, float, float, SpanId | None]] = []
+
+    def tokenized(self, start: float, end: float) -> None:
+        """A piece of the request became tokens."""
+        self.parts.append(("tokenization", start, end, None))
+
+    def ran(self, batches: Iterable[tuple[BatchRun | None, float]]) -> None:
+        """Inputs were answered: the batch of each, and how long it had waited for it. Each batch is taken once."""
+        for batch, waited in dict(batches).items():
+            if batch is not None:
+                self.parts.append(("queue", batch.start - waited, batch.start, None))
+                self.parts.append(("inference", batch.start, batch.end, batch.id))
+
+
+def _random(bits: int) -> int:
+    return random.getrandbits(bits) or 1  # 0 is no id
+
+
+def _nanoseconds(start: float, end: float, offset: int) -> tuple[int, int]:
+    return round(start * 1e9) + offset, round(end * 1e9) + offset
