@@ -11,7 +11,7 @@ from ..types import Pooling
 
 MB = 1_000_000
 
-PROCESS = 125 * MB
+PROCESS = 135 * MB
 """The interpreter, the server and OpenVINO, without a model."""
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -48,4 +48,5 @@ def estimate(checkpoint: Checkpoint, vocabulary: int | None, files: Preview, pla
     alone, side_by_side = (20 * MB, 0.95), (75 * MB, 2.4)
     fixed, share = alone if plan.streams == 1 else side_by_side
     loaded = started + fixed + int(share * packed)
-    return Memory(weights, started, loaded, max(loaded, started + weights))
+    compiling = started + weights + (packed if plan.streams > 1 else 0)  # the last form, with the whole file touched
+    return Memory(weights, started, loaded, max(loaded, compiling))
