@@ -19,16 +19,15 @@ from oracle.parameters import (
     values,
 )
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.heads import ClassificationHead, MaskedLMHead
 from text_embeddings_inference.layers import (
     ACTIVATIONS,
     Attention,
-    ClassificationHead,
     Embedding,
     FeedForward,
     Heads,
     LayerNorm,
     Linear,
-    MaskedLMHead,
     PackedRotaryAttention,
     PostNormBlock,
     PreNormBlock,

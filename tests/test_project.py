@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parameters": LEAVES | {"ops"},
     "rotary": LEAVES | {"ops"},
     "layers": LEAVES | {"ops", "parameters"},
-    "models": LEAVES | {"layers", "rotary", "parameters", "ops", "checkpoint"},
+    "heads": LEAVES | {"layers", "ops", "parameters"},
+    "models": LEAVES | {"heads", "layers", "rotary", "parameters", "ops", "checkpoint"},
     "engines": LEAVES | {"cpus", "models", "layers", "rotary", "parameters", "ops", "checkpoint"},
     "inference": LEAVES
     | {"cpus", "settings", "tokenization", "scheduler", "engines", "models", "checkpoint", "telemetry"},

@@ -84,7 +84,12 @@ def load_parts(settings: Settings) -> Parts:
         max_input_length=max_input_length,
         columns=checkpoint.columns,
     )
-    tokenizer = load_tokenizer(checkpoint, settings, max_input_length=max_input_length, vocabulary=engine.vocabulary)
+    try:
+        vocabulary = engine.vocabulary
+        tokenizer = load_tokenizer(checkpoint, settings, max_input_length=max_input_length, vocabulary=vocabulary)
+    except BaseException:
+        engine.close()  # it may still be compiling
+        raise
     return Parts(checkpoint, info, tokenizer, engine)
 
 

@@ -6,7 +6,8 @@ Differs from BERT: narrow embeddings that are projected, and one block's weights
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..layers import ClassificationHead, Linear, MaskedLMHead, activation
+from ..heads import ClassificationHead, MaskedLMHead
+from ..layers import Linear, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from . import bert

@@ -15,18 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedError
-from ..layers import (
-    Attention,
-    ClassificationHead,
-    Conv1d,
-    Embedding,
-    FeedForward,
-    LayerNorm,
-    Linear,
-    MaskedLMHead,
-    PostNormBlock,
-    activation,
-)
+from ..heads import ClassificationHead, MaskedLMHead
+from ..layers import Attention, Conv1d, Embedding, FeedForward, LayerNorm, Linear, PostNormBlock, activation
 from ..ops.spec import AttentionSpec, DisentangledSpec, Inputs, Layout, Ops, Value
 from ..parameters import Parameters, Table
 

@@ -8,17 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ..layers import (
-    Activation,
-    Attention,
-    ClassificationHead,
-    Embedding,
-    FeedForward,
-    LayerNorm,
-    MaskedLMHead,
-    PostNormBlock,
-    activation,
-)
+from ..heads import ClassificationHead, MaskedLMHead
+from ..layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 

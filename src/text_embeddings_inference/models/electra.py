@@ -5,7 +5,8 @@ Differs from BERT: embeddings may be narrower than the model and are then projec
 
 from __future__ import annotations
 
-from ..layers import ClassificationHead, Linear, MaskedLMHead, activation
+from ..heads import ClassificationHead, MaskedLMHead
+from ..layers import Linear, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from . import bert

@@ -9,15 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..layers import (
-    ClassificationHead,
-    MaskedLMHead,
-    PackedGatedFeedForward,
-    PackedRotaryAttention,
-    PostNormBlock,
-    TypedEmbedding,
-    activation,
-)
+from ..heads import ClassificationHead, MaskedLMHead
+from ..layers import PackedGatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
 from ..parameters import Parameters, Table
 from ..rotary import RopeArgs, read_rope

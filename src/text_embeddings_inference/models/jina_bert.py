@@ -11,15 +11,8 @@ from typing import Literal
 import msgspec
 
 from ..errors import UnsupportedError
-from ..layers import (
-    ACTIVATIONS,
-    Attention,
-    ClassificationHead,
-    PackedGatedFeedForward,
-    PostNormBlock,
-    TypedEmbedding,
-    activation,
-)
+from ..heads import ClassificationHead
+from ..layers import ACTIVATIONS, Attention, PackedGatedFeedForward, PostNormBlock, TypedEmbedding, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from . import bert

@@ -13,7 +13,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import UnsupportedError
-from ..layers import Embedding, GatedFeedForward, Heads, RMSNorm, RotaryAttention, ScoreHead, activation
+from ..heads import ScoreHead
+from ..layers import Embedding, GatedFeedForward, Heads, RMSNorm, RotaryAttention, activation
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
 from ..parameters import Parameters, Table
 from ..rotary import RopeArgs, read_rope

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..layers import ScoreHead
+from ..heads import ScoreHead
 from ..ops.spec import Layout, Ops, Value
 from ..parameters import Parameters
 from ..rotary import Positive

@@ -6,7 +6,8 @@ shared by all layers.
 
 from __future__ import annotations
 
-from ..layers import ClassificationHead, Embedding, LayerNorm, MaskedLMHead, activation, relative_bias
+from ..heads import ClassificationHead, MaskedLMHead
+from ..layers import Embedding, LayerNorm, activation, relative_bias
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from .bert import BlockArgs, blocks

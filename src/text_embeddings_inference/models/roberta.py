@@ -6,7 +6,8 @@ padding token that was typed into a text the position of padding; here it counts
 
 from __future__ import annotations
 
-from ..layers import ClassificationHead, MaskedLMHead, activation
+from ..heads import ClassificationHead, MaskedLMHead
+from ..layers import activation
 from ..parameters import Parameters, Table
 from . import bert
 from .bert import TENSORS as TENSORS
