@@ -28,8 +28,8 @@ max, ...) and may have Dense modules. Classifiers with one label are rerankers. 
 (ColBERT) are served as PyLate saves them, bge-m3 with its two heads
 ([how](differences.md#what-it-does-not-have)).
 
-`text-embeddings-router --explain MODEL` says whether a model would be served, and how, without fetching its weights. What
-is not here may still run: from an ONNX graph on OpenVINO, or by Transformers where that is installed (see the README).
+`text-embeddings-router --explain MODEL` says whether a model would be served, and how, without fetching its weights.
+What is not here may still run: from an ONNX graph on OpenVINO, or by Transformers where that is installed (README).
 """
 
 
