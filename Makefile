@@ -22,6 +22,9 @@ BIN = .venv/bin
 # Other people's clients bring packages that must not meet the server's.
 CLIENTS = .venv/clients
 SCHEMA = .venv/schema
+DEPLOY = .venv/deploy
+DOCS = .venv/docs
+AUDIT = .venv/audit
 # What the server is compared with; infinity needs other versions than the libraries.
 PEERS = .venv-peers
 # The lock files name every package, so pip has nothing to resolve.
@@ -30,8 +33,8 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve torch test test-clients test-schema lint format models-page proto bench bench-peers bench-charts \
-	lock clean
+.PHONY: help serve torch test test-clients test-schema lint lint-deploy format models-page options-page \
+	docs audit proto bench bench-peers bench-charts lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
@@ -41,8 +44,12 @@ help:
 	@echo 'make test-clients  run huggingface_hub, openai, LlamaIndex, LiteLLM and others, as published, against servers'
 	@echo 'make test-schema   run schemathesis: tries what the OpenAPI description says, and what it excludes'
 	@echo 'make lint          ruff (check and format) and mypy --strict'
+	@echo 'make lint-deploy   hadolint, Docker Compose, Helm and others on the files of deploy/'
 	@echo 'make format        let ruff repair what it can'
 	@echo 'make models-page   write docs/models.md anew from the files of models/'
+	@echo 'make options-page  write docs/command-line.md anew from settings.py'
+	@echo 'make docs          build the pages of docs/ into build/docs; broken links are errors'
+	@echo 'make audit         ask PyPI which pinned packages have known weaknesses (pip-audit)'
 	@echo 'make proto         write the modules of server/grpc/tei.proto anew'
 	@echo 'make bench         measure the server and print tables (12 minutes); see bench/README.md'
 	@echo 'make bench-peers   the same for sentence-transformers, OpenVINO, ONNX Runtime and infinity (15 minutes)'
@@ -77,12 +84,26 @@ lint: $(DONE)/serve $(DONE)/test
 	$(BIN)/mypy
 	$(BIN)/mypy --package bench
 
+lint-deploy: $(DONE)/deploy
+	$(DEPLOY)/bin/python scripts/lint_deploy.py
+
 format: $(DONE)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 models-page: $(DONE)/serve
 	$(BIN)/python scripts/models_page.py docs/models.md
+
+options-page: $(DONE)/serve
+	$(BIN)/python scripts/options_page.py docs/command-line.md
+
+docs: $(DONE)/docs
+	$(DOCS)/bin/mkdocs build --strict --clean
+
+# What can't be asked about is an error too (--strict): without PyPI's answers this fails.
+audit: $(DONE)/audit
+	for file in requirements/*.txt; do \
+		$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$file || exit 1; done
 
 proto: $(DONE)/serve $(DONE)/test
 	cd src/text_embeddings_inference/server/grpc && ../../../../$(BIN)/python -m grpc_tools.protoc -I . \
@@ -142,6 +163,24 @@ $(DONE)/schema: $(DONE)/venv requirements/schema.txt
 	@$(SCHEMA)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/schema.txt
 	@touch $@
 
+$(DONE)/deploy: $(DONE)/venv requirements/deploy.txt
+	@echo 'Installing the pinned packages of requirements/deploy.txt (once)'
+	@$(PYTHON) -m venv --clear $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/deploy.txt
+	@touch $@
+
+$(DONE)/docs: $(DONE)/venv requirements/docs.txt
+	@echo 'Installing the pinned packages of requirements/docs.txt (once)'
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/docs.txt
+	@touch $@
+
+$(DONE)/audit: $(DONE)/venv requirements/audit.txt
+	@echo 'Installing the pinned packages of requirements/audit.txt (once)'
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/audit.txt
+	@touch $@
+
 $(PEERS)/done-%: requirements/peers-%.txt
 	@echo 'Installing the pinned packages of $< (once)'
 	@$(PYTHON) -m venv --clear $(PEERS)/$*
@@ -159,6 +198,9 @@ lock:
 	$(UV_COMPILE) --constraints requirements/serve.txt --output-file requirements/test.txt requirements/test.in
 	$(UV_COMPILE) --output-file requirements/clients.txt requirements/clients.in
 	$(UV_COMPILE) --output-file requirements/schema.txt requirements/schema.in
+	$(UV_COMPILE) --output-file requirements/deploy.txt requirements/deploy.in
+	$(UV_COMPILE) --output-file requirements/docs.txt requirements/docs.in
+	$(UV_COMPILE) --output-file requirements/audit.txt requirements/audit.in
 	$(UV_COMPILE) --no-deps --output-file requirements/model.txt requirements/model.in
 	$(UV_COMPILE) --no-deps --output-file requirements/peers-libraries.txt requirements/peers-libraries.in
 	$(UV_COMPILE) --no-deps --output-file requirements/peers-infinity.txt requirements/peers-infinity.in

@@ -228,5 +228,16 @@ def test_lock_file_pins_and_hashes_every_package(path: Path) -> None:
 
 
 def test_lock_files_are_there() -> None:
-    names = ["clients", "model", "peers-infinity", "peers-libraries", "schema", "serve", "test"]
+    names = [
+        "audit",
+        "clients",
+        "deploy",
+        "docs",
+        "model",
+        "peers-infinity",
+        "peers-libraries",
+        "schema",
+        "serve",
+        "test",
+    ]
     assert [path.stem for path in LOCK_FILES] == names
