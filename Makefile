@@ -33,7 +33,7 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve torch test test-clients test-schema lint lint-deploy format models-page options-page \
+.PHONY: help serve torch test test-clients test-schema lint lint-deploy format models-page options-page metrics-page \
 	docs audit proto bench bench-peers bench-charts lock clean
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo 'make format        let ruff repair what it can'
 	@echo 'make models-page   write docs/models.md anew from the files of models/'
 	@echo 'make options-page  write docs/command-line.md anew from settings.py'
+	@echo 'make metrics-page  write docs/metrics.md anew from telemetry/metrics.py'
 	@echo 'make docs          build the pages of docs/ into build/docs; broken links are errors'
 	@echo 'make audit         ask PyPI which pinned packages have known weaknesses (pip-audit)'
 	@echo 'make proto         write the modules of server/grpc/tei.proto anew'
@@ -96,6 +97,9 @@ models-page: $(DONE)/serve
 
 options-page: $(DONE)/serve
 	$(BIN)/python scripts/options_page.py docs/command-line.md
+
+metrics-page: $(DONE)/serve
+	$(BIN)/python scripts/metrics_page.py docs/metrics.md
 
 docs: $(DONE)/docs
 	$(DOCS)/bin/mkdocs build --strict --clean

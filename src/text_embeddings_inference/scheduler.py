@@ -78,6 +78,11 @@ class Scheduler(Generic[E]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def oldest(self) -> E | None:
+        """The entry that has waited longest; takes a look at all of them."""
+        return min(self._waiting, key=lambda waiting: waiting.number).entry if self._waiting else None
+
     def add(self, entry: E) -> None:
         """Queues an entry."""
         waiting = _Waiting(entry.length, self._number, entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,12 @@ from tests.fakes import (
     pooled_vector,
 )
 from text_embeddings_inference.errors import InferenceError, OverloadedError, TextEmbeddingsError
-from text_embeddings_inference.inference import Limits
+from text_embeddings_inference.inference import Limits, Model
 from text_embeddings_inference.inference.model import INLINE_IDS
+from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import EncodeOptions, Input, Timings
+
+BERT = Path(__file__).parents[1] / "fixtures" / "models" / "bert"
 
 
 def test_one_hop_back_for_a_request_of_several_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,5 +312,17 @@ def test_nothing_is_accepted_after_the_end(text: str) -> None:
                 await model.embed([text], OPTIONS)
             assert isinstance(caught.value, TextEmbeddingsError)
         await model.close()
+
+    run(test())
+
+
+def test_metrics_say_from_the_start_what_is_served() -> None:
+    async def test() -> None:
+        model = Model.load(Settings(model_id=str(BERT), dtype="float32", served_model_name="x"))
+        try:
+            labels = 'model_id="x",dtype="float32",engine="openvino",architecture="bert"'
+            assert model.metrics.render().decode() == f"# TYPE tei_model_info gauge\ntei_model_info{{{labels}}} 1\n\n"
+        finally:
+            await model.close()
 
     run(test())

@@ -249,8 +249,33 @@ def test_metrics_of_queue_and_batches() -> None:
             "te_batch_next_tokens_sum 17",
             "tei_batch_tokens_total 17",
             "tei_batch_computed_tokens_total 19",
+            "tei_batch_budget_tokens_total 128",
         ):
             assert home.metric(line), line
+
+
+def test_age_of_the_queue_and_time_the_engine_is_busy() -> None:
+    clock = FakeClock()
+    with house(FakeEngine(streams=2), clock) as home:
+        home.engine.hold()
+        first = home.ask([1])
+        home.engine.wait_for(1)
+        clock.advance(2)
+        second = home.ask([2])
+        home.engine.wait_for(2)
+        waiting = [home.ask([3]), home.ask([4])]
+        assert home.metric("tei_queue_age_seconds 0")
+        clock.advance(3)
+        assert home.metric("te_queue_size 2")
+        assert home.metric("tei_queue_age_seconds 3")
+        home.engine.let()
+        for request in (first, second, *waiting):
+            request.rows()
+        assert home.metric("tei_engine_busy_seconds_total 5")
+        assert home.metric("tei_queue_age_seconds 0")
+        clock.advance(100)
+        home.ask([5]).rows()
+        assert home.metric("tei_engine_busy_seconds_total 5")
 
 
 def test_closing_answers_what_was_accepted_and_leaves_no_thread() -> None:

@@ -2,7 +2,9 @@
 
 import pytest
 
-from text_embeddings_inference.telemetry.metrics import SECONDS, Metrics, plain, powers_of_two
+from tests.fakes import fake_info
+from text_embeddings_inference.telemetry.instruments import SECONDS, plain, powers_of_two
+from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.types import Timings
 
 TIMINGS = Timings(tokenization=0.001, queue=0.002, inference=0.25)
@@ -22,8 +24,10 @@ def used() -> Metrics:
     metrics.predict_succeeded(0.5, TIMINGS, 1)
     metrics.queue_size(3)
     metrics.batch_formed(2, 30)
-    metrics.batch_computed(30, 32)
+    metrics.batch_computed(30, 32, 64)
+    metrics.engine_busy(0.25)
     metrics.fidelity(0.9999)
+    metrics.model(fake_info(served_name='a\\b"c\nd'))
     return metrics
 
 
@@ -53,9 +57,13 @@ def test_names_and_types_are_pinned() -> None:
         "te_queue_size gauge",
         "te_batch_next_size histogram",
         "te_batch_next_tokens histogram",
+        "tei_queue_age_seconds gauge",
         "tei_batch_tokens_total counter",
         "tei_batch_computed_tokens_total counter",
+        "tei_batch_budget_tokens_total counter",
+        "tei_engine_busy_seconds_total counter",
         "tei_fidelity gauge",
+        "tei_model_info gauge",
     ]
 
 
@@ -82,6 +90,9 @@ def test_text_format() -> None:
         b"# TYPE te_queue_size gauge\n"
         b"te_queue_size 0\n"
         b"\n"
+        b"# TYPE tei_queue_age_seconds gauge\n"
+        b"tei_queue_age_seconds 0\n"
+        b"\n"
     )
 
 
@@ -95,7 +106,24 @@ def test_values() -> None:
     assert found["te_batch_next_size_sum"] == "2"
     assert found["te_batch_next_tokens_sum"] == "30"
     assert (found["tei_batch_tokens_total"], found["tei_batch_computed_tokens_total"]) == ("30", "32")
+    assert (found["tei_batch_budget_tokens_total"], found["tei_engine_busy_seconds_total"]) == ("64", "0.25")
     assert found["tei_fidelity"] == "0.9999"
+    labels = r'model_id="a\\b\"c\nd",dtype="float32",engine="fake",architecture="bert"'
+    assert found[f"tei_model_info{{{labels}}}"] == "1"
+
+
+def test_queue_age_is_asked_for() -> None:
+    metrics = Metrics(512)
+    metrics.watch_queue(lambda: 1.5)
+    assert metrics.render() == b""
+    metrics.queue_size(1)
+    assert samples(metrics)["tei_queue_age_seconds"] == "1.5"
+
+
+def test_batch_that_is_larger_than_its_budget_is_full() -> None:
+    metrics = Metrics(512)
+    metrics.batch_computed(100, 100, 64)
+    assert samples(metrics)["tei_batch_budget_tokens_total"] == "100"
 
 
 def test_inputs_of_a_request_count_one_by_one() -> None:

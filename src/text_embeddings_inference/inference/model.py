@@ -20,6 +20,7 @@ from ..errors import (
     EmptyBatchError,
     InferenceError,
     ModelTypeError,
+    OverloadedError,
     RequestError,
     presentation,
 )
@@ -99,6 +100,8 @@ class Model:
     def load(cls, settings: Settings, tracer: Tracer | None = None) -> Model:
         """The model that the settings describe; it is ready after `warm_up`. Raises StartError."""
         parts = load_parts(settings)
+        metrics = Metrics(parts.info.max_input_length)
+        metrics.model(parts.info)
         model = cls(
             parts.info,
             parts.tokenizer,
@@ -109,7 +112,7 @@ class Model:
                 max_batch_tokens=settings.max_batch_tokens,
                 max_batch_requests=settings.max_batch_requests,
             ),
-            metrics=Metrics(parts.info.max_input_length),
+            metrics=metrics,
             tracer=tracer,
             tokenization_workers=settings.tokenization_workers,
         )
@@ -324,8 +327,12 @@ class Model:
         except InferenceError:
             raise  # counted where the batch failed
         except RequestError as error:
-            per_input = isinstance(error, ModelTypeError | DimensionsError)
-            self.metrics.request_failed(presentation(error).metric_label, inputs if per_input else 1)
+            times = 1
+            if isinstance(error, ModelTypeError | DimensionsError):
+                times = inputs
+            elif isinstance(error, OverloadedError):
+                times = inputs - self._permits.free  # those there was none for
+            self.metrics.request_failed(presentation(error).metric_label, times)
             raise
 
     def _check_batch(self, count: int) -> None:

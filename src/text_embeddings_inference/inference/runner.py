@@ -48,12 +48,14 @@ class Runner:
             max_entries=limits.max_batch_requests,
         )
         self._running = 0  # batches taken and not yet answered
+        self._busy_since = 0.0  # what came before is counted
         self._closed = False
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._work, name=f"engine-{n}", daemon=True) for n in range(engine.streams + 1)
         ]
         self.last_failed = False
+        metrics.watch_queue(self._queue_age)
         for thread in self._threads:
             thread.start()
 
@@ -112,6 +114,8 @@ class Runner:
                     free = max(1, self._engine.streams - self._running)
                     jobs = self._scheduler.next_batch(free)
                     alone = self._running == 0 and not len(self._scheduler)
+                    if self._running == 0:
+                        self._busy_since = self._clock()
                     self._running += 1
                     self._metrics.queue_size(len(self._scheduler))
                     self._metrics.batch_formed(len(jobs), sum(job.length for job in jobs))
@@ -120,6 +124,12 @@ class Runner:
                     self._changed.notify_all()  # those that waited for a free stream: there is nothing left to wait for
                     return None
                 self._changed.wait()
+
+    def _queue_age(self) -> float:
+        """Seconds that the oldest waiting input has waited; 0 if none does."""
+        with self._changed:
+            oldest = self._scheduler.oldest
+            return 0.0 if oldest is None else self._clock() - oldest.queued_at
 
     def _may_start(self) -> bool:
         streams = self._engine.streams
@@ -139,7 +149,7 @@ class Runner:
             return
         inference = self._clock() - start
         self.last_failed = False
-        self._metrics.batch_computed(batch.tokens, batch.computed_tokens)
+        self._metrics.batch_computed(batch.tokens, batch.computed_tokens, self._scheduler.max_tokens)
         run = self._trace(jobs, start, batch)
         rows = [
             Row(job.encoding, own, inference, start - job.queued_at, run) for job, own in zip(jobs, values, strict=True)
@@ -173,6 +183,9 @@ class Runner:
 
     def _deliver(self, jobs: list[Job], rows: Sequence[Row | InferenceError]) -> None:
         with self._changed:
+            now = self._clock()
+            self._metrics.engine_busy(now - self._busy_since)
+            self._busy_since = now
             done = [job.pending for job, row in zip(jobs, rows, strict=True) if job.pending.deliver(job, row)]
         for pending in done:
             pending.on_done()

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from ..errors import BatchSizeError, UnhealthyError
+from ..errors import BatchSizeError, UnhealthyError, presentation
 from ..inference import Model
 from ..settings import Settings
 from ..types import EncodeOptions, Kind
@@ -153,7 +153,9 @@ class Handlers:
     def _let_in(self, inputs: Inputs) -> Inputs:
         """Raises BatchSizeError for every batch, even of one input, where `--max-client-batch-size` is 0."""
         if inputs.method == "batch" and self.model.limits.max_client_batch_size == 0:
-            raise BatchSizeError(len(inputs.items), 0)
+            error = BatchSizeError(len(inputs.items), 0)
+            self.model.metrics.request_failed(presentation(error).metric_label)
+            raise error
         return inputs
 
     def _options(self, request: Optioned) -> EncodeOptions:

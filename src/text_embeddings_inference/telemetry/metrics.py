@@ -1,100 +1,35 @@
 """The metrics of text-embeddings-inference, and a few of our own (`tei_...`), in the Prometheus text format.
 
-All times are seconds. A metric appears after its first use. Counters and histograms are our own few lines and not
-prometheus-client's: its text format can't be brought to the one that is copied here (`_total` added to names, `le`
-with exponents, series before their first use), and an observation costs it 2 to 3 times as much.
+All times are seconds. A metric appears after its first use. docs/metrics.md is written from what is said here.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
-from itertools import accumulate, repeat
+from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
-from ..types import Timings
+from ..types import ModelInfo, Timings
+from .instruments import SECONDS, Counter, Gauge, Histogram, Instrument, powers_of_two
 
 Method: TypeAlias = Literal["single", "batch"]
 
-SECONDS = tuple(accumulate(repeat(1.5, 35), lambda bound, factor: bound * factor, initial=1e-5))[1:]
-"""Bounds of the durations: `1e-5 * 1.5^k`, by repeated multiplication, so that the texts agree to the last digit."""
-
-
-def powers_of_two(limit: int) -> tuple[int, ...]:
-    """1, 2, 4, ... not above `limit`."""
-    return tuple(1 << k for k in range(limit.bit_length()))
-
-
-class Counter:
-    """A sum per value of `label`, or one sum if there is no label."""
-
-    kind = "counter"
-
-    def __init__(self, name: str, label: str = "") -> None:
-        self.name = name
-        self._label = label
-        self._values: dict[str, int] = {}
-
-    def add(self, amount: int = 1, value: str = "") -> None:
-        self._values[value] = self._values.get(value, 0) + amount
-
-    def lines(self) -> Iterator[str]:
-        for value, total in self._values.items():
-            labels = f'{{{self._label}="{value}"}}' if self._label else ""
-            yield f"{self.name}{labels} {total}"
-
-
-class Gauge:
-    """The last value that was set."""
-
-    kind = "gauge"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._value: float | None = None
-
-    def set(self, value: float) -> None:
-        self._value = value
-
-    def lines(self) -> Iterator[str]:
-        if self._value is not None:
-            yield f"{self.name} {plain(self._value)}"
-
-
-class Histogram:
-    """How many observations were at most each bound, and their sum."""
-
-    kind = "histogram"
-
-    def __init__(self, name: str, bounds: Sequence[float]) -> None:
-        self.name = name
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum: float = 0
-
-    def observe(self, value: float, times: int = 1) -> None:
-        self._counts[bisect_left(self._bounds, value)] += times
-        self._sum += value * times
-
-    def lines(self) -> Iterator[str]:
-        totals = list(accumulate(self._counts))
-        if totals[-1]:
-            for bound, total in zip([*map(plain, self._bounds), "+Inf"], totals, strict=True):
-                yield f'{self.name}_bucket{{le="{bound}"}} {total}'
-            yield f"{self.name}_sum {plain(self._sum)}"
-            yield f"{self.name}_count {totals[-1]}"
+LONGEST = 524288
+"""Tokens: no bound of `te_request_input_length` is above."""
 
 
 class _Durations:
     """The histograms of a request's or an input's time and its three parts."""
 
-    def __init__(self, prefix: str) -> None:
-        self.total = Histogram(f"{prefix}_duration", SECONDS)
-        self.tokenization = Histogram(f"{prefix}_tokenization_duration", SECONDS)
-        self.queue = Histogram(f"{prefix}_queue_duration", SECONDS)
-        self.inference = Histogram(f"{prefix}_inference_duration", SECONDS)
+    def __init__(self, prefix: str, whole: str, of: str) -> None:
+        self.total = Histogram(f"{prefix}_duration", "seconds", whole, SECONDS)
+        self.tokenization = Histogram(
+            f"{prefix}_tokenization_duration", "seconds", f"Tokenization{of}, the wait for a worker included", SECONDS
+        )
+        self.queue = Histogram(f"{prefix}_queue_duration", "seconds", f"Wait for the engine{of}", SECONDS)
+        self.inference = Histogram(
+            f"{prefix}_inference_duration", "seconds", f"Engine's time for the whole batch{of}", SECONDS
+        )
         self.all = (self.total, self.tokenization, self.queue, self.inference)
 
     def observe(self, total: float, timings: Timings, times: int = 1) -> None:
@@ -112,30 +47,76 @@ class Metrics:
 
     def __init__(self, max_input_length: int) -> None:
         self._lock = threading.Lock()
-        self._request_count = Counter("te_request_count", "method")
-        self._request_success = Counter("te_request_success", "method")
-        self._request_failure = Counter("te_request_failure", "err")
-        self._request = _Durations("te_request")
-        self._input_length = Histogram("te_request_input_length", powers_of_two(min(max_input_length, 524288)))
-        self._embed_count = Counter("te_embed_count")
-        self._embed_success = Counter("te_embed_success")
-        self._embed = _Durations("te_embed")
-        self._predict_count = Counter("te_predict_count")
-        self._predict_success = Counter("te_predict_success")
-        self._predict = _Durations("te_predict")
-        self._queue_size = Gauge("te_queue_size")
-        self._batch_size = Histogram("te_batch_next_size", powers_of_two(4096))
-        self._batch_tokens = Histogram("te_batch_next_tokens", powers_of_two(1048576))
-        self._tokens = Counter("tei_batch_tokens_total")
-        self._computed_tokens = Counter("tei_batch_computed_tokens_total")
-        self._fidelity = Gauge("tei_fidelity")
-        self._all: tuple[Counter | Gauge | Histogram, ...] = (
+        self._queue_age: Callable[[], float] | None = None
+        self._request_count = Counter(
+            "te_request_count", "requests", "Requests begun, `single` (one input) or `batch` (a list)", "method"
+        )
+        self._request_success = Counter("te_request_success", "requests", "Requests answered", "method")
+        self._request_failure = Counter(
+            "te_request_failure",
+            "errors",
+            "Errors by kind: `validation`, `batch_size` and `overloaded` (a request that asks for what it can't have), "
+            "`model_type`, `tokenization` and `inference` (once for each input), `dropped` (an input whose client left "
+            "before it ran)",
+            "err",
+        )
+        self._request = _Durations(
+            "te_request", "Time of an answered request, or of an item of a gRPC stream", ", mean over its inputs"
+        )
+        self._input_length = Histogram(
+            "te_request_input_length",
+            "tokens",
+            "Length of an input after truncation, special tokens included",
+            powers_of_two(min(max_input_length, LONGEST)),
+        )
+        self._embed_count = Counter("te_embed_count", "inputs", "Inputs whose embedding (of any kind) was begun")
+        self._embed_success = Counter("te_embed_success", "inputs", "Inputs embedded")
+        self._embed = _Durations("te_embed", "Time from tokenization to the finished embedding, for each input", "")
+        self._predict_count = Counter(
+            "te_predict_count", "inputs", "Inputs whose classification or reranking was begun"
+        )
+        self._predict_success = Counter("te_predict_success", "inputs", "Inputs classified or reranked")
+        self._predict = _Durations("te_predict", "Time from tokenization to the finished scores, for each input", "")
+        self._queue_size = Gauge("te_queue_size", "inputs", "Inputs that wait for the engine")
+        self._batch_size = Histogram("te_batch_next_size", "inputs", "Inputs of a batch", powers_of_two(4096))
+        self._batch_tokens = Histogram(
+            "te_batch_next_tokens", "tokens", "Tokens of a batch, padding not counted", powers_of_two(1048576)
+        )
+        self._oldest = Gauge("tei_queue_age_seconds", "seconds", "How long the oldest input that waits has waited")
+        self._tokens = Counter("tei_batch_tokens_total", "tokens", "Tokens the engine was given, padding not counted")
+        self._computed_tokens = Counter(
+            "tei_batch_computed_tokens_total",
+            "tokens",
+            "Tokens the engine computed, padding included: one minus `tei_batch_tokens_total` by this is the waste",
+        )
+        self._budget_tokens = Counter(
+            "tei_batch_budget_tokens_total",
+            "tokens",
+            "Tokens that the same batches could have held: `tei_batch_computed_tokens_total` by this says how full "
+            "they were",
+        )
+        self._busy = Counter(
+            "tei_engine_busy_seconds_total",
+            "seconds",
+            "Time in which at least one batch was in the engine: its rate is the share of time the engine is busy",
+        )
+        self._fidelity = Gauge(
+            "tei_fidelity", "cosine", "Smallest cosine between the vectors of `--dtype` and float32, on built-in texts"
+        )
+        self._model = Gauge(
+            "tei_model_info",
+            "",
+            "1, with what is served in its labels; `model_id` is the name that clients see",
+            ("model_id", "dtype", "engine", "architecture"),
+        )
+        self.instruments: tuple[Instrument, ...] = (
             *(self._request_count, self._request_success, self._request_failure, *self._request.all),
             self._input_length,
             *(self._embed_count, self._embed_success, *self._embed.all),
             *(self._predict_count, self._predict_success, *self._predict.all),
             *(self._queue_size, self._batch_size, self._batch_tokens),
-            *(self._tokens, self._computed_tokens, self._fidelity),
+            *(self._oldest, self._tokens, self._computed_tokens, self._budget_tokens, self._busy),
+            *(self._fidelity, self._model),
         )
 
     def request_started(self, method: Method) -> None:
@@ -185,33 +166,44 @@ class Metrics:
         with self._lock:
             self._queue_size.set(inputs)
 
+    def watch_queue(self, age: Callable[[], float]) -> None:
+        """age: seconds that the oldest waiting input has waited, 0 if none does; asked for when the metrics are."""
+        self._queue_age = age
+
     def batch_formed(self, inputs: int, tokens: int) -> None:
         """A batch left the queue; tokens: without padding."""
         with self._lock:
             self._batch_size.observe(inputs)
             self._batch_tokens.observe(tokens)
 
-    def batch_computed(self, tokens: int, computed_tokens: int) -> None:
-        """The engine ran tokens; with padding, it computed more. One minus their quotient is the padding waste."""
+    def batch_computed(self, tokens: int, computed_tokens: int, budget_tokens: int) -> None:
+        """The engine ran `tokens`, computed more with padding, and could have taken `budget_tokens`."""
         with self._lock:
             self._tokens.add(tokens)
             self._computed_tokens.add(computed_tokens)
+            self._budget_tokens.add(max(computed_tokens, budget_tokens))
+
+    def engine_busy(self, seconds: float) -> None:
+        with self._lock:
+            self._busy.add(seconds)
 
     def fidelity(self, cosine: float) -> None:
         """Smallest cosine between the vectors of the chosen dtype and of float32, on built-in texts."""
         with self._lock:
             self._fidelity.set(cosine)
 
+    def model(self, info: ModelInfo) -> None:
+        """What is served."""
+        with self._lock:
+            self._model.set(1, info.served_name, info.dtype, info.engine, info.architecture)
+
     def render(self) -> bytes:
         """What `GET /metrics` answers: for each used metric a `# TYPE` line, its samples and an empty line."""
+        age = self._queue_age() if self._queue_age else 0.0  # takes the queue's lock, so not under ours
         with self._lock:
-            used = [(metric, list(metric.lines())) for metric in self._all]
+            if self._queue_size.is_set:
+                self._oldest.set(age)
+            used = [(instrument, list(instrument.lines())) for instrument in self.instruments]
         return "".join(
             "\n".join([f"# TYPE {metric.name} {metric.kind}", *lines, "", ""]) for metric, lines in used if lines
         ).encode()
-
-
-def plain(number: float) -> str:
-    """The shortest decimal that gives `number` back, never with an exponent, whole numbers without a fraction."""
-    text = format(Decimal(repr(number)), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text

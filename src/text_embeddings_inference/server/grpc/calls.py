@@ -7,9 +7,9 @@ waited for its turn. All of them raise RequestError or RefusedError.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
-from ...errors import BatchSizeError, EmptyBatchError, NotANumberError
+from ...errors import BatchSizeError, EmptyBatchError, NotANumberError, RequestError, presentation
 from ...inference import Model
 from ...inference.kinds import NOT_RERANKER
 from ...inference.limits import Permit
@@ -141,13 +141,19 @@ class Calls:
         """Gives the scores of the texts for the query, best first."""
         texts, options = list(request.texts), _options(request)
         if not texts:
-            raise EmptyBatchError("texts")
+            self._refuse(EmptyBatchError("texts"))
         self._check_reranker()
-        if len(texts) > self.model.limits.max_client_batch_size:
-            raise BatchSizeError(len(texts), self.model.limits.max_client_batch_size)
-        with await self.model.wait_for_permits(len(texts)) as permit:
-            call = self.model.rerank(request.query, texts, options, raw_scores=request.raw_scores, permit=permit)
-            done = await self._accounting.timed("rerank", "batch", call)
+
+        async def call() -> Answer[list[Rank]]:
+            most = self.model.limits.max_client_batch_size
+            if len(texts) > most:
+                self._refuse(BatchSizeError(len(texts), most))
+            with await self.model.wait_for_permits(len(texts)) as permit:
+                return await self.model.rerank(
+                    request.query, texts, options, raw_scores=request.raw_scores, permit=permit
+                )
+
+        done = await self._accounting.timed("rerank", "batch", call())
         return Reply(_ranks(done, texts if request.return_text else None), done)
 
     async def rerank_stream(self, requests: AsyncIterable[tei.RerankStreamRequest], most: int) -> Reply:
@@ -170,11 +176,16 @@ class Calls:
         async def collect() -> Answer[list[Rank]]:
             answers = [answer async for answer in in_order(kept(), score, most)]
             if not answers:
-                raise EmptyBatchError("texts")
+                self._refuse(EmptyBatchError("texts"))
             return best_first(answers)
 
         done = await self._accounting.timed("rerank_stream", "batch", collect())
         return Reply(_ranks(done, [request.text for request in seen] if seen[0].return_text else None), done)
+
+    def _refuse(self, error: RequestError) -> NoReturn:
+        """Raises the error of a request that does not get as far as the model, which counts all others."""
+        self.model.metrics.request_failed(presentation(error).metric_label)
+        raise error
 
     def _check_reranker(self) -> None:
         """Raises RefusedError unless the model is a reranker."""
