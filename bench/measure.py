@@ -9,7 +9,7 @@ from statistics import median
 from bench import machine
 from bench.load import Measurement, Wrk, generators
 from bench.report import LayerCost, Round
-from bench.server import Server, running, time_to_first_answer
+from bench.server import Counters, Server, running, time_to_first_answer
 from bench.texts import Load
 
 ANSWERS = 2.2
@@ -44,7 +44,9 @@ def measure_load(server: Server, wrk: Wrk, seconds: float, warmup: float) -> Rou
     measurement = wrk.run(seconds)
     cpu_after, counters_after = server.cpu_seconds(), server.counters()
     waste = None
-    if counters and counters_after and counters_after.asked > counters.asked:
+    # Before its first batch a server has not counted anything.
+    counters = counters or Counters(0, 0)
+    if counters_after and counters_after.asked > counters.asked:
         waste = (counters_after.computed - counters.computed) / (counters_after.asked - counters.asked)
     return Round(
         measurement=measurement,

@@ -194,7 +194,7 @@ def started(
     """This server."""
     say(f"{model}: starting {OURS}, {dtype}")
     command = router_command(str(plan.models[model]), ["--dtype", dtype, "--prometheus-port", "0"])
-    shown = " ".join([Path(command[0]).name, *command[1:]])
+    shown = show(command)
     try:
         start = [time_to_first_answer(command, loads[0].bodies[0]) for _ in range(2)][1:]
         server = stack.enter_context(running(command))
@@ -247,9 +247,14 @@ def started_infinity(
         return None
     wrks = stack.enter_context(generators(theirs, server.url, INFINITY_PATH))
     runner = ServerRunner(server, {wrk.load.name: wrk for wrk in wrks})
-    shown = " ".join([Path(command[0]).name, *command[1:]])
+    shown = show(command)
     versions = versions_of(python_of(plan, "infinity"), packages)
     return Subject(name, model, "float32", "server", shown, versions, start=start), runner
+
+
+def show(command: Sequence[str]) -> str:
+    """A command as a reader can repeat it: without where this checkout lies."""
+    return " ".join([Path(command[0]).name, *command[1:]]).replace(f"{Path.cwd()}/", "")
 
 
 def skip(name: str, error: BenchError, left_out: dict[str, str]) -> None:

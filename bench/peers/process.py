@@ -147,4 +147,5 @@ def for_infinity(load: Load) -> Load:
 def infinity_command(venv: Path, folder: Path) -> list[str]:
     """The port is still to be added. Without its warm-up, whose long texts would be most of its start."""
     options = ["--model-id", str(folder), "--served-model-name", INFINITY_MODEL, "--engine", "torch", "--device", "cpu"]
+    options += ["--dtype", "float32"]
     return [str(venv / "bin" / "infinity_emb"), "v2", *options, "--no-model-warmup", "--host", "127.0.0.1"]
