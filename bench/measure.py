@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +18,10 @@ ANSWERS = 2.2
 LONGEST_S = 60.0
 ONCE_S = 15.0
 """A load that needs more than this is measured in one round only."""
+
+REST_S = 0.2
+RESTING_CORES = 0.2
+"""A server that takes less than this share of a core for REST_S has nothing left to do."""
 
 
 def say(what: str) -> None:
@@ -40,9 +45,11 @@ def measure_load(server: Server, wrk: Wrk, seconds: float, warmup: float) -> Rou
     sgemm = median(machine.sgemm())
     if warmup:
         wrk.warm_up(warmup)
+        settle(server)
     counters, cpu = server.counters(), server.cpu_seconds()
     measurement = wrk.run(seconds)
     cpu_after, counters_after = server.cpu_seconds(), server.counters()
+    settle(server)
     waste = None
     # Before its first batch a server has not counted anything.
     counters = counters or Counters(0, 0)
@@ -54,6 +61,16 @@ def measure_load(server: Server, wrk: Wrk, seconds: float, warmup: float) -> Rou
         server_cores=(cpu_after - cpu) / measurement.seconds if cpu is not None and cpu_after is not None else None,
         waste=waste,
     )
+
+
+def settle(server: Server) -> None:
+    """Waits until a server rests: some go on with requests whose clients have left, and would slow the next one down."""
+    deadline = time.perf_counter() + LONGEST_S
+    while (before := server.cpu_seconds()) is not None and time.perf_counter() < deadline:
+        time.sleep(REST_S)
+        after = server.cpu_seconds()
+        if after is None or after - before < REST_S * RESTING_CORES:
+            return
 
 
 def measure_start(command: list[str], body: bytes, times: int, path: str = "/embed") -> list[float]:
