@@ -64,7 +64,7 @@ def measure_load(server: Server, wrk: Wrk, seconds: float, warmup: float) -> Rou
 
 
 def settle(server: Server) -> None:
-    """Waits until a server rests: some go on with requests whose clients have left, and would slow the next one down."""
+    """Waits until a server rests: some go on with requests whose clients have left, which would slow the next one."""
     deadline = time.perf_counter() + LONGEST_S
     while (before := server.cpu_seconds()) is not None and time.perf_counter() < deadline:
         time.sleep(REST_S)
