@@ -55,7 +55,7 @@ Everything here was measured by `make bench` and `make bench-peers`, which draw 
   where a server gets N connections, in batches of 32 sorted by length, so they are spared HTTP and the waiting for
   each other. A text's latency is its call's. infinity runs as a server under the same load. All as their
   documentation shows it, with both cores. Their models are exported for OpenVINO and ONNX before the start is timed.
-- **Charts.** Latency is the mean, connections over throughput (Little's law), which for a library is the time of a call.
+- **Charts.** Latency is the mean, connections over throughput (Little's law); for a library, the time of a call.
 """
 
 
