@@ -2,8 +2,9 @@
 
     python scripts/models_page.py docs/models.md      (make models-page)
 
-A file's row: the model types or the remote code that lead to it (`models.ARCHITECTURES`, `REMOTE_CODE`), the first
-paragraph of its docstring, the heads it has, and its `CHECKPOINTS`; the rest of its docstring follows below the table.
+The hardware: what the options `--engine` and `--dtype` say. A file's row: the model types or the remote code that
+lead to it (`models.ARCHITECTURES`, `REMOTE_CODE`), the first paragraph of its docstring, the heads it has, and its
+`CHECKPOINTS`; the rest of its docstring follows below the table.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 
 from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE, SPELLINGS
+from text_embeddings_inference.options import options_of
+from text_embeddings_inference.settings import Settings
 
 INTRODUCTION = """\
-# Models
+# Models and hardware
 
 <!-- Written by scripts/models_page.py from the files of models/: change those, then run `make models-page`. -->
 
@@ -41,11 +44,23 @@ def page() -> str:
     for (model_type, key), name in SPELLINGS.items():
         files.setdefault(name, []).append(f"{model_type}` with a key `{key}")
     modules = {name: import_module(f"text_embeddings_inference.models.{name}") for name in files}
-    lines = [INTRODUCTION, "| `model_type` | architecture | vectors | classifiers | SPLADE |", "|---|---|---|---|---|"]
+    lines = [INTRODUCTION, *_hardware(), "## Architectures", ""]
+    lines += ["| `model_type` | architecture | vectors | classifiers | SPLADE |", "|---|---|---|---|---|"]
     lines += [_row(files[name], module) for name, module in modules.items()]
     for name, module in modules.items():
         lines += _section(files[name], module)
     return "\n".join(lines) + "\n"
+
+
+def _hardware() -> list[str]:
+    """What the options that choose it say of themselves."""
+    options = options_of(Settings)
+    lines = ["## Hardware", ""]
+    for name in ("engine", "dtype"):
+        option = options[name]
+        values = ", ".join(f"`{value}`" for value in option.value.possible)
+        lines += [f"- `{option.flag}` ({values}): {option.about}. {option.details}"]
+    return [*lines, "", "More: [on a CPU](cpu.md), [on a GPU](gpu.md).", ""]
 
 
 def _row(model_types: list[str], module: ModuleType) -> str:

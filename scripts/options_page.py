@@ -1,6 +1,6 @@
 """Writes docs/command-line.md: what settings.py and environment.py say of every option and variable.
 
-    python scripts/options_page.py docs/command-line.md      (make options-page)
+python scripts/options_page.py docs/command-line.md      (make options-page)
 """
 
 from __future__ import annotations
