@@ -101,8 +101,10 @@ options-page: $(DONE)/serve
 metrics-page: $(DONE)/serve
 	$(BIN)/python scripts/metrics_page.py docs/metrics.md
 
+# Links between pages and to their headings are checked: a warning is an error.
 docs: $(DONE)/docs
-	$(DOCS)/bin/mkdocs build --strict --clean
+	$(DOCS)/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going -b html docs build/docs
+	@echo 'The pages are in build/docs/index.html'
 
 # What can't be asked about is an error too (--strict): without PyPI's answers this fails.
 audit: $(DONE)/audit

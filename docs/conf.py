@@ -1,0 +1,8 @@
+"""How Sphinx builds the pages (make docs)."""
+
+project = "Text Embeddings Inference in Python"
+extensions = ["myst_parser"]
+myst_heading_anchors = 4  # links to headings are checked
+html_theme = "furo"
+html_show_copyright = False
+html_show_sphinx = False
