@@ -20,10 +20,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, ours = logging.getLogger(), logging.getLogger("text_embeddings_inference")
+    handlers, level, our_level = root.handlers[:], root.level, ours.level
     yield
-    root.handlers, root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 @pytest.fixture
@@ -109,6 +111,29 @@ def test_report_does_not_number_a_single_cause() -> None:
     error = StartError("outer")
     error.__cause__ = UnsupportedError("inner", hint="the way out")
     assert "\n".join(report(error)) == "Error: outer\n\nCaused by:\n    inner\n\nhint: the way out"
+
+
+@pytest.mark.parametrize(
+    ("environ", "shown"),
+    [
+        ({}, True),
+        ({"RUST_LOG": "error"}, False),
+        ({"RUST_LOG": "text_embeddings_router=info"}, True),
+        ({"RUST_LOG": "error", "LOG_LEVEL": "info"}, True),
+        ({"RUST_LOG": "info", "LOG_LEVEL": ""}, False),
+        ({"RUST_LOG": ""}, True),
+    ],
+)
+def test_what_is_logged(
+    environ: dict[str, str],
+    shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: list[Settings],
+) -> None:
+    monkeypatch.setattr("os.environ", environ)
+    main(["--model-id", "m"])
+    assert ("Starting with" in capsys.readouterr().out) is shown
 
 
 def test_no_tracer_without_a_collector(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(
             sys.stdout,
             as_json=settings.json_output,
-            directives=settings.log_level,
+            directives=settings.rust_log if settings.log_level is None else settings.log_level,
             color=settings.color,
             spans=not settings.disable_spans,
         )

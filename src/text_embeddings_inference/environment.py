@@ -14,13 +14,14 @@ from .options import variable
 class Environment:
     """Variables of the environment, each written once: name, default and help text."""
 
-    log_level: str = variable(
+    log_level: str | None = variable(
         "LOG_LEVEL",
         "What is logged: off, error, warn, info, debug or trace, or target=level, several separated by commas. "
-        "Empty: errors. [default: info]",
-        default="info",
+        "Empty: errors. [default: RUST_LOG]",
+        default=None,
         empty_counts=True,
     )
+    rust_log: str = variable("RUST_LOG", "The same, where LOG_LEVEL is not set. [default: info]", default="info")
     color: bool = variable(
         "NO_COLOR", "Not empty: text logs without colours.", default=True, parse=lambda text: not text
     )

@@ -63,7 +63,14 @@ class HubError(StartError):
 
 
 class RequestError(TextEmbeddingsError):
-    """One request can't be answered. `str(error)` is the message the client gets."""
+    """One request can't be answered. `str(error)` is the message the client gets.
+
+    logged: the message that the log gets; it quotes nothing that the client sent.
+    """
+
+    def __init__(self, message: str, *, logged: str | None = None) -> None:
+        super().__init__(message)
+        self.logged = message if logged is None else logged
 
 
 class EmptyBatchError(RequestError):
@@ -92,8 +99,9 @@ class EmptyInputError(RequestError):
 
 
 class InputError(RequestError):
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"Input validation error: {problem}")
+    def __init__(self, problem: str, *, logged: str | None = None) -> None:
+        start = "Input validation error: "
+        super().__init__(start + problem, logged=None if logged is None else start + logged)
 
 
 class TokenizerError(RequestError):

@@ -8,6 +8,7 @@ Flag and variable follow from the field's name: `max_batch_tokens` is `--max-bat
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -376,7 +377,8 @@ class Settings(Environment):
         for declared in fields(self):
             value = getattr(self, declared.name)
             if OPTION in declared.metadata and not (declared.metadata[OPTION].hidden and value is None):
-                shown.append(f"{declared.name}={'***' if value and not declared.repr else repr(value)}")
+                text = re.sub(r"//[^/@]*@", "//***@", repr(value))  # a name and a password in an address
+                shown.append(f"{declared.name}={'***' if value and not declared.repr else text}")
         return ", ".join(shown)
 
 

@@ -144,9 +144,9 @@ def test_rerank_stream_is_one_request() -> None:
     assert sorted(spans.parts(span)) == sorted(PARTS * 2)
 
 
-def test_log_lines_tell_the_trace(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_lines_tell_the_trace(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     spans = Spans()
-    caplog.handler.setFormatter(JsonFormatter(spans=False))
+    monkeypatch.setattr(caplog.handler, "formatter", JsonFormatter(spans=False))
     with caplog.at_level(logging.INFO), Client(fake_model(tracer=spans.tracer())) as client:
         client.post("/embed", {"inputs": "1"}, JSON | TRACEPARENT)
         logging.getLogger("text_embeddings_inference").info("on its own")

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -18,10 +19,11 @@ from text_embeddings_inference.telemetry.logging import (
     duration,
     levels,
     request_span,
+    write,
 )
-from text_embeddings_inference.types import Timings
+from text_embeddings_inference.types import Timings, Usage
 
-SPAN = request_span("embed", 0.001056232, Timings(0.000219431, 0.000252484, 0.000523817))
+SPAN = request_span("embed", 0.001056232, Usage(21, 7, Timings(0.000219431, 0.000252484, 0.000523817)))
 
 
 def record(message: str, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
@@ -41,8 +43,8 @@ def test_text_with_spans_and_fields() -> None:
     extra = context(spans=[Span("outer"), SPAN], fields={"inputs": 3, "name": 'a"b'})
     assert TextFormatter(color=False).format(record("Success", **extra)) == (
         '2026-01-31T12:00:00.123456Z  INFO outer:embed{total_time="1.056232ms" tokenization_time="219.431µs" '
-        'queue_time="252.484µs" inference_time="523.817µs"}: package.http: package/http.py:7: Success '
-        'inputs=3 name="a\\"b"'
+        'queue_time="252.484µs" inference_time="523.817µs" compute_chars=21 compute_tokens=7}: '
+        'package.http: package/http.py:7: Success inputs=3 name="a\\"b"'
     )
 
 
@@ -77,7 +79,7 @@ def test_time_keeps_up() -> None:
 def test_json_keys_in_order() -> None:
     text = JsonFormatter(spans=True).format(record("Success", **context(spans=[Span("outer"), SPAN], fields={"n": 1})))
     span = (
-        '{"inference_time":"523.817µs","queue_time":"252.484µs","tokenization_time":"219.431µs",'
+        '{"compute_chars":21,"compute_tokens":7,"inference_time":"523.817µs","queue_time":"252.484µs","tokenization_time":"219.431µs",'
         '"total_time":"1.056232ms","name":"embed"}'
     )
     assert text == (
@@ -113,6 +115,10 @@ def test_exceptions() -> None:
         (1.05e-3, "1.05ms"),
         (1.001, "1.001s"),
         (75, "75s"),
+        (9.99999e-4, "999.999µs"),
+        (86400.000000001, "86400.000000001s"),
+        (10, "10s"),
+        (9.9999e-7, "1µs"),
     ],
 )
 def test_duration(seconds: float, text: str) -> None:
@@ -140,7 +146,7 @@ def test_directives(directives: str, expected: dict[str, int]) -> None:
 
 def test_loggers_of_others_are_quiet_unless_named() -> None:
     assert levels("debug")["uvicorn.access"] == OFF
-    assert levels("debug")["httpx"] == logging.WARNING
+    assert levels("debug")["httpx"] == levels("trace")["urllib3"] == logging.WARNING
     assert levels("error")["httpx"] == logging.ERROR
     assert levels("info,httpx=debug")["httpx"] == logging.DEBUG
 
@@ -167,3 +173,30 @@ def test_configure(stream: io.StringIO, times: int) -> None:
     (line,) = stream.getvalue().splitlines()
     assert line.endswith("but this")
     assert "text_embeddings_inference.somewhere: " in line
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_write_is_the_same_as_the_methods_of_a_logger(stream: io.StringIO, as_json: bool) -> None:
+    configure(stream, as_json=as_json, directives="info", color=False, spans=True)
+    logger = logging.getLogger("text_embeddings_inference.somewhere")
+    slow, fast = partial(logger.error, extra=context(spans=[SPAN])), partial(write, logger, logging.ERROR, span=SPAN)
+    for log in (slow, fast):
+        log("failed")
+    write(logger, logging.DEBUG, "not this", SPAN)
+    one, other = (line.partition("Z")[2] for line in stream.getvalue().splitlines())
+    assert one == other
+
+
+def test_other_handlers_can_show_what_is_written(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = " ".join(
+        f"%({name})s"
+        for name in logging.makeLogRecord({}).__dict__
+        if name not in ("args", "msg", "exc_info", "exc_text", "stack_info")
+    )
+    monkeypatch.setattr(caplog.handler, "formatter", logging.Formatter(f"{everything} %(asctime)s %(message)s"))
+    with caplog.at_level(logging.INFO):
+        write(logging.getLogger("text_embeddings_inference.somewhere"), logging.INFO, "Success", SPAN)
+    assert caplog.text.startswith("text_embeddings_inference.somewhere INFO 20 ")
+    assert caplog.text.endswith("Success\n")

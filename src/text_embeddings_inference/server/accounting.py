@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from ..errors import RequestError
 from ..inference import Model
 from ..inference.model import Answer
-from ..telemetry.logging import Span, context, request_span
+from ..telemetry.logging import Span, request_span, write
 from ..telemetry.metrics import Method
 from ..types import Usage
 
@@ -44,12 +44,7 @@ class Accounting:
             return await self._timed(name, method, call)
         with self._tracer.request(name) as trace:
             done = await self._timed(name, method, call)
-            span = request_span(name, done.total, done.usage.timings)
-            trace.attributes = {
-                **span.fields,
-                "compute_chars": done.usage.characters,
-                "compute_tokens": done.usage.tokens,
-            }
+            trace.attributes = request_span(name, done.total, done.usage).fields
         return done
 
     async def logged(self, name: str, call: Awaitable[T]) -> T:
@@ -67,12 +62,12 @@ class Accounting:
         total = self._clock() - start
         self._metrics.request_succeeded(method, total, usage.timings)
         if logger.isEnabledFor(logging.INFO):
-            logger.info("Success", extra=context(spans=[request_span(name, total, usage.timings)]))
+            write(logger, logging.INFO, "Success", request_span(name, total, usage))
         return Timed(value, usage, total)
 
     async def _logged(self, name: str, call: Awaitable[T]) -> T:
         try:
             return await call
         except RequestError as error:
-            logger.error("%s", error, extra=context(spans=[Span(name)]))
+            write(logger, logging.ERROR, error.logged, Span(name))
             raise

@@ -82,7 +82,7 @@ class Handlers:
         """Gives one vector for each input, as the OpenAI API does."""
         name = self.model.info.served_name
         if request.model not in (None, name):
-            logger.warning("A request names the model `%s`; `%s` answers it", request.model, name)
+            logger.warning("A request names another model than `%s`, which answers it", name)
         items, method = self._inputs(request.input, "input")
         options = EncodeOptions(truncate=self._settings.auto_truncate)
         done = await self._accounting.timed(

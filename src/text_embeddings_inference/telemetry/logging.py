@@ -4,21 +4,23 @@ text:  2026-01-31T12:00:00.123456Z  INFO embed{total_time="1.2ms"}: package.modu
 JSON:  {"timestamp":..., "level":..., "message":..., <fields>, "target":..., "filename":..., "line_number":...,
        "span":{...}, "spans":[{...}]}, and trace_id and span_id before these while a traced request is answered
 
-Spans and fields travel in `extra`: `logger.info("Success", extra=context(spans=[Span("embed", {...})]))`.
+Spans and fields travel in `extra`: `logger.info("Success", extra=context(spans=[Span("embed", {...})]))`. A line that
+is written for every request goes by `write`, which takes half the time.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from types import FrameType, MappingProxyType
+from typing import IO, NamedTuple
 
 import orjson
 
-from ..types import Timings
+from ..types import Usage
 from .tracing import CURRENT
 
 ROOT = __name__.split(".")[0]
@@ -42,6 +44,9 @@ QUIET = {
     "filelock": logging.WARNING,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
+    "urllib3": logging.WARNING,
+    "grpc": logging.WARNING,
+    "opentelemetry": logging.WARNING,
 }
 """Loggers of others that say less than ours, unless LOG_LEVEL names them."""
 
@@ -49,12 +54,11 @@ PREDECESSORS = ("text_embeddings_router", "text_embeddings_core", "text_embeddin
 """Names by which LOG_LEVEL knew the parts of text-embeddings-inference; here they all mean this package."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A named piece of work a log line belongs to; the fields come out in the order given, sorted in JSON."""
 
     name: str
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str | int] = MappingProxyType({})
 
 
 def context(*, spans: Sequence[Span] = (), fields: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -62,8 +66,41 @@ def context(*, spans: Sequence[Span] = (), fields: Mapping[str, object] | None =
     return {"spans": spans, "fields": fields or {}}
 
 
-def request_span(name: str, total: float, timings: Timings) -> Span:
+UNKNOWN = logging.makeLogRecord({}).__dict__ | dict.fromkeys(
+    ("thread", "threadName", "process", "processName", "taskName")
+)
+"""What every record has, and ours does not look up."""
+
+
+class _Record(logging.LogRecord):
+    """A record made in a third of the time: nothing is looked up that is not shown."""
+
+    def __init__(self, name: str, level: int, message: str, spans: Sequence[Span], frame: FrameType) -> None:
+        now, path = time.time(), frame.f_code.co_filename
+        self.__dict__ = {
+            **UNKNOWN,
+            "name": name,
+            "levelno": level,
+            "levelname": logging.getLevelName(level),
+            "msg": message,
+            "created": now,
+            "msecs": now % 1 * 1000,
+            "pathname": path,
+            "filename": path,
+            "lineno": frame.f_lineno,
+            "spans": spans,
+        }
+
+
+def write(logger: logging.Logger, level: int, message: str, span: Span) -> None:
+    """Writes a line, if its level is shown, as the logger's own methods do."""
+    if logger.isEnabledFor(level):
+        logger.handle(_Record(logger.name, level, message, (span,), sys._getframe(1)))
+
+
+def request_span(name: str, total: float, usage: Usage) -> Span:
     """The span of an answered request; `total` in seconds."""
+    timings = usage.timings
     return Span(
         name,
         {
@@ -71,6 +108,8 @@ def request_span(name: str, total: float, timings: Timings) -> Span:
             "tokenization_time": duration(timings.tokenization),
             "queue_time": duration(timings.queue),
             "inference_time": duration(timings.inference),
+            "compute_chars": usage.characters,
+            "compute_tokens": usage.tokens,
         },
     )
 
@@ -78,12 +117,15 @@ def request_span(name: str, total: float, timings: Timings) -> Span:
 def duration(seconds: float) -> str:
     """Seconds as Rust shows them: `1.056232ms`, with the largest of s, ms, µs and ns that is not over the value."""
     nanoseconds = round(seconds * 1e9)
-    for unit, size in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
-        if nanoseconds >= size:
-            whole, rest = divmod(nanoseconds, size)
-            fraction = f"{rest:0{len(str(size)) - 1}}".rstrip("0")
-            return f"{whole}.{fraction}{unit}" if fraction else f"{whole}{unit}"
-    return f"{nanoseconds}ns"
+    if nanoseconds < 1_000:
+        return f"{nanoseconds}ns"
+    if nanoseconds < 1_000_000:
+        text, unit = f"{nanoseconds / 1e3:.3f}", "µs"
+    elif nanoseconds < 1_000_000_000:
+        text, unit = f"{nanoseconds / 1e6:.6f}", "ms"
+    else:
+        text, unit = f"{nanoseconds / 1e9:.9f}", "s"
+    return text.rstrip("0").rstrip(".") + unit
 
 
 def configure(stream: IO[str], *, as_json: bool, directives: str, color: bool, spans: bool) -> None:
@@ -134,6 +176,7 @@ class _Formatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         self._second = (-1, "")
+        self._places: dict[tuple[str, str, int], str] = {}
 
     def timestamp(self, record: logging.LogRecord) -> str:
         """UTC with microseconds; the part up to the second is kept, as it seldom changes."""
@@ -163,21 +206,31 @@ class JsonFormatter(_Formatter):
         self._with_spans = spans
 
     def format(self, record: logging.LogRecord) -> str:
-        event: dict[str, object] = {
-            "timestamp": self.timestamp(record),
-            "level": _level(record),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        event = {"message": record.getMessage(), **getattr(record, "fields", {})}
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        event |= {"target": record.name, "filename": _filename(record), "line_number": record.lineno}
+        line = (
+            f'{{"timestamp":"{self.timestamp(record)}","level":"{_level(record)}",{_json(event)[1:-1]}'
+            f"{self._place(record)}"
+        )
         if (trace := CURRENT.get()) is not None:
-            event |= {"trace_id": f"{trace.id.trace:032x}", "span_id": f"{trace.id.span:016x}"}
+            line += f',"trace_id":"{trace.id.trace:032x}","span_id":"{trace.id.span:016x}"'
         if self._with_spans and (spans := getattr(record, "spans", ())):
-            shown = [{**dict(sorted(span.fields.items())), "name": span.name} for span in spans]
-            event |= {"span": shown[-1], "spans": shown}
-        return orjson.dumps(event, default=str).decode()
+            shown = [_json({**dict(sorted(span.fields.items())), "name": span.name}) for span in spans]
+            line += f',"span":{shown[-1]},"spans":[{",".join(shown)}]'
+        return line + "}"
+
+    def _place(self, record: logging.LogRecord) -> str:
+        """Target, file and line."""
+        key = (record.name, record.pathname, record.lineno)
+        if key not in self._places:
+            place = {"target": record.name, "filename": _filename(record), "line_number": record.lineno}
+            self._places[key] = f",{_json(place)[1:-1]}"
+        return self._places[key]
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return orjson.dumps(value, default=str).decode()
 
 
 RESET, BOLD, DIM, ITALIC = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[3m"
@@ -193,7 +246,7 @@ class TextFormatter(_Formatter):
         self._levels = {level: f" {self._paint(style, f'{level:>5}')} " for level, style in COLORS.items()}
         self._colon, self._equals = self._paint(DIM, ":"), self._paint(DIM, "=")
         self._open, self._close = self._paint(BOLD, "{"), self._paint(BOLD, "}")
-        self._places: dict[tuple[str, str, int], str] = {}
+        self._names: dict[str, str] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         scope = "".join([self._span(span) + self._colon for span in getattr(record, "spans", ())])
@@ -218,7 +271,12 @@ class TextFormatter(_Formatter):
         return self._paint(BOLD, span.name) + (f"{self._open}{fields}{self._close}" if fields else "")
 
     def _fields(self, fields: Mapping[str, object]) -> str:
-        return " ".join([f"{self._paint(ITALIC, n)}{self._equals}{_quoted(value)}" for n, value in fields.items()])
+        known = self._names
+        return " ".join([(known.get(name) or self._name(name)) + _quoted(value) for name, value in fields.items()])
+
+    def _name(self, name: str) -> str:
+        self._names[name] = self._paint(ITALIC, name) + self._equals
+        return self._names[name]
 
     def _paint(self, style: str, text: str) -> str:
         return f"{style}{text}{RESET}" if self._color else text

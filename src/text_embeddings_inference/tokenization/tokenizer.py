@@ -211,7 +211,7 @@ class Tokenizer:
         if name in self._roles:
             return (self._prompts or {}).get(name)
         if self._prompts is None or name not in self._prompts:
-            raise InputError(_unknown_prompt(self._prompts, name))
+            raise InputError(_unknown_prompt(self._prompts, name), logged="unknown `prompt_name`")
         return self._prompts[name]
 
     def _role(self, name: str | None) -> Role | None:
