@@ -1,4 +1,4 @@
-"""Writes docs/command-line.md: what settings.py and environment.py say of every option and variable.
+"""Writes docs/command-line.md: what settings.py, contract_settings.py and environment.py say of every option and variable.
 
 python scripts/options_page.py docs/command-line.md      (make options-page)
 """
@@ -15,7 +15,7 @@ from text_embeddings_inference.settings import command_line
 INTRODUCTION = """\
 # Command line
 
-<!-- Written by scripts/options_page.py from settings.py and environment.py: change those, then run
+<!-- Written by scripts/options_page.py from settings.py, contract_settings.py and environment.py: change those, then run
 `make options-page`. -->
 
     text-embeddings-router --model-id MODEL [OPTIONS]

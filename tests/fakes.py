@@ -4,6 +4,7 @@ are their own token ids, a clock that is set by hand."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -228,3 +229,11 @@ def fake_model(
         metrics=metrics or Metrics(info.max_input_length),
         **arguments,
     )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for something that another thread is about to do."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.001)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import numpy as np
 from .errors import RequestError
 from .inference.kinds import NO_VECTORS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
 from .inference.limits import Limits
-from .inference.loading import Parts, load_parts, warm_up
+from .inference.loading import Parts, load_engine, load_parts, warm_up
 from .inference.pending import Pending, Row
 from .inference.pieces import PIECES_AT_ONCE, Distinct
 from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector
@@ -58,9 +59,13 @@ class Embedder:
     def __init__(self, parts: Parts, settings: Settings) -> None:
         self.info: ModelInfo = parts.info
         self._tokenizer = parts.tokenizer
-        self._engine = parts.engine
-        limits = Limits(max_batch_tokens=settings.max_batch_tokens, max_batch_requests=settings.max_batch_requests)
-        self._runner = Runner(parts.engine, limits, Metrics(parts.info.max_input_length), time.perf_counter)
+        limits = Limits(
+            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_requests=settings.max_batch_requests,
+            batch_timeout=settings.batch_timeout,
+        )
+        metrics, another = Metrics(parts.info.max_input_length), partial(load_engine, parts.checkpoint, settings)
+        self._runner = Runner(parts.engine, limits, metrics, time.perf_counter, new_engine=another)
 
     def embed(
         self,
@@ -125,7 +130,7 @@ class Embedder:
     def close(self) -> None:
         """Waits for what is running, then gives back threads and memory."""
         self._runner.close()
-        self._engine.close()
+        self._runner.close_engine()
 
     def __enter__(self) -> Embedder:
         return self

@@ -66,7 +66,7 @@ class Scheduler(Generic[E]):
 
     def __init__(self, cost: Cost, *, max_tokens: int, max_entries: int | None = None) -> None:
         """max_tokens: computed tokens of a batch (a longer entry runs alone); max_entries: None or 0 for no limit."""
-        self._cost = cost
+        self.cost = cost
         self.max_tokens = max_tokens
         self._max_entries = max_entries
         self._waiting: list[_Waiting[E]] = []  # by length, then number
@@ -149,5 +149,5 @@ class Scheduler(Generic[E]):
     def _with(self, neighbour: int, low: int, high: int, tokens: int) -> tuple[int, int, int, int]:
         """(padding, tokens, low, high) of the window with one neighbour more."""
         total = tokens + self._waiting[neighbour].length
-        padding = self._cost(self._waiting[high - 1].length, high - low, total) - total
+        padding = self.cost(self._waiting[high - 1].length, high - low, total) - total
         return padding, total, low, high

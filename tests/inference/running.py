@@ -17,6 +17,9 @@ from text_embeddings_inference.inference.runner import Runner
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.types import Encoding
 
+CANARY = [[0]]
+"""What an engine is asked to see whether it works."""
+
 
 class Request:
     """A request of token ids, and the wait for its answer."""
@@ -41,10 +44,16 @@ class Request:
 class House:
     """A runner, its engine and its metrics."""
 
-    def __init__(self, engine: FakeEngine, clock: Callable[[], float], limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: FakeEngine,
+        clock: Callable[[], float],
+        limits: Limits,
+        new_engine: Callable[[], FakeEngine] | None = None,
+    ) -> None:
         self.engine = engine
         self.metrics = Metrics(512)
-        self.runner = Runner(engine, limits, self.metrics, clock)
+        self.runner = Runner(engine, limits, self.metrics, clock, new_engine=new_engine)
 
     def ask(self, *inputs: list[int], tokens: bool = False) -> Request:
         request = Request(inputs, tokens=tokens)
@@ -62,25 +71,20 @@ class House:
 
     @property
     def sizes(self) -> list[int]:
-        """Inputs of every batch the engine got."""
-        return [len(ran.inputs) for ran in self.engine.batches]
+        """Inputs of every batch the engine got, canaries left out."""
+        return [len(ran.inputs) for ran in self.engine.batches if ran.inputs != CANARY]
 
 
 @contextmanager
 def house(
-    engine: FakeEngine | None = None, clock: Callable[[], float] = time.perf_counter, **limits: Any
+    engine: FakeEngine | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    new_engine: Callable[[], FakeEngine] | None = None,
+    **limits: Any,
 ) -> Iterator[House]:
-    built = House(engine or FakeEngine(), clock, Limits(**limits))
+    built = House(engine or FakeEngine(), clock, Limits(**limits), new_engine)
     try:
         yield built
     finally:
         built.engine.let()
         built.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for something that another thread is about to do."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.001)

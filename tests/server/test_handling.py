@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeEngine, fake_info, fake_model, pooled_vector
+from tests.fakes import FakeEngine, fake_info, fake_model, pooled_vector, until
 from tests.server.client import JSON, Client, Request
 from text_embeddings_inference.inference import Limits
 from text_embeddings_inference.types import Kind
@@ -112,14 +112,17 @@ def test_client_that_leaves_in_the_middle_of_its_body() -> None:
 def test_engine_failure_and_health() -> None:
     engine = FakeEngine()
     engine.bad_ids.add(13)
-    with Client(fake_model(engine)) as client:
+    model = fake_model(engine)
+    with Client(model) as client:
         assert client.get("/health").status == 200
         failed = client.post("/embed", {"inputs": "13"})
         assert (failed.status, failed.json["error_type"]) == (424, "Backend")
         assert failed.json["error"] == "Backend error: the engine failed on this input: see the server's log"
-        assert client.get("/health").status == 200  # one token runs
+        engine.wait_for(2)  # one token ran
+        assert client.get("/health").status == 200
         engine.bad_ids.add(0)
         client.post("/embed", {"inputs": "13"})
+        until(lambda: not model.healthy)
         sick = client.get("/ping")
     assert (sick.status, sick.json) == (503, {"error": "unhealthy", "error_type": "Unhealthy"})
 

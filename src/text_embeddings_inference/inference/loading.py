@@ -67,7 +67,7 @@ def load_parts(settings: Settings) -> Parts:
     folder = locate(settings.model_id, hub_access(settings), dense_path=dense_path, onnx_file=onnx_file)
     checkpoint = open_checkpoint(folder, pooling=settings.pooling, dense_path=dense_path, onnx_file=onnx_file)
     max_input_length = find_max_input_length(checkpoint, settings)
-    engine = _load_engine(checkpoint, settings)
+    engine = load_engine(checkpoint, settings)
     info = ModelInfo(
         model_id=settings.model_id,
         revision=settings.revision,
@@ -279,7 +279,8 @@ def _torch_device(settings: Settings) -> str | None:
     return None if device == "cpu" else device
 
 
-def _load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
+def load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
+    """Another engine for a checkpoint; it may still be compiling. Raises StartError."""
     plan = plan_for(checkpoint, settings)
     logger.info(
         "Starting %s on %s (%s): %s (wanted: %s), %d threads, up to %d streams",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
@@ -28,7 +29,7 @@ from ..settings import Settings
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Tracer
 from ..tokenization import Tokenizer
-from ..types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
+from ..types import EncodeOptions, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
 from .kinds import (
     NO_NORMALIZE,
     NO_POOLED,
@@ -41,7 +42,7 @@ from .kinds import (
     require,
 )
 from .limits import Limits, Permit, Permits
-from .loading import Parts, fits_twice, load_parts, measure_fidelity, warm_up
+from .loading import Parts, fits_twice, load_engine, load_parts, measure_fidelity, warm_up
 from .pending import Row
 from .pipeline import Pipeline, first_error
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
@@ -81,15 +82,16 @@ class Model:
         tracer: Tracer | None = None,
         tokenization_workers: int = 1,
         clock: Callable[[], float] = time.perf_counter,
+        new_engine: Callable[[], Engine] | None = None,
     ) -> None:
+        """new_engine: makes another in place of one that hangs or is broken."""
         self.info = info
         self.limits = limits
         self.metrics = metrics
         self.tracer = tracer
         self._tokenizer = tokenizer
-        self._engine = engine
         self._permits = Permits(limits.max_concurrent_requests)
-        self._runner = Runner(engine, limits, metrics, clock, tracer)
+        self._runner = Runner(engine, limits, metrics, clock, tracer, new_engine)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
         self._pipeline = Pipeline(tokenizer, self._workers, self._runner, metrics, clock)
         self._clock = clock
@@ -111,10 +113,12 @@ class Model:
                 max_client_batch_size=settings.max_client_batch_size,
                 max_batch_tokens=settings.max_batch_tokens,
                 max_batch_requests=settings.max_batch_requests,
+                batch_timeout=settings.batch_timeout,
             ),
             metrics=metrics,
             tracer=tracer,
             tokenization_workers=settings.tokenization_workers,
+            new_engine=partial(load_engine, parts.checkpoint, settings),
         )
         if parts.engine.dtype != "float32" and fits_twice(parts.checkpoint):
             model._measuring = Thread(
@@ -125,10 +129,10 @@ class Model:
 
     def warm_up(self, settings: Settings) -> None:
         """Waits until the engine is compiled, and runs it once; measures it as `--warmup` says. Raises StartError."""
-        warm_up(self._engine)
+        warm_up(self._runner.engine)
         by_hand = settings.given
         self._tuner = Tuner(
-            self._engine,
+            self._runner.engine,
             self._runner,
             batch_tokens="max_batch_tokens" not in by_hand,
             streams="streams" not in by_hand,
@@ -259,15 +263,15 @@ class Model:
             self._check_batch(len(batch))
             return first_error(await self._pipeline.do(work, is_long=sum(map(len, batch)) > INLINE_IDS), self.metrics)
 
-    async def healthy(self) -> bool:
-        """Whether the engine's last batch went well; if not, whether it can run one token now."""
-        if not self._runner.last_failed:
-            return True
-        try:
-            await self._pipeline.run([Encoding(np.zeros(1, np.int32), None, 0)])
-        except InferenceError:
-            return False
-        return True
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine can be trusted, as far as is known now: no batch overran its time, and since an input
+        failed another went well, or a single token did."""
+        return self._runner.healthy
+
+    def watch_health(self, changed: Callable[[], object]) -> None:
+        """Has `changed` called, by any thread, whenever `healthy` has changed."""
+        self._runner.on_health = changed
 
     async def close(self) -> None:
         """Answers what was accepted, then stops the engine. What is asked later fails with an InferenceError."""
@@ -281,7 +285,7 @@ class Model:
         if self._measuring is not None:
             self._measuring.join()  # it runs the engine
         self._workers.shutdown()
-        self._engine.close()
+        self._runner.close_engine()
 
     # --- a request's way ------------------------------------------------------------------------------------------
 

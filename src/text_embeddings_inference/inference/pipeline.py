@@ -129,12 +129,6 @@ class Pipeline:
             raise
         return request.spread(rows), tally.usage()
 
-    async def run(self, encodings: list[Encoding]) -> list[Row]:
-        """The rows of encodings."""
-        pending, done = self._queue(encodings, [1] * len(encodings), tokens=False, ahead=0)
-        await done
-        return pending.results()
-
     async def do(self, work: Callable[[], T], *, is_long: bool) -> T:
         """Does the work here, or in a worker thread if it would hold up the loop."""
         if not is_long:

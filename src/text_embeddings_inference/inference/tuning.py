@@ -56,6 +56,8 @@ class Tuner:
     def _when_quiet(self) -> None:
         attempts = 0
         while attempts < ATTEMPTS and not self._stop.wait(QUIET_S):
+            if self._runner.engine is not self._engine:
+                return  # it was replaced, and the other took over what is known
             if not self._runner.idle:
                 continue
             try:

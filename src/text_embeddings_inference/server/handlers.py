@@ -139,7 +139,7 @@ class Handlers:
 
     async def health(self) -> Reply:
         """Tells whether the model answers."""
-        if not await self.model.healthy():
+        if not self.model.healthy:
             raise UnhealthyError
         return Reply(200, (), [])
 

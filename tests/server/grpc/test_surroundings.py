@@ -16,7 +16,6 @@ from tests.fakes import FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import calling, run, status
 from text_embeddings_inference.errors import StartError
 from text_embeddings_inference.inference import Model
-from text_embeddings_inference.server.grpc import health as health_module
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.types import Kind
 
@@ -61,8 +60,7 @@ def test_health_of_what_is_no_service() -> None:
     assert run(test()) == ("NOT_FOUND", "service not registered")
 
 
-def test_health_follows_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_module, "INTERVAL_S", 0.01)
+def test_health_follows_the_engine() -> None:
     engine = FakeEngine()
 
     async def test() -> None:
@@ -75,6 +73,7 @@ def test_health_follows_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
             await status(stub("Embed.Embed", tei.EmbedRequest(inputs="7")))
             assert (await watch.read()).status == Status.NOT_SERVING
             engine.bad_ids = set()
+            await stub("Embed.Embed", tei.EmbedRequest(inputs="7"))
             assert (await watch.read()).status == Status.SERVING
             watch.cancel()
 

@@ -21,8 +21,6 @@ KINDS = {
     "tei.v1.Rerank": {Kind.RERANKER},
 }
 """Service -> the kinds of models whose engine's state is its own; with others it does not serve."""
-INTERVAL_S = 0.5
-"""How often the engine's state is looked at."""
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health-checking has no types
@@ -32,6 +30,8 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health-
         super().__init__()
         self._model = model
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # the name is grpcio\'s
         if request.service not in (*ALWAYS, *KINDS):
@@ -41,8 +41,9 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health-
     async def start(self) -> None:
         for service in ALWAYS:
             await self.set(service, SERVING)
+        self._model.watch_health(self._notice)
         await self._look()
-        self._task = asyncio.create_task(self._keep_looking())
+        self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -51,12 +52,17 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpcio-health-
                 await self._task
         await self.enter_graceful_shutdown()
 
-    async def _keep_looking(self) -> None:
+    def _notice(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL_S)
+            await self._changed.wait()
+            self._changed.clear()
             await self._look()
 
     async def _look(self) -> None:
-        state = SERVING if await self._model.healthy() else NOT_SERVING
+        state = SERVING if self._model.healthy else NOT_SERVING
         for service, kinds in KINDS.items():
             await self.set(service, state if self._model.info.kind in kinds else NOT_SERVING)
