@@ -1,6 +1,6 @@
 """Every setting of the server, each written once: flag, environment variable, default, unit and help text.
 
-Here are our own; those of text-embeddings-inference are in `contract_settings`.
+Here are our own; those of text-embeddings-inference 1.9.3 are in `contract_settings`.
 
 Flag and variable follow from the field's name: `max_batch_tokens` is `--max-batch-tokens` and `MAX_BATCH_TOKENS`.
 """
@@ -19,15 +19,7 @@ from typing import Literal
 from .command_line import CommandLine
 from .contract_settings import ContractSettings
 from .cpus import usable_cpus
-from .options import (
-    OPTION,
-    AutoInteger,
-    File,
-    Integer,
-    Limit,
-    option,
-    words,
-)
+from .options import OPTION, AutoInteger, File, Integer, Limit, option, words
 
 PROGRAM = "text-embeddings-router"
 CONTRACT_VERSION = "1.9.3"
