@@ -242,3 +242,10 @@ def test_lock_files_are_there() -> None:
         "test",
     ]
     assert [path.stem for path in LOCK_FILES] == names
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """`make docs` checks links too."""
+    listed = re.search(r"```{toctree}\n:hidden:\n\n(.*?)\n```", (ROOT / "docs" / "index.md").read_text(), re.DOTALL)
+    assert listed is not None
+    assert {"index", *listed[1].split("\n")} == {path.stem for path in (ROOT / "docs").glob("*.md")}
