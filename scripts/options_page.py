@@ -26,7 +26,8 @@ Each option is a variable of the environment too; the command line beats the var
 text-embeddings-inference whose behaviour this is.
 
 A wrong option ends the start with status 2, anything else that keeps the server from starting with status 1 and a
-message that says what to do about it. SIGINT and SIGTERM let running requests end; the status is 0 then.
+message that says what to do about it. SIGINT and SIGTERM let running requests end, and the status is 0; a second one
+ends the process at once, with status 130 or 143.
 """
 
 

@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.info("Starting with %s", settings.redacted())
         for warning in settings.warnings():
             logger.warning("%s", warning)
-        run(settings)
+        if run(settings):
+            logging.shutdown()
+            os._exit(0)  # a thread hangs in native code, and the interpreter's end could wait for it or crash
     except Shown as shown:
         print(shown)
     except SettingsError as error:
@@ -48,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(settings: Settings) -> None:
-    """Load the model and serve it until a signal says stop."""
+def run(settings: Settings) -> bool:
+    """Load the model and serve it until a signal says stop. Tells whether a thread is left that hangs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
     from .inference import Model
 
@@ -60,6 +62,7 @@ def run(settings: Settings) -> None:
         sockets = Sockets.bind(settings)
         model.warm_up(settings)
         serve({settings.served_name: model}, settings, sockets)
+    return model.hangs
 
 
 def explain(settings: Settings) -> int:

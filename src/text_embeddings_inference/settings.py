@@ -117,6 +117,15 @@ class Settings(ContractSettings):
     keep_alive_timeout: int | None = option(
         Limit(), TRANSPORT, "Seconds after which a connection without requests is closed; 0: never", default=600
     )
+    shutdown_grace: int | None = option(
+        Limit(),
+        TRANSPORT,
+        "Seconds in which what was accepted may be finished after SIGINT or SIGTERM; 0: any time",
+        details="What is left then is answered with an error. The exit status is 0 either way. A second signal ends "
+        "the process at once, with status 130 or 143.",
+        default=None,
+        default_text="0",
+    )
     grpc_port: int | None = option(Integer(0, 65535), TRANSPORT, "Port to serve gRPC on", default=None)
 
     @staticmethod

@@ -104,38 +104,6 @@ def test_serves_until_it_is_told_to_stop(caplog: pytest.LogCaptureFixture) -> No
     assert engine.closed == 1
 
 
-def test_running_requests_are_finished_however_many_signals_come() -> None:
-    engine = FakeEngine()
-    engine.hold()
-    found: list[tuple[int, bytes]] = []
-
-    def late(number: int) -> None:
-        found.append(ask(number, "POST", "/embed", b'{"inputs": "1"}'))
-
-    requests: list[threading.Thread] = []
-
-    def visit(sockets: Sockets) -> None:
-        number = port(sockets.http)
-        requests.append(threading.Thread(target=late, args=(number,)))
-        requests[0].start()
-        engine.wait_for(1)
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-        for _ in range(PATIENCE * 100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", number)) != 0:
-                    break
-            threading.Event().wait(0.01)
-        else:
-            raise TimeoutError("the server still listens")
-        assert not found
-        engine.let()
-
-    with_server(visit, engine)
-    requests[0].join(PATIENCE)
-    assert [status for status, _ in found] == [200]
-
-
 def test_nothing_listens_before_the_models_are_there() -> None:
     sockets = Sockets.bind(Settings(**LOCAL))
     with socket.socket() as probe:

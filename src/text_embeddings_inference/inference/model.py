@@ -278,6 +278,15 @@ class Model:
         await self._pipeline.close()
         await asyncio.get_running_loop().run_in_executor(None, self._stop)
 
+    def abort(self) -> None:
+        """Answers what was accepted with an InferenceError, and takes nothing more."""
+        self._runner.abort()
+
+    @property
+    def hangs(self) -> bool:
+        """After `close`: whether threads of an engine are left that can't be ended."""
+        return self._runner.hangs
+
     def _stop(self) -> None:
         if self._tuner is not None:
             self._tuner.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import signal
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -21,6 +20,7 @@ from ..inference import Model
 from ..settings import Settings
 from .app import create_app
 from .asgi import ASGIApp
+from .ending import Cuttable, Ending
 from .metrics import metrics_app
 from .patience import Patience
 from .protocol import HttpProtocol
@@ -77,6 +77,8 @@ class Sockets:
 def serve(models: Mapping[str, Model], settings: Settings, sockets: Sockets | None = None) -> None:
     """Serves until SIGINT or SIGTERM, then answers what was accepted, closes the models and returns.
 
+    A second signal ends the process at once.
+
     sockets: bound before the models were loaded, so that a port in use was found at once. Raises StartError.
     """
     sockets = sockets or Sockets.bind(settings)
@@ -88,31 +90,28 @@ def serve(models: Mapping[str, Model], settings: Settings, sockets: Sockets | No
 
 
 async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Sockets) -> None:
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        if not stop.is_set():
-            logger.info("signal received, starting graceful shutdown")
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
     async with AsyncExitStack() as stack:  # undone in reverse: the metrics are there until the last request has ended
+        ending = stack.enter_context(Ending(clean_up=sockets.close))
         for model in models.values():
             stack.push_async_callback(model.close)
         metrics = next(iter(models.values())).metrics
         patience = Patience.of(settings)
-        await stack.enter_async_context(Listener(metrics_app(metrics), sockets.metrics, patience))
+        figures = await stack.enter_async_context(Listener(metrics_app(metrics), sockets.metrics, patience))
         tls = (settings.tls_cert, settings.tls_key)
-        await stack.enter_async_context(Listener(create_app(models, settings), sockets.http, patience, tls=tls))
+        http = await stack.enter_async_context(Listener(create_app(models, settings), sockets.http, patience, tls=tls))
+        servers: list[Cuttable] = [figures, http]
         if settings.grpc_port is not None:
-            from .grpc.server import grpc_server  # grpcio takes 0.1 s to import
+            from .grpc.server import GrpcServer  # grpcio takes 0.1 s to import
 
-            port = await stack.enter_async_context(grpc_server(next(iter(models.values())), settings))
-            logger.info("Starting gRPC server: %s", _place(settings.address, port))
+            grpc = await stack.enter_async_context(GrpcServer(next(iter(models.values())), settings))
+            servers.append(grpc)
+            logger.info("Starting gRPC server: %s", _place(settings.address, grpc.port))
         logger.info("Starting HTTP server: %s", sockets.place)
         logger.info("Ready")
-        await stop.wait()
+        await ending.wait()
+        http.stop_accepting()
+        if settings.shutdown_grace is not None:
+            ending.cut_short(models.values(), servers, after=settings.shutdown_grace)
 
 
 class Listener:
@@ -164,8 +163,22 @@ class Listener:
         self._clock = asyncio.create_task(self._tick())
         return self
 
+    def stop_accepting(self) -> None:
+        """Closes the socket; connections stay."""
+        for server in self._server.servers:
+            server.close()
+
+    async def cut(self) -> None:
+        """Ends the connections, whatever is going on in them."""
+        self._server.force_exit = True
+        for connection in list(self._server.server_state.connections):
+            assert isinstance(connection, HttpProtocol)
+            connection.transport.abort()
+        for task in list(self._server.server_state.tasks):
+            task.cancel()
+
     async def __aexit__(self, *_: object) -> None:
-        """Closes the socket and idle connections, and lets running requests end, however long they take.
+        """Closes the socket and idle connections, and lets running requests end, unless they are `cut`.
 
         Slow clients hold it up no longer than they may at any time.
         """

@@ -11,7 +11,7 @@ import grpc
 
 from tests.fakes import PATIENCE, fake_model
 from text_embeddings_inference.inference import Model
-from text_embeddings_inference.server.grpc.server import grpc_server
+from text_embeddings_inference.server.grpc.server import GrpcServer
 from text_embeddings_inference.server.grpc.service import PACKAGE
 from text_embeddings_inference.settings import Settings
 
@@ -54,8 +54,8 @@ async def calling(model: Model | None = None, **settings: Any) -> AsyncIterator[
     given: dict[str, Any] = {"model_id": "fake/model", "hostname": "127.0.0.1", "grpc_port": 0} | settings
     try:
         async with (
-            grpc_server(model, Settings(**given)) as port,
-            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+            GrpcServer(model, Settings(**given)) as server,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
             yield Stub(channel, tei_pb2)
     finally:

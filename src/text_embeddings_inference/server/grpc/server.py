@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Self
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -21,26 +20,36 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 LONGEST_CALL_S = 24 * 60 * 60
-"""grpcio wants a number; what was accepted is answered, however long it takes."""
+"""grpcio wants a number; what was accepted is answered, however long it takes, unless the server is `cut`."""
 
 
-@asynccontextmanager
-async def grpc_server(model: Model, settings: Settings) -> AsyncIterator[int]:
-    """Serves until the end of its `with`, then lets running calls end; gives the port. Raises StartError."""
-    server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((*Service(model, settings).handlers(), Unknown()))
-    health = Health(model)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    names = [f"{PACKAGE}.{service}" for service in METHODS]
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    port = _listen(server, settings)
-    await health.start()
-    await server.start()
-    try:
-        yield port
-    finally:
-        await health.stop()
-        await server.stop(LONGEST_CALL_S)
+class GrpcServer:
+    """Serves until the end of its `with`, then lets running calls end. port: there once it serves."""
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self.port = 0
+        self._settings = settings
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._server.add_generic_rpc_handlers((*Service(model, settings).handlers(), Unknown()))
+        self._health = Health(model)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [f"{PACKAGE}.{service}" for service in METHODS]
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+
+    async def __aenter__(self) -> Self:
+        """Listens. Raises StartError."""
+        self.port = _listen(self._server, self._settings)
+        await self._health.start()
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._health.stop()
+        await self._server.stop(LONGEST_CALL_S)
+
+    async def cut(self) -> None:
+        """Ends the calls, whatever is going on in them; may be called while `__aexit__` waits for them."""
+        await self._server.stop(None)
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
