@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -153,3 +156,12 @@ def test_traces_are_sent_before_the_process_ends() -> None:
                 pass
         assert [span.name for span in received.spans] == ["embed"]
     assert received.resources == [{"service.name": "text-embeddings-inference.server"}]
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    code = "import sys; from text_embeddings_inference.cli import main; sys.exit(main(['--help']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

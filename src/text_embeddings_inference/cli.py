@@ -21,7 +21,16 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; argv without the program's name (default: the process's). Returns the exit status."""
     try:
-        settings = Settings.parse(sys.argv[1:] if argv is None else argv, os.environ)
+        return command(sys.argv[1:] if argv is None else argv)
+    except BrokenPipeError:  # whoever read what we print has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would try to print the rest
+        return 141
+
+
+def command(argv: Sequence[str]) -> int:
+    """What `main` does, but for a reader of our output that goes away."""
+    try:
+        settings = Settings.parse(argv, os.environ)
         if settings.explain:
             return explain(settings)
         logs.configure(
@@ -38,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.shutdown()
             os._exit(0)  # a thread hangs in native code, and the interpreter's end could wait for it or crash
     except Shown as shown:
-        print(shown)
+        print(shown, flush=True)
     except SettingsError as error:
         print(f"error: {error}\n\nFor more information, try '--help'.", file=sys.stderr)
         return 2
@@ -71,7 +80,7 @@ def explain(settings: Settings) -> int:
 
     problems = Problems()
     explanation = explain(settings, problems)
-    print(explanation.json() if settings.json_output else explanation.text())
+    print(explanation.json() if settings.json_output else explanation.text(), flush=True)
     return 0 if explanation.served else 1
 
 
