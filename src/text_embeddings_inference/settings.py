@@ -79,6 +79,14 @@ class Settings(ContractSettings):
         default=None,
         default_text="auto",
     )
+    max_queued_tokens: int | None = option(
+        Limit(),
+        ENGINE,
+        "Most tokens that wait for the engine; 0: no limit",
+        details="What comes on top is refused with status 429, as where `--max-concurrent-requests` is reached. A "
+        "request never is where nothing else waits.",
+        default=1 << 22,
+    )
     warmup: Literal["off", "fast", "full"] = option(
         words("off", "fast", "full"),
         ENGINE,
@@ -116,6 +124,21 @@ class Settings(ContractSettings):
     )
     keep_alive_timeout: int | None = option(
         Limit(), TRANSPORT, "Seconds after which a connection without requests is closed; 0: never", default=600
+    )
+    max_connections: int = option(
+        Integer(1),
+        TRANSPORT,
+        "Most connections of HTTP at a time, and most calls of gRPC",
+        details="One more is answered with status 503, or RESOURCE_EXHAUSTED. The limit of open files is raised for "
+        "them as far as the process may.",
+        default=10_000,
+    )
+    max_queued_bytes: int | None = option(
+        Limit(),
+        TRANSPORT,
+        "Most bytes of all bodies of HTTP requests that are not answered yet; 0: no limit",
+        details="What comes on top is refused with status 429.",
+        default=1 << 29,
     )
     shutdown_grace: int | None = option(
         Limit(),

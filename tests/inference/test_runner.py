@@ -13,7 +13,7 @@ import pytest
 from running import house
 
 from tests.fakes import PATIENCE, FakeClock, FakeEngine, until
-from text_embeddings_inference.errors import InferenceError
+from text_embeddings_inference.errors import InferenceError, OverloadedError
 from text_embeddings_inference.types import Batch, Output
 
 
@@ -112,6 +112,21 @@ def test_limits_of_a_batch(limits: dict[str, Any], expected: list[int]) -> None:
     with house(FakeEngine(batch_tokens=12), **limits) as home:
         home.ask(*[[id_, id_] for id_ in range(1, 7)]).check()
         assert home.sizes == expected
+
+
+def test_so_many_tokens_may_wait() -> None:
+    with house(max_queued_tokens=10) as home:
+        home.engine.hold()
+        first = home.ask([1])
+        home.engine.wait_for(1)
+        alone = home.ask([2] * 12)  # nothing else waits
+        with pytest.raises(OverloadedError):
+            home.ask([3])
+        home.runner.cancel(alone.pending)
+        fitting = home.ask([4] * 10)
+        home.engine.let()
+        first.check()
+        fitting.check()
 
 
 def test_cancelled_requests_are_not_run() -> None:

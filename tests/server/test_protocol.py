@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from tests.fakes import FakeEngine, fake_model
 from text_embeddings_inference.server.app import create_app
 from text_embeddings_inference.server.patience import LINGER_S, STRIDE, Patience
-from text_embeddings_inference.server.protocol import SLICE, HttpProtocol
+from text_embeddings_inference.server.protocol import MOST_REFUSED, SLICE, HttpProtocol
 from text_embeddings_inference.server.transport import Together
 from text_embeddings_inference.settings import Settings
 
@@ -340,3 +340,23 @@ def test_what_a_client_that_left_would_have_got_is_dropped() -> None:
         assert transport.written == b""
 
     asyncio.run(test())
+
+
+# --- too many connections ---------------------------------------------------------------------------------------------
+
+
+def test_one_connection_too_many_is_refused_and_the_others_stay() -> None:
+    async def test(first: Connection) -> None:
+        config = first.protocol.config
+        transports = [Transport() for _ in range(MOST_REFUSED + 2)]
+        for transport in transports:
+            HttpProtocol(config, first.state, {}, most_connections=1).connection_made(transport)
+        await first.send(HEALTH)
+        for transport in transports:
+            assert transport.written.startswith(b"HTTP/1.1 503 ")
+            assert transport.said_eof
+        assert {transport.end for transport in transports[:-2]} == {""}, "they may read it"
+        assert transports[-1].end == "closed", "there are too many of those, too"
+        assert await first.answers(1) == [200]
+
+    connected(test)

@@ -114,6 +114,7 @@ class Model:
                 max_batch_tokens=settings.max_batch_tokens,
                 max_batch_requests=settings.max_batch_requests,
                 batch_timeout=settings.batch_timeout,
+                max_queued_tokens=settings.max_queued_tokens,
             ),
             metrics=metrics,
             tracer=tracer,
@@ -344,7 +345,7 @@ class Model:
             if isinstance(error, ModelTypeError | DimensionsError):
                 times = inputs
             elif isinstance(error, OverloadedError):
-                times = inputs - self._permits.free  # those there was none for
+                times = max(1, inputs - self._permits.free)  # those there was none for
             self.metrics.request_failed(presentation(error).metric_label, times)
             raise
 

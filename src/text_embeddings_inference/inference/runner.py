@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..engines.base import Engine
-from ..errors import InferenceError
+from ..errors import InferenceError, OverloadedError
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import BatchRun, Tracer
 from .compute import Computed, compute
@@ -81,6 +81,7 @@ class Runner:
         self._tracer = tracer
         self._new_engine = new_engine
         self._most_tokens = limits.max_batch_tokens
+        self._most_queued = limits.max_queued_tokens
         deadlines = MeasuredDeadline() if limits.batch_timeout is None else FixedDeadline(limits.batch_timeout)
         self._dispatch = Dispatch.of(engine.cost, limits, deadlines, batch_tokens=engine.batch_tokens)
         self._closed = False
@@ -100,7 +101,10 @@ class Runner:
     # --- from outside ---------------------------------------------------------------------------------------------
 
     def submit(self, pending: Pending) -> None:
-        """Queues every input of a request. Raises InferenceError once the runner is closed, or has no engine."""
+        """Queues every input of a request.
+
+        Raises InferenceError once the runner is closed, or has no engine, and OverloadedError where too much waits.
+        """
         jobs = pending.jobs(self._clock())
         with self._changed:
             if self._closed:
@@ -108,6 +112,9 @@ class Runner:
             if self._hopeless:
                 self._metrics.request_failed("inference", sum(job.copies for job in jobs))
                 raise InferenceError(NO_ENGINE)
+            waiting = self._dispatch.scheduler.waiting_tokens
+            if self._most_queued is not None and waiting and waiting + pending.length > self._most_queued:
+                raise OverloadedError
             self._dispatch.add(jobs)
             self._metrics.queue_size(len(self._dispatch))
             self._changed.notify(min(len(jobs), self.engine.streams + 1))

@@ -16,6 +16,7 @@ from .handlers import Handlers
 from .middleware import Cors, Keys, header, read_body, require_json, while_connected
 from .openapi import openapi_route
 from .replies import Reply
+from .room import Room, Share
 from .routes import Route, routes
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ def create_app(models: Mapping[str, Model], settings: Settings) -> ASGIApp:
     handlers, keys = Handlers(model, settings), Keys(settings.api_key)
     found = routes(model.info, settings.task)
     table = (*found, openapi_route(found))
-    endpoints = {route.path: Endpoint(route, handlers, keys, settings.payload_limit) for route in table}
+    room = Room(settings.max_queued_bytes)
+    endpoints = {route.path: Endpoint(route, handlers, keys, room, settings.payload_limit) for route in table}
     allowed = {route.path: route.allow for route in table}
     return Cors(Router(endpoints), settings.cors_allow_origin, allowed)
 
@@ -51,10 +53,11 @@ class Router:
 class Endpoint:
     """Everything under one path."""
 
-    def __init__(self, route: Route, handlers: Handlers, keys: Keys, payload_limit: int) -> None:
+    def __init__(self, route: Route, handlers: Handlers, keys: Keys, room: Room, payload_limit: int) -> None:
         self._route = route
         self._handlers = handlers
         self._keys = keys
+        self._room = room
         self._payload_limit = payload_limit
         self._traces = handlers.model.tracer is not None
         self._decoder = BodyDecoder(route.post.body) if route.post else None
@@ -80,8 +83,9 @@ class Endpoint:
         if self._traces:
             PARENT.set(parse_traceparent((header(scope, b"traceparent") or b"").decode("latin-1")))
         require_json(scope)
-        request = self._decoder.decode(await read_body(scope, receive, self._payload_limit))
-        return await while_connected(route.post.handle(self._handlers, request), receive)
+        with Share(self._room) as share:
+            body = await read_body(scope, receive, self._payload_limit, share)
+            return await while_connected(route.post.handle(self._handlers, self._decoder.decode(body)), receive)
 
     def _refuse(self, error: Exception) -> Reply:
         if not isinstance(error, RequestError | RejectedError):

@@ -37,6 +37,7 @@ TOO_LARGE = Reason(413, "PayloadTooLarge")
 NOT_JSON = Reason(415, "UnsupportedMediaType")
 HEAD_TOO_LARGE = Reason(431, "HeadTooLarge")
 INTERNAL = Reason(500, "Internal")
+NO_CONNECTION = Reason(503, "Overloaded")
 
 
 class RejectedError(Exception):

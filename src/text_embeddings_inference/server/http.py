@@ -9,8 +9,9 @@ import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, cast
 
 import uvicorn
 import uvloop
@@ -24,6 +25,7 @@ from .ending import Cuttable, Ending
 from .metrics import metrics_app
 from .patience import Patience
 from .protocol import HttpProtocol
+from .room import SPARE_FILES, raise_file_limit
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +98,11 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
             stack.push_async_callback(model.close)
         metrics = next(iter(models.values())).metrics
         patience = Patience.of(settings)
-        figures = await stack.enter_async_context(Listener(metrics_app(metrics), sockets.metrics, patience))
-        tls = (settings.tls_cert, settings.tls_key)
-        http = await stack.enter_async_context(Listener(create_app(models, settings), sockets.http, patience, tls=tls))
+        figures = Listener(metrics_app(metrics), sockets.metrics, patience, connections=SPARE_FILES // 2)
+        await stack.enter_async_context(figures)
+        tls, most = (settings.tls_cert, settings.tls_key), raise_file_limit(settings.max_connections)
+        http = Listener(create_app(models, settings), sockets.http, patience, connections=most, tls=tls)
+        await stack.enter_async_context(http)
         servers: list[Cuttable] = [figures, http]
         if settings.grpc_port is not None:
             from .grpc.server import GrpcServer  # grpcio takes 0.1 s to import
@@ -123,15 +127,16 @@ class Listener:
         bound: socket.socket,
         patience: Patience,
         *,
+        connections: int,
         tls: tuple[Path | None, Path | None] = (None, None),
     ) -> None:
-        """tls: certificate chain and private key."""
+        """connections: at most; tls: certificate chain and private key."""
         self._socket = bound
         self._patience = patience
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=HttpProtocol,
+                http=cast(Any, partial(HttpProtocol, most_connections=connections)),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

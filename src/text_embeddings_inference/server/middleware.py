@@ -10,6 +10,7 @@ from typing import TypeVar
 from .asgi import ASGIApp, Message, Receive, Scope, Send
 from .errors import NOT_JSON, TOO_LARGE, UNAUTHORIZED, ClientGoneError, RejectedError
 from .replies import Header, Reply
+from .room import Share
 
 T = TypeVar("T")
 
@@ -87,8 +88,12 @@ def require_json(scope: Scope) -> None:
         raise RejectedError(NOT_JSON, "Expected request with `Content-Type: application/json`")
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The body. Raises RejectedError once it is longer than `limit` bytes, ClientGoneError if it breaks off."""
+async def read_body(scope: Scope, receive: Receive, limit: int, share: Share) -> bytes:
+    """The body.
+
+    Raises RejectedError once it is longer than `limit` bytes, OverloadedError if there is no room for it, and
+    ClientGoneError if it breaks off.
+    """
     announced = header(scope, b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
@@ -102,6 +107,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         size += len(body)
         if size > limit:
             raise _too_large(limit)
+        share.take(len(body))
         if not message.get("more_body"):
             return b"".join([*chunks, body]) if chunks else body
         chunks.append(body)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, TIMEOUT, Failure, Reason, RejectedError
+from .errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, NO_CONNECTION, TIMEOUT, Failure, Reason, RejectedError
 from .patience import LINGER_S, STRIDE, Patience
 from .transport import Flow, Together
 
@@ -29,6 +29,8 @@ CHUNK_ROOM = 16
 """Bytes around each chunk that do not count: its size and two line ends."""
 SLICE = 1 << 14
 """Bytes that are parsed at a time: so many small requests wait in one connection's queue at most."""
+MOST_REFUSED = 100
+"""Refused connections that may stay until their clients have read the refusal; with more, it is sent and no more."""
 UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
@@ -43,8 +45,10 @@ class Phase(Enum):
 class HttpProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, most_connections: int | None = None, **kwargs: Any) -> None:
+        """most_connections: one more is refused."""
         super().__init__(*args, **kwargs)
+        self._most_connections = most_connections
         self._phase = Phase.NOTHING
         self._requests = 0
         self._received = 0
@@ -68,6 +72,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._together = Together(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._together))
         self.flow: Flow = Flow(transport)
+        if self._most_connections is not None and len(self.connections) > self._most_connections:
+            self._refuse(NO_CONNECTION, f"there are {self._most_connections} connections already")
+            if len(self.connections) > self._most_connections + MOST_REFUSED:
+                self.transport.close()
 
     def eof_received(self) -> None:
         self._together.flush()  # the transport closes itself next, and does not know what waits here

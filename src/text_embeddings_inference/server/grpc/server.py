@@ -29,7 +29,7 @@ class GrpcServer:
     def __init__(self, model: Model, settings: Settings) -> None:
         self.port = 0
         self._settings = settings
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=settings.max_connections)
         self._server.add_generic_rpc_handlers((*Service(model, settings).handlers(), Unknown()))
         self._health = Health(model)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
