@@ -34,7 +34,7 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile -
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
 .PHONY: help serve torch test test-clients test-schema lint lint-deploy format models-page options-page metrics-page \
-	docs audit proto bench bench-peers bench-charts lock clean
+	docs audit proto bench bench-peers bench-charts overload soak lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
@@ -54,6 +54,8 @@ help:
 	@echo 'make proto         write the modules of server/grpc/tei.proto anew'
 	@echo 'make bench         measure the server and print tables (12 minutes); see bench/README.md'
 	@echo 'make bench-peers   the same for sentence-transformers, OpenVINO, ONNX Runtime and infinity (15 minutes)'
+	@echo 'make overload      offer the server ten times as many requests as it can answer (1 minute)'
+	@echo 'make soak          ten minutes of everything that clients do; both write their figures into docs/reliability.md'
 	@echo 'make bench-charts  write docs/performance.md, its charts and the README from bench/results'
 	@echo 'make lock          write requirements/*.txt anew from pyproject.toml and requirements/*.in'
 	@echo 'make clean         remove .venv, .venv-peers and caches'
@@ -120,6 +122,10 @@ bench: $(DONE)/serve $(DONE)/model
 
 bench-peers: $(DONE)/serve $(DONE)/model $(PEERS)/done-libraries $(PEERS)/done-infinity
 	$(BIN)/python -m bench.peers --model '$(MODEL)' --base $(BASE_SHAPE) --venvs $(PEERS) $(ARGS)
+
+overload soak: $(DONE)/serve $(DONE)/model
+	$(BIN)/python -m bench.$@ --model '$(MODEL)' $(ARGS)
+	$(BIN)/python -m bench.reliability_page docs/reliability.md
 
 bench-charts: $(DONE)/serve
 	$(BIN)/python -m bench.page
