@@ -316,6 +316,31 @@ def test_nothing_is_accepted_after_the_end(text: str) -> None:
     run(test())
 
 
+def test_another_engine_of_the_same_checkpoint_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    async def test() -> None:
+        model = Model.load(Settings(model_id=str(BERT), dtype="float32", batch_timeout=5))
+        try:
+            [expected] = (await model.embed(["hello"], OPTIONS)).value
+            first = model._runner.engine
+            monkeypatch.setattr(first, "run", lambda *_, **__: gate.wait(PATIENCE))
+            hanging = await started(model.embed(["hello there"], OPTIONS))
+            until(lambda: len(model._runner._dispatch._running) == 1)
+            model._runner.tick(5)
+            with pytest.raises(InferenceError, match="took too long"):
+                await hanging
+            [found] = (await model.embed(["hello"], OPTIONS)).value  # waits for the new one
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+            assert model._runner.engine is not first
+            assert model.healthy
+        finally:
+            gate.set()
+            await model.close()
+
+    run(test())
+
+
 def test_metrics_say_from_the_start_what_is_served() -> None:
     async def test() -> None:
         model = Model.load(Settings(model_id=str(BERT), dtype="float32", served_model_name="x"))

@@ -127,6 +127,22 @@ def test_engine_failure_and_health() -> None:
     assert (sick.status, sick.json) == (503, {"error": "unhealthy", "error_type": "Unhealthy"})
 
 
+def test_health_is_told_while_a_batch_runs_and_others_wait() -> None:
+    engine = FakeEngine()
+    engine.hold()
+    with Client(fake_model(engine)) as client:
+
+        async def scenario() -> None:
+            waiting = [asyncio.create_task(client.answer("POST", "/embed", [b'{"inputs": "1"}'])) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            assert (await client.answer("GET", "/health", [])).status == 200
+            assert not any(task.done() for task in waiting)
+            engine.let()
+            await asyncio.gather(*waiting)
+
+        client.run(scenario())
+
+
 def test_nan_scores() -> None:
     engine = FakeEngine()
     engine.nan_ids.add(1)
