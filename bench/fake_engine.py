@@ -1,22 +1,24 @@
 """The real server over an engine that computes nothing: shows what everything but the engine costs.
 
 python -m bench.fake_engine --model .venv/models/all-MiniLM-L6-v2 --port 8081
+
+Logs and traces are those of the server, by its environment variables.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from text_embeddings_inference.cli import configure_logs, tracing
 from text_embeddings_inference.inference import Limits, Model
 from text_embeddings_inference.inference.loading import load_parts
 from text_embeddings_inference.server.http import serve
 from text_embeddings_inference.settings import Settings
-from text_embeddings_inference.telemetry import logging
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.types import Batch, Encoding, Output
 
@@ -60,14 +62,17 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the model whose tokenizer is used")
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
-    settings = Settings(model_id=str(given.model), port=given.port, prometheus_port=0, threads=1)
-    logging.configure(sys.stdout, as_json=False, directives="info", color=False, spans=True)
+    ours = ["--prometheus-port", "0", "--threads", "1"]
+    settings = Settings.parse(["--model-id", str(given.model), "--port", str(given.port), *ours], os.environ)
+    configure_logs(settings)
     parts = load_parts(settings)
     parts.engine.close()
     engine = FakeEngine(parts.info.vocabulary)
     info = replace(parts.info, engine=engine.name)
     metrics = Metrics(info.max_input_length)
-    serve({"fake": Model(info, parts.tokenizer, engine, limits=Limits(), metrics=metrics)}, settings)
+    with tracing(settings) as tracer:
+        model = Model(info, parts.tokenizer, engine, limits=Limits(), metrics=metrics, tracer=tracer)
+        serve({"fake": model}, settings)
 
 
 if __name__ == "__main__":

@@ -33,13 +33,7 @@ def command(argv: Sequence[str]) -> int:
         settings = Settings.parse(argv, os.environ)
         if settings.explain:
             return explain(settings)
-        logs.configure(
-            sys.stdout,
-            as_json=settings.json_output,
-            directives=settings.rust_log if settings.log_level is None else settings.log_level,
-            color=settings.color,
-            spans=not settings.disable_spans,
-        )
+        configure_logs(settings)
         logger.info("Starting with %s", settings.redacted())
         for warning in settings.warnings():
             logger.warning("%s", warning)
@@ -82,6 +76,17 @@ def explain(settings: Settings) -> int:
     explanation = explain(settings, problems)
     print(explanation.json() if settings.json_output else explanation.text(), flush=True)
     return 0 if explanation.served else 1
+
+
+def configure_logs(settings: Settings) -> None:
+    """Logs go to stdout, as the settings say."""
+    logs.configure(
+        sys.stdout,
+        as_json=settings.json_output,
+        directives=settings.rust_log if settings.log_level is None else settings.log_level,
+        color=settings.color,
+        spans=not settings.disable_spans,
+    )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Export:
 
     def __init__(self, collector: Collector, service_name: str) -> None:
         """Raises SettingsError for what opentelemetry can't use."""
-        self._resource = Resource({SERVICE_NAME: service_name})
+        self._resource = _Service({SERVICE_NAME: service_name})
         try:
             self._exporter = _exporter(collector)
             self._processor = BatchSpanProcessor(self._exporter)
@@ -47,6 +47,7 @@ class Export:
                 span.attributes,
                 () if span.problem is None else (Event(span.problem, {"level": "ERROR"}, span.end),),
                 () if span.link is None else (Link(_context(span.link)),),
+                status=None,  # type: ignore[arg-type]  # unset, which the exporter need not write
                 start_time=span.start,
                 end_time=span.end,
                 instrumentation_scope=SCOPE,
@@ -60,6 +61,13 @@ class Export:
         flushing.join(FLUSH_S)
         if flushing.is_alive():
             self._exporter.shutdown()  # ends its waiting between attempts
+
+
+class _Service(Resource):
+    """A resource whose hash, which is asked for each span, is not that of all its attributes."""
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 def _exporter(collector: Collector) -> SpanExporter:
