@@ -14,6 +14,7 @@ from text_embeddings_inference import cli
 from text_embeddings_inference.cli import main, report, tracing
 from text_embeddings_inference.errors import HubError, SettingsError, StartError, UnsupportedError
 from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.telemetry.logging import levels
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +24,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("text_embeddings_inference")
-    handlers, level, our_level = root.handlers[:], root.level, ours.level
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    loggers = [logging.getLogger(name) for name in (*levels("off"), "text_embeddings_inference")]
+    before = [logger.level for logger in loggers]
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
-    ours.setLevel(our_level)
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture

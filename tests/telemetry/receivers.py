@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+import opentelemetry.exporter.otlp.proto.grpc.trace_exporter  # keeps the `os.environ` there is when it is imported,
+import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401  # which a test may have replaced
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
