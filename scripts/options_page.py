@@ -1,4 +1,4 @@
-"""Writes docs/command-line.md: what settings.py, contract_settings.py and environment.py say of every option and variable.
+"""Writes docs/command-line.md: what settings.py, contract_settings.py and environment.py say of the options.
 
 python scripts/options_page.py docs/command-line.md      (make options-page)
 """
@@ -15,8 +15,8 @@ from text_embeddings_inference.settings import command_line
 INTRODUCTION = """\
 # Command line
 
-<!-- Written by scripts/options_page.py from settings.py, contract_settings.py and environment.py: change those, then run
-`make options-page`. -->
+<!-- Written by scripts/options_page.py from settings.py, contract_settings.py and environment.py: change those, then
+run `make options-page`. -->
 
     text-embeddings-router --model-id MODEL [OPTIONS]
 
