@@ -13,7 +13,8 @@ from .asgi import ASGIApp, Receive, Scope, Send
 from .decoding import BodyDecoder
 from .errors import METHOD_NOT_ALLOWED, NOT_FOUND, ClientGoneError, Failure, RejectedError
 from .handlers import Handlers
-from .middleware import Cors, Keys, header, read_body, require_json, while_connected
+from .keys import Keys
+from .middleware import Cors, header, read_body, require_json, require_key, while_connected
 from .openapi import openapi_route
 from .replies import Reply
 from .room import Room, Share
@@ -74,7 +75,7 @@ class Endpoint:
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         route, method = self._route, scope["method"]
         if not route.public or (method == "POST" and route.post is not None):
-            self._keys.check(scope)
+            require_key(self._keys, scope)
         if route.get is not None and method in ("GET", "HEAD"):
             return await route.get.handle(self._handlers)
         if route.post is None or self._decoder is None or method != "POST":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ...inference import Model
 from ...inference.limits import Permit
 from ...settings import Settings
 from ...telemetry.tracing import PARENT, parse_traceparent
+from ..keys import Keys
 from ..responses import usage_headers
 from . import tei_pb2 as tei
 from .calls import Calls, RefusedError, Reply
@@ -70,8 +70,7 @@ class Service:
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._calls = Calls(model, settings)
-        self._keys = [f"Bearer {key}".encode() for key in settings.api_key if key]
-        self._locked = bool(settings.api_key)
+        self._keys = Keys(settings.api_key)
         self._most = settings.grpc_max_parallel_stream_requests
         self._traces = model.tracer is not None
 
@@ -128,16 +127,13 @@ class Service:
 
     def _let_in(self, context: Context) -> None:
         """Raises RefusedError unless the call has a key; keeps whose trace it belongs to."""
-        if not (self._locked or self._traces):
+        if not (self._keys.required or self._traces):
             return
         metadata = dict(context.invocation_metadata() or ())
         if self._traces:
             PARENT.set(parse_traceparent(str(metadata.get("traceparent", ""))))
-        if self._locked:
-            found = metadata.get("authorization", "").encode()
-            # A list, not a generator: all keys are compared, whichever fits.
-            if not any([hmac.compare_digest(found, key) for key in self._keys]):  # noqa: C419
-                raise RefusedError("UNAUTHENTICATED", "No valid auth token")
+        if self._keys.required and not self._keys.accept(metadata.get("authorization", "").encode()):
+            raise RefusedError("UNAUTHENTICATED", "No valid auth token")
 
 
 class Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
