@@ -1,7 +1,7 @@
 """GTE (Zhang et al., arXiv:2407.19669): Transformers' `gte` and `Alibaba-NLP/new-impl`.
 
 Differs from BERT: rotary positions, queries, keys and values in one matrix, a gated feed-forward network; there may be
-no token types.
+no token types. The heads are BERT's.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..heads import ClassificationHead, MaskedLMHead
 from ..layers import PackedGatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
 from ..parameters import Parameters, Table
 from ..rotary import RopeArgs, read_rope
+from .bert import classifier as classifier
+from .bert import masked_lm as masked_lm
 
 
 class Args(RopeArgs, frozen=True, kw_only=True):
@@ -95,15 +96,3 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)
         return x
-
-
-def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
-    """NewForSequenceClassification's head: the pooler, where there is one, then the classifier."""
-    return ClassificationHead(p, args.hidden_size, labels, activation("pooler", "tanh"), dense="dense.weight" in p)
-
-
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
-    """NewForMaskedLM's head."""
-    table = (args.vocab_size, args.hidden_size)
-    act = activation("hidden_act", args.hidden_act)
-    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, table, act, args.layer_norm_eps)

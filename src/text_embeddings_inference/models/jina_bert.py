@@ -11,13 +11,13 @@ from typing import Literal
 import msgspec
 
 from ..errors import UnsupportedError
-from ..heads import ClassificationHead
-from ..layers import ACTIVATIONS, Attention, PackedGatedFeedForward, PostNormBlock, TypedEmbedding, activation
+from ..layers import ACTIVATIONS, Attention, PackedGatedFeedForward, PostNormBlock, TypedEmbedding
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from . import bert
 from .bert import HEADS as HEADS
 from .bert import PREFIXES as PREFIXES
+from .bert import classifier as classifier
 
 GATES = {"geglu": ACTIVATIONS["gelu"], "reglu": ACTIVATIONS["relu"]}
 """`feed_forward_type` -> activation of the gate; `hidden_act` has no say in it."""
@@ -93,8 +93,3 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, self.spec, inputs.layout)
         return x
-
-
-def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
-    """JinaBertForSequenceClassification's head: BERT's."""
-    return ClassificationHead(p, args.hidden_size, labels, activation("pooler", "tanh"), dense="dense.weight" in p)

@@ -6,12 +6,13 @@ shared by all layers.
 
 from __future__ import annotations
 
-from ..heads import ClassificationHead, MaskedLMHead
-from ..layers import Embedding, LayerNorm, activation, relative_bias
+from ..layers import Embedding, LayerNorm, relative_bias
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from ..parameters import Parameters, Table
 from .bert import BlockArgs, blocks
 from .roberta import HEADS as HEADS
+from .roberta import classifier as classifier
+from .roberta import masked_lm as masked_lm
 
 MAX_DISTANCE = 128
 FIRST_POSITION = 2
@@ -75,16 +76,3 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, self.spec, inputs.layout)
         return x
-
-
-def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
-    """MPNetClassificationHead."""
-    return ClassificationHead(p, args.hidden_size, labels, activation("classifier", "tanh"))
-
-
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
-    """MPNetLMHead: its activation is GELU whatever `hidden_act` says."""
-    table = (args.vocab_size, args.hidden_size)
-    return MaskedLMHead(
-        p, args.hidden_size, model.embeddings.word, table, activation("lm_head", "gelu"), args.layer_norm_eps
-    )
