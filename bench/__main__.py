@@ -16,7 +16,7 @@ from bench.base_shape import write_checkpoint
 from bench.engine import Engine
 from bench.load import BenchError, Wrk, find_wrk, generators
 from bench.measure import ONCE_S, measure_ceiling, measure_layer, measure_load, measure_start, say, seconds_of
-from bench.report import BASE, DTYPES, MINILM, OURS, Report, Subject, save
+from bench.report import BASE, DTYPES, MINILM, OURS, Report, Subject
 from bench.server import Server, router_command, running
 from bench.texts import BATCHES, EQUAL, SHORT_32, Load, TextMaker, base_loads, minilm_loads
 
@@ -197,15 +197,7 @@ def command_of(plan: Plan, model: str, dtype: str) -> list[str]:
 
 def main() -> None:
     plan = parse(sys.argv[1:])
-    try:
-        report = measure(plan)
-    except BenchError as error:
-        sys.exit(f"error: {error}")
-    print(tables.render(report))
-    if plan.results:
-        file = save(report, plan.results)
-        file.with_suffix(".md").write_text(tables.render(report))
-        print(f"saved as {file} and .md")
+    tables.run(lambda: measure(plan), plan.results)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 
-from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject, summary
+from bench.load import BenchError
+from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject, save, summary
 from bench.targets import GOALS, TEI_TOKENS_PER_S, Goal, times_tei
+
+
+def run(measure: Callable[[], Report], results: Path | None) -> None:
+    """Measures, prints what was found, and saves it under `results`; ends the process with the message if it fails."""
+    try:
+        report = measure()
+    except BenchError as error:
+        sys.exit(f"error: {error}")
+    text = render(report)
+    print(text)
+    if results:
+        file = save(report, results)
+        file.with_suffix(".md").write_text(text)
+        print(f"saved as {file} and .md")
 
 
 def render(report: Report) -> str:

@@ -11,10 +11,6 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-MARKERS = ("##", "▁", "Ġ")
-"""What WordPiece, SentencePiece and byte-level vocabularies put before a token."""
-
-
 SHORT_1 = "16 tokens, 1 connection"
 SHORT_32 = "16 tokens, 32 connections"
 EQUAL = "128 tokens, 32 connections"

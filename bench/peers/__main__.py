@@ -27,7 +27,7 @@ from bench.peers.process import (
     library,
     library_start,
 )
-from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject, save
+from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject
 from bench.server import Memory, Server, router_command, running, time_to_first_answer
 from bench.texts import BATCHES, Load, TextMaker, base_loads, minilm_loads
 
@@ -271,15 +271,7 @@ def versions_of(python: Path, packages: Sequence[str]) -> dict[str, str]:
 
 def main() -> None:
     plan = parse(sys.argv[1:])
-    try:
-        report = measure(plan)
-    except BenchError as error:
-        sys.exit(f"error: {error}")
-    print(tables.render(report))
-    if plan.results:
-        file = save(report, plan.results)
-        file.with_suffix(".md").write_text(tables.render(report))
-        print(f"saved as {file} and .md")
+    tables.run(lambda: measure(plan), plan.results)
 
 
 if __name__ == "__main__":
