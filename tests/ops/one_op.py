@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from openvino import opset15 as op
 from extras import needs_torch
 from oracle.numpy_ops import NumpyOps, Sequences
 from text_embeddings_inference.ops.openvino import OpenVINOOps, PaddedLayout
+from text_embeddings_inference.ops.openvino_float32 import Float32OpenVINOOps
 from text_embeddings_inference.ops.spec import Layout, Value
 from text_embeddings_inference.types import Batch
 
@@ -43,17 +44,30 @@ def ragged(lengths: Sequence[int], *shape: int, seed: int = 0) -> NDArray[np.flo
     return x
 
 
-def on_openvino(function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
+def on_openvino(
+    function: Function, *arrays: Array, lengths: Sequence[int], ops: type[OpenVINOOps] = OpenVINOOps
+) -> Array:
     """The result on OpenVINO in float32. The graph is compiled once for all batches: it knows neither `B` nor `S`."""
-    request = _compile(function, tuple(_input_type(array) for array in arrays)).create_infer_request()
+    request = _compile(function, tuple(_input_type(array) for array in arrays), ops).create_infer_request()
     request.infer([*arrays, _int32(lengths), np.array(max(lengths), np.int64)])
     return np.array(request.get_output_tensor(0).data)
 
 
-def openvino_kernels(function: Function, *arrays: Array) -> list[str]:
+def openvino_kernels(function: Function, *arrays: Array, ops: type[OpenVINOOps] = OpenVINOOps) -> list[str]:
     """What OpenVINO makes of the function: the types of its kernels."""
-    compiled = _compile(function, tuple(_input_type(array) for array in arrays))
+    compiled = _compile(function, tuple(_input_type(array) for array in arrays), ops)
     return [str(node.get_rt_info()["layerType"].astype(str)) for node in compiled.get_runtime_model().get_ops()]
+
+
+def openvino_products(function: Function, *arrays: Array, ops: type[OpenVINOOps]) -> list[str]:
+    """For each of its matrix products with weights, the names of the operations that it computes."""
+    compiled = _compile(function, tuple(_input_type(array) for array in arrays), ops)
+    nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    return [
+        str(node["originalLayersNames"].astype(str))
+        for node in nodes
+        if node["layerType"].astype(str) == "FullyConnected"
+    ]
 
 
 def on_torch(function: Function, *arrays: Array, lengths: Sequence[int], dtype: str = "float32") -> Array:
@@ -111,6 +125,7 @@ class Engine:
 
 _PADDED = [
     pytest.param(Engine(on_openvino), id="openvino"),
+    pytest.param(Engine(partial(on_openvino, ops=Float32OpenVINOOps)), id="openvino-float32"),
     pytest.param(Engine(on_torch), id="torch", marks=needs_torch),
 ]
 _PACKED = [pytest.param(Engine(on_torch_packed, packed=True), id="torch-packed", marks=needs_torch)]
@@ -129,10 +144,10 @@ def _input_type(array: Array) -> InputType:
 
 
 @lru_cache(maxsize=64)
-def _compile(function: Function, inputs: tuple[InputType, ...]) -> ov.CompiledModel:
+def _compile(function: Function, inputs: tuple[InputType, ...], ops: type[OpenVINOOps]) -> ov.CompiledModel:
     parameters = [op.parameter(list(shape), np.dtype(name)) for shape, name in inputs]
     lengths, width = op.parameter([-1], np.int32), op.parameter([], np.int64)
-    result = function(OpenVINOOps(MAX_LENGTH), Layout(PaddedLayout(lengths, width)), *map(Value, parameters))
+    result = function(ops(MAX_LENGTH), Layout(PaddedLayout(lengths, width)), *map(Value, parameters))
     graph = ov.Model([op.result(result.raw)], [*parameters, lengths, width])
     return ov.Core().compile_model(graph, "CPU", PROPERTIES)
 

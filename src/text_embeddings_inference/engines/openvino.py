@@ -20,6 +20,7 @@ from ..cpus import has_vnni
 from ..errors import StartError, UnsupportedError
 from ..models.network import Network, build
 from ..ops.openvino import OpenVINOOps, PaddedLayout
+from ..ops.openvino_float32 import Float32OpenVINOOps
 from ..ops.openvino_int8 import Int8OpenVINOOps
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
@@ -42,6 +43,8 @@ WARM_UP_TOKENS = 8
 """A text of a few words: the kernels of a single token are others than those of all longer texts."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 """What is computed in outside of 8-bit products: their kernels take float32 activations and quantize them."""
+
+OPS: dict[str, type[OpenVINOOps]] = {"float32": Float32OpenVINOOps, "bfloat16": OpenVINOOps, "int8": Int8OpenVINOOps}
 
 
 @cache
@@ -95,8 +98,7 @@ class OpenVINOEngine:
         self._threads = threads
         self._cache = cache
         self.runs = 0
-        ops_type = Int8OpenVINOOps if dtype == "int8" else OpenVINOOps
-        self._ops = ops_type(checkpoint.longest)
+        self._ops = OPS[dtype](checkpoint.longest)
         if cache is not None:
             _make_folder(cache)
         self._graph, network = _build_graph(checkpoint, self._ops)

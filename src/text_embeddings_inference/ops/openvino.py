@@ -34,7 +34,7 @@ def _unsqueeze(node: ov.Node, *axes: int) -> ov.Node:
     return op.unsqueeze(node, _int64(*axes))
 
 
-def _shape(x: ov.Node | ov.Output) -> ov.PartialShape:
+def partial_shape(x: ov.Node | ov.Output) -> ov.PartialShape:
     """Of a node with one output, or of one output of a node that has several."""
     return x.get_partial_shape() if isinstance(x, ov.Output) else x.get_output_partial_shape(0)
 
@@ -51,7 +51,7 @@ def _channels(x: ov.Node, first: int, end: int) -> ov.Node:
 
 def _count_heads(x: ov.Node) -> int:
     """`N` of `[B, N, S, H]`."""
-    return int(_shape(x)[1].get_length())
+    return int(partial_shape(x)[1].get_length())
 
 
 def _repeat_heads(x: ov.Node, n: int) -> ov.Node:
@@ -89,6 +89,11 @@ class PaddedLayout:
     def seen(self) -> ov.Node:
         """1 for a token that is seen in attention, 0 for others and for padding: float32 `[B, S]`."""
         return self.kept if self._attended is self.lengths else self._before(self._attended)
+
+    @cached_property
+    def one(self) -> ov.Node:
+        """1, which OpenVINO can't know when it compiles: a scalar, float32."""
+        return op.reduce_max(self.kept, _int64(0, 1), False)
 
     @cached_property
     def padding_bias(self) -> ov.Node:
@@ -202,19 +207,19 @@ class OpenVINOOps(Ops):
         return Value(op.divide(x.raw, self._operand(y)))
 
     def gelu(self, x: Value, form: Gelu = "erf") -> Value:
-        return Value(op.gelu(x.raw, form))
+        return self._activate(x, lambda node: op.gelu(node, form))
 
     def relu(self, x: Value) -> Value:
-        return Value(op.relu(x.raw))
+        return self._activate(x, op.relu)
 
     def silu(self, x: Value) -> Value:
-        return Value(op.swish(x.raw))
+        return self._activate(x, op.swish)
 
     def tanh(self, x: Value) -> Value:
-        return Value(op.tanh(x.raw))
+        return self._activate(x, op.tanh)
 
     def sigmoid(self, x: Value) -> Value:
-        return Value(op.sigmoid(x.raw))
+        return self._activate(x, op.sigmoid)
 
     def sqrt(self, x: Value) -> Value:
         return Value(op.sqrt(x.raw))
@@ -253,11 +258,11 @@ class OpenVINOOps(Ops):
         return Value(op.concat([x.raw for x in xs], -1))
 
     def heads(self, x: Value, n: int) -> Value:
-        outer = [0] * (_shape(x.raw).rank.get_length() - 1)
+        outer = [0] * (partial_shape(x.raw).rank.get_length() - 1)
         return Value(op.reshape(x.raw, _int64(*outer, n, -1), True))
 
     def merge(self, x: Value) -> Value:
-        outer = [0] * (_shape(x.raw).rank.get_length() - 2)
+        outer = [0] * (partial_shape(x.raw).rank.get_length() - 2)
         return Value(op.reshape(x.raw, _int64(*outer, -1), True))
 
     def positions(self, layout: Layout) -> Value:
@@ -275,7 +280,7 @@ class OpenVINOOps(Ops):
     def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
         """In the form that OpenVINO knows and runs as one kernel: x cos + (-x2, x1) sin, its halves cut by Slice."""
         cos, sin = self._padded(layout).rotation(rope, self._max_length)
-        half, width = len(rope.inverse_frequencies), _shape(x.raw)[3].get_length()
+        half, width = len(rope.inverse_frequencies), partial_shape(x.raw)[3].get_length()
         turning = x.raw if 2 * half == width else _channels(x.raw, 0, 2 * half)
         minus_one = op.constant(np.full((1, 1, 1, 1), -1, np.float32))
         turned = op.concat(
@@ -291,12 +296,12 @@ class OpenVINOOps(Ops):
         q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))
         k_BNSH, v_BNSH = (_repeat_heads(x, _count_heads(q_BNSH)) for x in (k_BNSH, v_BNSH))
         if spec.alibi is None:
-            scale = None if spec.scale is None else _float32(spec.scale)
-            out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, scale)
+            scale = partial_shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
+            out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, self._scale(scale, layout))
         else:
             # With the slopes multiplied in last, the bias is one for all heads; `[N, S, S]` would be gigabytes.
             slopes = np.array(spec.alibi, np.float32).reshape(-1, 1)
-            scale = _shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
+            scale = partial_shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
             q_BNSH = op.transpose(op.multiply(q.raw, op.constant(scale / slopes)), order)
             scores = op.add(op.matmul(q_BNSH, k_BNSH, False, True), bias)
             weights = op.softmax(op.multiply(scores, _slopes(spec.alibi)), -1)
@@ -353,7 +358,7 @@ class OpenVINOOps(Ops):
         self, x: Value, gates: Value, up: Sequence[Value], down: Sequence[Value], act: Callable[[Ops, Value], Value]
     ) -> Value:
         """Each expert gets the tokens that chose it, and its results are added at their places."""
-        tokens_TD = op.reshape(x.raw, _int64(-1, _shape(x.raw)[-1].get_length()), False)
+        tokens_TD = op.reshape(x.raw, _int64(-1, partial_shape(x.raw)[-1].get_length()), False)
         gates_ET = op.transpose(op.reshape(gates.raw, _int64(-1, len(up)), False), _int64(1, 0))
         sum_TD = op.broadcast(_float32(0), op.shape_of(tokens_TD))
         for expert, (u, d) in enumerate(zip(up, down, strict=True)):
@@ -364,6 +369,13 @@ class OpenVINOOps(Ops):
             weighted = op.multiply(result, _unsqueeze(op.gather(gate_T, chosen, _int64_scalar(0)), 1))
             sum_TD = op.scatter_nd_update(sum_TD, _unsqueeze(chosen, 1), weighted, "sum")
         return Value(op.reshape(sum_TD, op.shape_of(x.raw), False))
+
+    def _activate(self, x: Value, activation: Callable[[ov.Node], ov.Node]) -> Value:
+        return Value(activation(x.raw))
+
+    def _scale(self, value: float, layout: Layout) -> ov.Node:
+        """Of attention scores."""
+        return _float32(value)
 
     @staticmethod
     def _operand(y: Value | float) -> ov.Node:
