@@ -53,7 +53,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Module or package right below the package -> what it may import of the others."""
 
 ONLY_IN = {
-    "openvino": {"ops/openvino.py", "ops/openvino_int8.py", "engines/openvino.py", "engines/openvino_onnx.py"},
+    "openvino": {
+        "ops/openvino.py",
+        "ops/openvino_float32.py",
+        "ops/openvino_int8.py",
+        "engines/openvino.py",
+        "engines/openvino_onnx.py",
+    },
     "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py", "engines/transformers.py"},
     "huggingface_hub": {"checkpoint/hub.py"},
     "opentelemetry": {"telemetry/otlp.py"},

@@ -56,12 +56,14 @@ def command(argv: Sequence[str]) -> int:
 def run(settings: Settings) -> bool:
     """Load the model and serve it until a signal says stop. Tells whether a thread is left that hangs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
-    from .inference import Model
+    from .inference.opening import open_model
 
     with tracing(settings) as tracer:
-        model = Model.load(settings, tracer)
-        from .server.http import Sockets, serve  # while the model is compiled, which needs no interpreter
+        opened = open_model(settings)
+        from .inference import Model  # while the model is compiled, which needs no interpreter
+        from .server.http import Sockets, serve
 
+        model = Model.load(settings, tracer, opened)
         sockets = Sockets.bind(settings)
         model.warm_up(settings)
         serve({settings.served_name: model}, settings, sockets)

@@ -16,7 +16,8 @@ import numpy as np
 from .errors import RequestError
 from .inference.kinds import NO_VECTORS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
 from .inference.limits import Limits
-from .inference.loading import Parts, load_engine, load_parts, warm_up
+from .inference.loading import Parts, load_parts, warm_up
+from .inference.opening import load_engine
 from .inference.pending import Pending, Row
 from .inference.pieces import PIECES_AT_ONCE, Distinct
 from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector

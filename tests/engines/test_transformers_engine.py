@@ -15,7 +15,7 @@ from oracle.expected import MODELS
 from text_embeddings_inference import load
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.inference import loading
+from text_embeddings_inference.inference import opening
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Encoding, Kind, Pooling
 
@@ -124,4 +124,4 @@ def test_without_transformers_the_way_out_is_told(tmp_path: Path) -> None:
 def test_openvino_can_not_be_asked_for(tmp_path: Path) -> None:
     settings = Settings(model_id="m", engine="openvino")
     with pytest.raises(UnsupportedError, match="which is not supported on OpenVINO"):
-        loading.plan_for(open_checkpoint(unknown(tmp_path)), settings)
+        opening.plan_for(open_checkpoint(unknown(tmp_path)), settings)

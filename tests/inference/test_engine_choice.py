@@ -14,8 +14,8 @@ from extras import needs_torch
 from oracle.expected import MODELS
 from text_embeddings_inference import load
 from text_embeddings_inference.errors import StartError
-from text_embeddings_inference.inference import loading
-from text_embeddings_inference.inference.loading import plan_engine
+from text_embeddings_inference.inference import opening
+from text_embeddings_inference.inference.opening import plan_engine
 from text_embeddings_inference.settings import Settings
 
 
@@ -25,19 +25,19 @@ def settings(**options: Any) -> Settings:
 
 @pytest.fixture
 def gpu_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "has_gpu_driver", lambda: True)
+    monkeypatch.setattr(opening, "has_gpu_driver", lambda: True)
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if PyTorch were not installed."""
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in ("engines.torch", "ops.torch", "ops.torch_sequences"):
         monkeypatch.delitem(sys.modules, f"text_embeddings_inference.{name}", raising=False)
 
 
 def test_without_a_gpu_it_is_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "has_gpu_driver", lambda: False)
+    monkeypatch.setattr(opening, "has_gpu_driver", lambda: False)
     assert plan_engine(settings(dtype="float32"), "bert").name == "openvino"
 
 
@@ -49,6 +49,21 @@ def test_a_gpu_without_pytorch_is_pointed_out(
     with caplog.at_level(logging.INFO):
         assert plan_engine(settings(), "bert").name == "openvino"
     assert "pip install 'text-embeddings-inference[torch]'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "expected"),
+    [
+        pytest.param({"threads": 2}, 10_000_000, 2, id="small"),
+        pytest.param({"threads": 2}, 85_000_000, 1, id="large"),
+        pytest.param({"threads": 16}, 85_000_000, 8, id="large, on many threads"),
+        pytest.param({"threads": 2, "streams": 2}, 85_000_000, 2, id="large, and asked for"),
+        pytest.param({"threads": 1}, 10_000_000, 1, id="one thread"),
+    ],
+)
+def test_streams(options: dict[str, int], numbers: int, expected: int) -> None:
+    plan = plan_engine(settings(engine="openvino", dtype="float32", **options), "bert", numbers)
+    assert plan.streams == expected
 
 
 @needs_torch

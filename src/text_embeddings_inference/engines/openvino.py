@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from ..checkpoint import Checkpoint
+from ..checkpoint.weights import Weights
 from ..cpus import has_vnni
 from ..errors import StartError, UnsupportedError
 from ..models.network import Network, build
@@ -44,6 +47,7 @@ WARM_UP_TOKENS = 8
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 """What is computed in outside of 8-bit products: their kernels take float32 activations and quantize them."""
 
+RELEASE_EVERY_S = 0.05
 OPS: dict[str, type[OpenVINOOps]] = {"float32": Float32OpenVINOOps, "bfloat16": OpenVINOOps, "int8": Int8OpenVINOOps}
 
 
@@ -168,9 +172,9 @@ class OpenVINOEngine:
             properties["CACHE_DIR"] = str(self._cache)
         if isinstance(self._ops, Int8OpenVINOOps):
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self._ops.group
-        compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
-        compiled.run(Batch.pad([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False)
-        self._checkpoint.weights.release()  # by now the compiled model has its own, rearranged copy of the matrices
+        with _released(self._checkpoint.weights):  # the compiled model gets its own, rearranged copy of the matrices
+            compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
+            compiled.run(Batch.pad([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False)
         return compiled
 
 
@@ -215,6 +219,25 @@ class _Measured:
         if self._engine.runs != self._runs_before:
             raise InterruptedError
         return seconds
+
+
+@contextmanager
+def _released(weights: Weights) -> Iterator[None]:
+    """Gives the memory of mapped weights back while they are read, and at the end: else it adds to the peak."""
+    done = threading.Event()
+
+    def release() -> None:
+        while not done.wait(RELEASE_EVERY_S):
+            weights.release()
+
+    releasing = threading.Thread(target=release, name="release", daemon=True)
+    releasing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        releasing.join()
+        weights.release()
 
 
 def _make_folder(cache: Path) -> None:

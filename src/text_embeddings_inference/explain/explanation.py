@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from ..checkpoint import File
-from ..inference.loading import EnginePlan
+from ..inference.opening import EnginePlan
 from ..types import Kind, Pooling
 from .memory import Memory
 

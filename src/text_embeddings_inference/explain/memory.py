@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from math import prod
 
 from ..checkpoint import Checkpoint, Preview
-from ..inference.loading import EnginePlan
-from ..types import Pooling
+from ..inference.opening import ELEMENT, EnginePlan, count_matrices
 
 MB = 1_000_000
 
-PROCESS = 135 * MB
+PROCESS = 150 * MB
 """The interpreter, the server and OpenVINO, without a model."""
 
-ELEMENT = {"float32": 4, "bfloat16": 2, "int8": 1}
-"""Bytes of a number, by what is computed in."""
+ALONE, SIDE_BY_SIDE = (25 * MB, 0.0), (90 * MB, 1.2)
+"""What load takes: this much, and a share of the matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +31,20 @@ class Memory:
 def estimate(checkpoint: Checkpoint, vocabulary: int | None, files: Preview, plan: EnginePlan) -> Memory | None:
     """What the process will take; None for an engine that was not measured.
 
-    A compiled model keeps its own copy of every matrix; what runs batches side by side keeps another; and kernels for
-    other shapes a part of one. Tables of embeddings stay in the file. Tensors that are not float32 are converted first.
-    vocabulary: rows of the table; None: not known, and every weight is taken for a part of a matrix.
+    A compiled model keeps its own copy of every matrix; what runs batches side by side keeps another. Tables of
+    embeddings stay in the file, and are read into memory as their words come up. Tensors that are not float32 are
+    converted first. vocabulary: rows of the table; None: not known, and every weight is taken for a part of a matrix.
     """
     if plan.name != "openvino":
         return None
     weights = sum(file.size for file in files.files if file.name.endswith((".safetensors", ".bin", ".onnx")))
     shapes = {name: checkpoint.weights.shape(name) for name in checkpoint.weights}
-    is_tied = checkpoint.pooling is Pooling.SPLADE  # its table is the last matrix, too
-    matrices = sum(prod(shape) for shape in shapes.values() if len(shape) > 1 and (is_tied or shape[0] != vocabulary))
+    matrices = count_matrices(checkpoint, vocabulary)
     converted = sum(prod(shape) for name, shape in shapes.items() if checkpoint.weights.dtype(name) in ("F16", "BF16"))
     packed = (matrices if shapes else weights // 4) * ELEMENT[plan.dtype]
+    tables = max(0, 4 * (sum(map(prod, shapes.values())) - matrices - converted)) if shapes else 0
     started = PROCESS + packed + 4 * converted
-    alone, side_by_side = (20 * MB, 0.95), (75 * MB, 2.4)
-    fixed, share = alone if plan.streams == 1 else side_by_side
-    loaded = started + fixed + int(share * packed)
-    compiling = started + weights + (packed if plan.streams > 1 else 0)  # the last form, with the whole file touched
-    return Memory(weights, started, loaded, max(loaded, compiling))
+    fixed, share = ALONE if plan.streams == 1 else SIDE_BY_SIDE
+    loaded = started + tables + fixed + int(share * packed)
+    graph = 0 if shapes else weights  # an ONNX file is in memory as a whole while it is compiled
+    return Memory(weights, started, loaded, max(loaded, started + graph))

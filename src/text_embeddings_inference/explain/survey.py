@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint, Preview, Weights, open_checkpoint, preview
-from ..inference.loading import find_max_input_length, hub_access, load_tokenizer, plan_for
+from ..inference.loading import load_tokenizer
+from ..inference.opening import find_max_input_length, hub_access, plan_for
 from ..models import choose
 from ..models.network import Architecture as ModelFile
 from ..models.network import Network, build, find_architecture, read_args

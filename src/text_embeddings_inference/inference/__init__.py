@@ -1,6 +1,23 @@
 """A request's life between the wire and the engine: limits, tokens, the queue, the batches, and where the time went."""
 
-from .limits import Limits
-from .model import Model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .limits import Limits
+    from .model import Model
 
 __all__ = ["Limits", "Model"]
+
+
+def __getattr__(name: str) -> Any:  # so that `opening` can be imported without what only serving needs
+    if name == "Model":
+        from .model import Model
+
+        return Model
+    if name == "Limits":
+        from .limits import Limits
+
+        return Limits
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,7 +42,8 @@ from .kinds import (
     require,
 )
 from .limits import Limits, Permit, Permits
-from .loading import Parts, fits_twice, load_engine, load_parts, measure_fidelity, warm_up
+from .loading import Parts, fits_twice, load_parts, measure_fidelity, warm_up
+from .opening import Opened, load_engine
 from .pending import Row
 from .pipeline import Pipeline, first_error
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
@@ -99,9 +100,10 @@ class Model:
         self._tuner: Tuner | None = None
 
     @classmethod
-    def load(cls, settings: Settings, tracer: Tracer | None = None) -> Model:
-        """The model that the settings describe; it is ready after `warm_up`. Raises StartError."""
-        parts = load_parts(settings)
+    def load(cls, settings: Settings, tracer: Tracer | None = None, opened: Opened | None = None) -> Model:
+        """The model that the settings describe; it is ready after `warm_up`. opened: as for `load_parts`. Raises
+        StartError."""
+        parts = load_parts(settings, opened)
         metrics = Metrics(parts.info.max_input_length)
         metrics.model(parts.info)
         model = cls(
