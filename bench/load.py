@@ -28,8 +28,8 @@ class BenchError(Exception):
 class Measurement:
     """What wrk saw of one load.
 
-    p50_ms ...: latency, from sending a request to the end of its answer; errors: answers with a status of 400 or more,
-    and broken connections; client_cores: processor time that wrk itself took, per second.
+    p50_ms ...: latency, from sending a request to the end of its answer; errors: answers with a status of 400 or more
+    (refused), and broken connections; client_cores: processor time that wrk itself took, per second.
     """
 
     requests: int
@@ -40,6 +40,7 @@ class Measurement:
     p99_ms: float
     errors: int
     client_cores: float
+    refused: int = 0
 
     @property
     def requests_per_second(self) -> float:
@@ -51,10 +52,14 @@ class Measurement:
 
 
 class Wrk:
-    """A load generator for one `Load`. Each run goes on in the list of bodies where the last one stopped."""
+    """A load generator for one `Load`. Each run goes on in the list of bodies where the last one stopped.
 
-    def __init__(self, load: Load, url: str, folder: Path, path: str = "/embed") -> None:
+    pause_ms: how long a connection waits on average before it sends a request: anything up to twice that.
+    """
+
+    def __init__(self, load: Load, url: str, folder: Path, path: str = "/embed", pause_ms: int = 0) -> None:
         self.load = load
+        self._pause_ms = pause_ms
         self._url = url + path
         self._position = 0
         self._file = folder / (re.sub(r"\W+", "-", load.name) + ".jsonl")
@@ -89,13 +94,14 @@ class Wrk:
             p99_ms=result["p99_us"] / 1e3,
             errors=result["refused"] + result["broken"],
             client_cores=cpu / seconds_run,
+            refused=result["refused"],
         )
 
     def _send(self, seconds: int) -> dict[str, int]:
         """Runs wrk; gives what wrk.lua prints."""
         command = [find_wrk(), "--threads", "1", "--connections", str(self.load.connections), "--latency"]
         command += ["--duration", f"{seconds}s", "--timeout", f"{TIMEOUT_S}s", "--script", str(SCRIPT), self._url]
-        command += ["--", str(self._file), str(self._position)]
+        command += ["--", str(self._file), str(self._position), str(self._pause_ms)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + TIMEOUT_S)
         found = re.search(r"^RESULT (.+)$", done.stdout, re.MULTILINE)
         if done.returncode or not found:

@@ -2,8 +2,9 @@
 
 python -m bench.overload --model .venv/models/all-MiniLM-L6-v2 [--seconds 20] [--factor 10]
 
-First as many clients as keep it busy find out its capacity, and once more at the end; in between requests come at a
-fixed rate, whether or not the ones before them are answered, and are timed from when they were due.
+First as many clients as keep it busy find out its capacity, and once more at the end; in between wrk sends many times
+as many. It keeps so many connections that those which are not waiting for a vector, each sending a request about once a
+second, come to that rate. A few clients beside it time what is accepted and what is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import asyncio
 import itertools
 import json
-import time
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from pathlib import Path
 import uvloop
 
 from bench.client import Answer, Connection, percentile
+from bench.load import Measurement, Wrk
 from bench.server import router_command, running
-from bench.texts import TextMaker, bodies_of
+from bench.texts import Load, TextMaker, bodies_of
 
 TOKENS = 128
 TEXTS = 200
@@ -29,9 +31,12 @@ BUSY = 64
 """Clients that find out the capacity."""
 PERMITS = 128
 """Inputs in the house: they bound the latency."""
+PAUSE_MS = 1000
+"""Between two requests of a client that was refused."""
+PROBES, PROBES_PER_SECOND = 40, 40
+"""Clients that time their requests, and how many they send together. Those that wait for a vector send none."""
 FILLING = 0.25
-"""Of the time; it is not counted."""
-MOST_CONNECTIONS = 4000
+"""Of the time, in which probes are not counted."""
 PATH = "/embed"
 RESULTS = Path(__file__).parent / "results" / "overload.json"
 
@@ -40,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "overload.json"
 class Overload:
     """peak, offered, goodput: requests per second; accepted_*, refused_*: latencies in ms of those with status 200 and
     429; bound_ms: what as many requests as may be in the house take at this goodput; others: answers with another
-    status, and requests without one. The first quarter of the time is not counted: the queue fills.
+    status, and requests without one.
     """
 
     peak: float
@@ -59,82 +64,60 @@ class Overload:
         return self.goodput / self.peak
 
 
-async def capacity(url: str, bodies: Iterator[bytes], seconds: float) -> float:
-    """Requests per second of clients that each wait for their answer."""
-    end, answered = time.perf_counter() + seconds, 0
+async def probe(url: str, bodies: Iterator[bytes], seconds: float) -> list[Answer]:
+    """The answers to PROBES_PER_SECOND requests per second, or fewer where most clients wait for an answer.
 
-    async def client() -> None:
-        nonlocal answered
-        connection = await Connection.open(url)
-        while time.perf_counter() < end:
-            answer = await connection.post(PATH, next(bodies))
-            answered += answer.status == 200
-        connection.close()
-
-    await asyncio.gather(*(client() for _ in range(BUSY)))
-    return answered / seconds
-
-
-async def offer(url: str, bodies: Iterator[bytes], rate: float, seconds: float) -> tuple[list[Answer], int]:
-    """Sends `rate` requests per second; the answers, and how many requests had none."""
-    idle: list[Connection] = []
+    Raises OSError or asyncio.IncompleteReadError where there is none.
+    """
+    loop = asyncio.get_running_loop()
     answers: list[Answer] = []
-    tasks: set[asyncio.Task[None]] = set()
-    failed = opened = 0
+    end, gap = loop.time() + seconds, PROBES / PROBES_PER_SECOND
 
-    async def send(due: float) -> None:
-        nonlocal failed, opened
-        try:
-            if idle:
-                connection = idle.pop()
-            else:
-                opened += 1
-                connection = await Connection.open(url)
-            answers.append(await connection.post(PATH, next(bodies), due=due))
-            idle.append(connection)
-        except (OSError, asyncio.IncompleteReadError):
-            failed += 1
-
-    start = time.perf_counter()
-    for number in range(int(rate * seconds)):
-        due = start + number / rate
-        delay = due - time.perf_counter()
-        if delay > 0:
-            await asyncio.sleep(delay)
-        if len(tasks) >= MOST_CONNECTIONS:
-            failed += 1
-            continue
-        task = asyncio.create_task(send(due))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
-    for connection in idle:
+    async def client(number: int) -> None:
+        await asyncio.sleep(gap * number / PROBES)
+        connection = await Connection.open(url)
+        while loop.time() < end:
+            answers.append(await connection.post(PATH, next(bodies)))
+            await asyncio.sleep(gap)
         connection.close()
-    return answers, failed
+
+    await asyncio.gather(*(client(number) for number in range(PROBES)))
+    return answers
 
 
-async def measure(url: str, bodies: list[bytes], seconds: float, factor: float) -> Overload:
-    endless = itertools.cycle(bodies)
-    await capacity(url, endless, min(2, seconds))  # warms up
-    before = await capacity(url, endless, seconds / 2)
-    start = time.perf_counter()
-    answers, failed = await offer(url, endless, factor * before, seconds)
-    counted = [answer for answer in answers if start + FILLING * seconds <= answer.ended < start + seconds]
+def summary(peak: float, flood: Measurement, probes: list[Answer], counted_from: float) -> Overload:
+    """probes: those that ended before `counted_from` (`time.perf_counter`) are counted by their status only."""
+    counted = [answer for answer in probes if answer.ended >= counted_from]
     accepted = [answer.seconds for answer in counted if answer.status == 200]
     refused = [answer.seconds for answer in counted if answer.status == 429]
-    goodput = len(accepted) / ((1 - FILLING) * seconds)
-    peak = (before + await capacity(url, endless, seconds / 2)) / 2  # the machine may have changed its pace
+    own = sum(answer.status == 200 for answer in probes)
+    goodput = (flood.requests - flood.refused + own) / flood.seconds
     return Overload(
         peak=peak,
-        offered=factor * before,
+        offered=(flood.requests + len(probes)) / flood.seconds,
         goodput=goodput,
         accepted_p50_ms=percentile(accepted, 0.5),
         accepted_p99_ms=percentile(accepted, 0.99),
         refused_p50_ms=percentile(refused, 0.5),
         refused_p99_ms=percentile(refused, 0.99),
         bound_ms=1000 * PERMITS / goodput if goodput else 0.0,
-        others=failed + sum(answer.status not in (200, 429) for answer in answers),
+        others=flood.errors - flood.refused + sum(answer.status not in (200, 429) for answer in probes),
     )
+
+
+async def measure(url: str, bodies: list[bytes], seconds: float, factor: float, folder: Path) -> Overload:
+    lengths = [TOKENS] * len(bodies)
+    busy = Wrk(Load("capacity", BUSY, bodies, lengths), url, folder, PATH)
+    busy.warm_up(2)
+    before = busy.run(seconds / 2).requests_per_second
+    connections = PERMITS + round(factor * before * PAUSE_MS / 1000)
+    flood = Wrk(Load("overload", connections, bodies, lengths), url, folder, PATH, PAUSE_MS)
+    start = asyncio.get_running_loop().time()
+    flooded, probes = await asyncio.gather(
+        asyncio.to_thread(flood.run, seconds), probe(url, itertools.cycle(bodies), seconds)
+    )
+    after = busy.run(seconds / 2).requests_per_second  # the machine may have changed its pace
+    return summary((before + after) / 2, flooded, probes, start + FILLING * seconds)
 
 
 def main() -> None:
@@ -146,8 +129,8 @@ def main() -> None:
     given = parser.parse_args()
     bodies = [bodies_of([text]) for text in TextMaker(given.model).texts([TOKENS] * TEXTS)]
     command = router_command(str(given.model), ["--max-concurrent-requests", str(PERMITS), "--prometheus-port", "0"])
-    with running(command) as server:
-        found = uvloop.run(measure(server.url, bodies, given.seconds, given.factor))
+    with running(command) as server, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        found = uvloop.run(measure(server.url, bodies, given.seconds, given.factor, Path(folder)))
     given.results.write_text(json.dumps(asdict(found), indent=1) + "\n")
     print(f"{given.results}: {asdict(found)}, share {found.share:.2f}")
 

@@ -1,8 +1,9 @@
 -- Sends the request bodies of a file one after another, and prints what happened as one line of JSON.
 --
---   wrk ... -s wrk.lua URL -- FILE FIRST
+--   wrk ... -s wrk.lua URL -- FILE FIRST PAUSE
 --
--- FILE holds one JSON body per line; FIRST is the index (from 0) of the line to begin with.
+-- FILE holds one JSON body per line; FIRST is the index (from 0) of the line to begin with; PAUSE is the mean of the
+-- milliseconds that a connection waits before it sends a request (anything from 0 to twice that), 0 for none.
 -- There is no response(): defining it would make wrk copy every answer into Lua.
 
 local requests = {}
@@ -14,6 +15,12 @@ function init(args)
     requests[#requests + 1] = wrk.format("POST", nil, headers, body)
   end
   position = tonumber(args[2]) % #requests
+  local pause = tonumber(args[3])
+  if pause > 0 then
+    function delay() -- wrk asks for it if it is there
+      return math.random(0, 2 * pause)
+    end
+  end
 end
 
 function request()

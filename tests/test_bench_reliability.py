@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bench.client import Connection, percentile
-from bench.overload import Overload, offer
+from bench.client import Answer, percentile
+from bench.load import Measurement
+from bench.overload import PROBES, Overload, probe, summary
 from bench.reliability_page import BEGIN, END, read_overload, read_soak, table, with_figures
 from bench.soak import Soak
 
@@ -37,29 +39,32 @@ def test_page(tmp_path: Path) -> None:
     assert table(read_overload(tmp_path / "none"), read_soak(tmp_path / "none")) == "\nNot measured yet.\n"
 
 
-def test_requests_are_offered_at_a_rate_whether_or_not_they_are_answered() -> None:
-    gate = asyncio.Event()
-    waiting: list[bytes] = []
+def test_goodput_is_what_was_answered_and_latencies_go_by_status() -> None:
+    flood = Measurement(1000, 10.0, 0, 1, 2, 3, errors=905, client_cores=0, refused=900)
+    probes = [
+        Answer(200, b"", 0.9, 1.0),
+        Answer(200, b"", 0.5, 5.0),
+        Answer(429, b"", 0.002, 6.0),
+        Answer(500, b"", 1, 7.0),
+    ]
+    found = summary(12.0, flood, probes, counted_from=2.0)
+    assert (found.goodput, found.share, found.offered) == (10.2, 0.85, 100.4)
+    assert (found.accepted_p50_ms, found.refused_p50_ms) == (500, 2)
+    assert found.others == 5 + 1
 
+
+def test_probes_send_on_whatever_the_answer() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not reader.at_eof():
-            head = await reader.readuntil(b"\r\n\r\n")
-            waiting.append(await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0])))
-            if len(waiting) == 10:
-                gate.set()  # no answer before ten have come
-            await gate.wait()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
             writer.write(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\n{}")
-        writer.close()
 
     async def test() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        answers, failed = await offer(url, iter([b"x"] * 10), 1000, 0.01)
-        assert ([answer.status for answer in answers], failed) == ([429] * 10, 0)
-        connection = await Connection.open(url)
-        answer = await connection.post("/embed", b"y")
-        assert (answer.status, answer.body) == (429, b"{}")
-        connection.close()
+        answers = await probe(url, itertools.repeat(b"x"), 1.5)
+        assert {answer.status for answer in answers} == {429}
+        assert PROBES < len(answers) <= 2 * PROBES
         server.close()
 
     asyncio.run(asyncio.wait_for(test(), 10))
