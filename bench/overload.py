@@ -33,7 +33,7 @@ PERMITS = 128
 """Inputs in the house: they bound the latency."""
 PAUSE_MS = 1000
 """Between two requests of a client that was refused."""
-PROBES, PROBES_PER_SECOND = 40, 40
+PROBES, PROBES_PER_SECOND = 20, 20
 """Clients that time their requests, and how many they send together. Those that wait for a vector send none."""
 FILLING = 0.25
 """Of the time, in which probes are not counted."""

@@ -12,7 +12,9 @@ import pytest
 
 from tests.fakes import FakeEngine, fake_info, fake_model, pooled_vector, until
 from tests.server.client import JSON, Client, Request
+from text_embeddings_inference.errors import OverloadedError
 from text_embeddings_inference.inference import Limits
+from text_embeddings_inference.server.accounting import Refusals
 from text_embeddings_inference.types import Kind
 
 RAW = {"normalize": False}
@@ -248,3 +250,15 @@ def test_success_and_failure_are_logged_in_their_span(caplog: pytest.LogCaptureF
         "Input validation error: `inputs` cannot be empty",
     )
     assert [span.name for span in failure.spans] == ["openai_embed"]  # type: ignore[attr-defined]
+
+
+def test_refusals_are_logged_together_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    refusals = Refusals(lambda: now)
+    told = []
+    for seconds in (0, 0.25, 0.5, 0.25, 0.5):
+        now += seconds
+        refusals.add("embed", OverloadedError())
+        told.append([vars(record)["spans"][0].fields["requests"] for record in caplog.records])
+    assert told == [[1], [1], [1], [1, 3], [1, 3]]
+    assert {record.getMessage() for record in caplog.records} == {"Model is overloaded"}

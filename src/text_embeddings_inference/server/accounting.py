@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from ..errors import RequestError
+from ..errors import OverloadedError, RequestError
 from ..inference import Model
 from ..inference.model import Answer
 from ..telemetry.logging import Span, request_span, write
@@ -27,6 +28,27 @@ class Timed(NamedTuple, Generic[T]):
     total: float
 
 
+REFUSALS_EVERY_S = 1.0
+
+
+class Refusals:
+    """Tells the log of requests that were refused for want of room, together and once a second: thousands may come, and
+    a line for each would cost what is left. `/metrics` counts them all.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._untold = 0
+        self._told_at = -math.inf
+
+    def add(self, name: str, error: OverloadedError) -> None:
+        self._untold += 1
+        now = self._clock()
+        if now - self._told_at >= REFUSALS_EVERY_S:
+            write(logger, logging.ERROR, error.logged, Span(name, {"requests": self._untold}))
+            self._untold, self._told_at = 0, now
+
+
 class Accounting:
     """Of the requests to one model."""
 
@@ -34,6 +56,7 @@ class Accounting:
         self._metrics = model.metrics
         self._tracer = model.tracer
         self._clock = clock
+        self._refusals = Refusals(clock)
 
     async def timed(self, name: str, method: Method | None, call: Awaitable[Answer[T]]) -> Timed[T]:
         """Awaits the model's answer; counts, times, logs and traces the request.
@@ -68,6 +91,9 @@ class Accounting:
     async def _logged(self, name: str, call: Awaitable[T]) -> T:
         try:
             return await call
+        except OverloadedError as error:
+            self._refusals.add(name, error)
+            raise
         except RequestError as error:
             write(logger, logging.ERROR, error.logged, Span(name))
             raise
