@@ -18,7 +18,7 @@ from bench.load import BenchError, Wrk, find_wrk, generators
 from bench.measure import ONCE_S, measure_ceiling, measure_layer, measure_load, measure_start, say, seconds_of
 from bench.report import BASE, DTYPES, MINILM, OURS, Report, Subject
 from bench.server import Server, router_command, running
-from bench.texts import BATCHES, EQUAL, SHORT_32, Load, TextMaker, base_loads, minilm_loads
+from bench.texts import BATCHES, EQUAL, FIRST, SHORT_32, Load, TextMaker, base_loads, minilm_loads
 
 FOLDER = Path(__file__).parent
 
@@ -135,7 +135,7 @@ def measure_model(
         if command:
             say(f"{model}, {dtype}: timing the start")
             try:
-                subject = replace(subject, start=measure_start(command, loads[0].bodies[0], plan.starts))
+                subject = replace(subject, start=measure_start(command, FIRST.bodies[0], plan.starts))
             except BenchError as error:
                 if plan.dtypes or plan.command:
                     raise

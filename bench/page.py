@@ -47,8 +47,8 @@ Everything here was measured by `make bench` and `make bench-peers`, which draw 
   `tei_batch_tokens_total`.
 - **Server over engine alone.** The same texts, 256 in a call, through the library in process, tokenization included,
   right after the server.
-- **Start.** From starting the process to the end of the first answer, files in memory already. **Peak memory.** VmHWM
-  after all loads.
+- **Start.** From starting the process to the end of the first answer, to a text of 7 tokens, files in memory already.
+  **Peak memory.** VmHWM after all loads.
 - **Beside the engine.** The real server over an engine that answers at once: what HTTP, tokenization, queue, metrics
   and logs cost.
 - **Others.** sentence-transformers and ONNX Runtime have no server: they are called in process, N texts in a call

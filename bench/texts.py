@@ -35,6 +35,15 @@ class Load:
     tokens: list[int]
 
 
+def bodies_of(texts: Sequence[str]) -> bytes:
+    """The body of a request to /embed: one text alone, or a list."""
+    return json.dumps({"inputs": texts[0] if len(texts) == 1 else list(texts)}).encode()
+
+
+FIRST = Load("first answer", 1, [bodies_of(["What is deep learning?"])], [7])
+"""What a server is asked that has just started: a short text, or its length would be measured."""
+
+
 class TextMaker:
     """Writes texts that the tokenizer of `model` cuts into exactly as many tokens as asked for.
 
@@ -121,8 +130,3 @@ def base_loads(maker: TextMaker) -> list[Load]:
         Load(LONG_32, 32, bodies, long),
         Load(RAGGED_32, 32, [bodies_of([text]) for text in ragged_texts], ragged),
     ]
-
-
-def bodies_of(texts: Sequence[str]) -> bytes:
-    """The body of a request to /embed: one text alone, or a list."""
-    return json.dumps({"inputs": texts[0] if len(texts) == 1 else list(texts)}).encode()

@@ -29,7 +29,7 @@ from bench.peers.process import (
 )
 from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject
 from bench.server import Memory, Server, router_command, running, time_to_first_answer
-from bench.texts import BATCHES, Load, TextMaker, base_loads, minilm_loads
+from bench.texts import BATCHES, FIRST, Load, TextMaker, base_loads, minilm_loads
 
 FOLDER = Path(__file__).parents[1]
 LIBRARIES = {
@@ -196,7 +196,7 @@ def started(
     command = router_command(str(plan.models[model]), ["--dtype", dtype, "--prometheus-port", "0"])
     shown = show(command)
     try:
-        start = [time_to_first_answer(command, loads[0].bodies[0]) for _ in range(2)][1:]
+        start = [time_to_first_answer(command, FIRST.bodies[0]) for _ in range(2)][1:]
         server = stack.enter_context(running(command))
     except BenchError as error:
         skip(f"{OURS}, {dtype}", error, left_out)
@@ -220,7 +220,7 @@ def started_library(
         folder = plan.venvs / "models" / folder.name / forms[kind]
     python = python_of(plan, "libraries")
     try:
-        start = [library_start(python, kind, folder, loads[0]) for _ in range(2)][1:]
+        start = [library_start(python, kind, folder, FIRST) for _ in range(2)][1:]
         peer = stack.enter_context(library(python, kind, folder))
         _, dtype = peer.run(replace(loads[0], connections=1), 0)
     except BenchError as error:
@@ -240,7 +240,9 @@ def started_infinity(
     command = infinity_command(plan.venvs / "infinity", plan.models[model])
     theirs = [for_infinity(load) for load in loads]
     try:
-        start = [time_to_first_answer(command, theirs[0].bodies[0], INFINITY_PATH, OFFLINE) for _ in range(2)][1:]
+        start = [
+            time_to_first_answer(command, for_infinity(FIRST).bodies[0], INFINITY_PATH, OFFLINE) for _ in range(2)
+        ][1:]
         server = stack.enter_context(running(command, OFFLINE))
     except BenchError as error:
         skip(name, error, left_out)

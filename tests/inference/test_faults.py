@@ -113,6 +113,7 @@ def test_a_batch_that_hangs_hurts_only_the_input_that_makes_it(caplog: pytest.Lo
             request.check()
         until(lambda: home.runner.healthy)
         assert len(engines.made) == 3
+        assert home.metric("tei_engine_replacements_total 2")
         home.ask([5]).check()
         assert [engine.closed for engine in engines.made[:2]] == [0, 0], "their threads still hang"
         engines.gate.set()

@@ -20,8 +20,8 @@ from tests.server.test_listening import ask, port, wait_until_ready, with_server
 from text_embeddings_inference.server.http import Sockets
 
 PROMETHEUS = shutil.which("prometheus")
-WITHOUT_DATA = ("te_predict", "tei_fidelity", "tei_model_info")
-"""An embedding model that was not loaded from anywhere, in float32, has none of these."""
+WITHOUT_DATA = ("te_predict", "tei_engine_replacements", "tei_fidelity", "tei_model_info")
+"""An embedding model that was not loaded from anywhere, in float32, and whose engine lives, has none of these."""
 CONFIG = """
 scrape_configs:
   - job_name: tei

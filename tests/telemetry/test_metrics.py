@@ -26,6 +26,7 @@ def used() -> Metrics:
     metrics.batch_formed(2, 30)
     metrics.batch_computed(30, 32, 64)
     metrics.engine_busy(0.25)
+    metrics.engine_replaced()
     metrics.fidelity(0.9999)
     metrics.model(fake_info(served_name='a\\b"c\nd'))
     return metrics
@@ -62,6 +63,7 @@ def test_names_and_types_are_pinned() -> None:
         "tei_batch_computed_tokens_total counter",
         "tei_batch_budget_tokens_total counter",
         "tei_engine_busy_seconds_total counter",
+        "tei_engine_replacements_total counter",
         "tei_fidelity gauge",
         "tei_model_info gauge",
     ]
@@ -107,6 +109,7 @@ def test_values() -> None:
     assert found["te_batch_next_tokens_sum"] == "30"
     assert (found["tei_batch_tokens_total"], found["tei_batch_computed_tokens_total"]) == ("30", "32")
     assert (found["tei_batch_budget_tokens_total"], found["tei_engine_busy_seconds_total"]) == ("64", "0.25")
+    assert found["tei_engine_replacements_total"] == "1"
     assert found["tei_fidelity"] == "0.9999"
     labels = r'model_id="a\\b\"c\nd",dtype="float32",engine="fake",architecture="bert"'
     assert found[f"tei_model_info{{{labels}}}"] == "1"

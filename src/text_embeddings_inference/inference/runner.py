@@ -374,6 +374,7 @@ class Runner:
             if needed:
                 engine.streams, engine.batch_tokens = self.engine.streams, self.engine.batch_tokens
                 self._enlist(engine)
+                self._metrics.engine_replaced()
         self._finish([])
         return needed
 

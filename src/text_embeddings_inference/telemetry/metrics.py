@@ -100,6 +100,9 @@ class Metrics:
             "seconds",
             "Time in which at least one batch was in the engine: its rate is the share of time the engine is busy",
         )
+        self._replacements = Counter(
+            "tei_engine_replacements_total", "engines", "Engines taken into service in place of one that hung or failed"
+        )
         self._fidelity = Gauge(
             "tei_fidelity", "cosine", "Smallest cosine between the vectors of `--dtype` and float32, on built-in texts"
         )
@@ -116,7 +119,7 @@ class Metrics:
             *(self._predict_count, self._predict_success, *self._predict.all),
             *(self._queue_size, self._batch_size, self._batch_tokens),
             *(self._oldest, self._tokens, self._computed_tokens, self._budget_tokens, self._busy),
-            *(self._fidelity, self._model),
+            *(self._replacements, self._fidelity, self._model),
         )
 
     def request_started(self, method: Method) -> None:
@@ -186,6 +189,10 @@ class Metrics:
     def engine_busy(self, seconds: float) -> None:
         with self._lock:
             self._busy.add(seconds)
+
+    def engine_replaced(self) -> None:
+        with self._lock:
+            self._replacements.add()
 
     def fidelity(self, cosine: float) -> None:
         """Smallest cosine between the vectors of the chosen dtype and of float32, on built-in texts."""
