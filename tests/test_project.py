@@ -163,6 +163,11 @@ def loaded_by(program: str) -> set[str]:
 
 MODEL = ROOT / "tests" / "fixtures" / "models" / "bert"
 IMPORT_SERVER = f"import {PACKAGE}.cli, {PACKAGE}.server.http"
+OPEN = f"""
+from {PACKAGE}.inference.opening import open_model
+from {PACKAGE}.settings import Settings
+open_model(Settings(model_id={str(MODEL)!r})).engine.close()
+"""
 LOAD_AS_SERVER = f"""
 from {PACKAGE}.inference import Model
 from {PACKAGE}.settings import Settings
@@ -181,6 +186,7 @@ needs_no_gpu = pytest.mark.skipif(has_gpu_driver(), reason="there may be a GPU h
         pytest.param(f"import {PACKAGE}", HEAVY | {"numpy", "openvino", "uvicorn"}, id="package"),
         pytest.param(f"import {PACKAGE}.cli", HEAVY | {"openvino", "uvicorn"}, id="command line"),
         pytest.param(IMPORT_SERVER, HEAVY | {"openvino"}, id="server"),
+        pytest.param(OPEN, HEAVY | CONVERTER | {"asyncio", "tokenizers"}, id="engine", marks=needs_no_gpu),
         pytest.param(LOAD_AS_SERVER, HEAVY | CONVERTER, id="model of the server", marks=needs_no_gpu),
         pytest.param(LOAD_IN_PROCESS, HEAVY | CONVERTER, id="model in process", marks=needs_no_gpu),
     ],

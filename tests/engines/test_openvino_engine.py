@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from oracle.expected import MODELS, Fixture
-from text_embeddings_inference.checkpoint import open_checkpoint
-from text_embeddings_inference.engines.openvino import SPLADE_ELEMENTS, TUNING_SIZES, OpenVINOEngine
+from tests.fakes import until
+from text_embeddings_inference.checkpoint import Weights, open_checkpoint
+from text_embeddings_inference.engines.openvino import (
+    RELEASE_EVERY_S,
+    SPLADE_ELEMENTS,
+    TUNING_SIZES,
+    OpenVINOEngine,
+    kept_small,
+)
 from text_embeddings_inference.errors import StartError
 from text_embeddings_inference.types import Encoding, Output
 
@@ -98,3 +106,30 @@ def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
         OpenVINOEngine(
             open_checkpoint(MODELS / "bert"), dtype="float32", threads=1, streams=1, cache=tmp_path / "file" / "x"
         )
+
+
+class CountedWeights(Weights):
+    """Count how often their memory was given back."""
+
+    def __init__(self) -> None:
+        super().__init__((), ())
+        self.released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def test_mapped_weights_are_given_back_while_they_are_read() -> None:
+    weights = CountedWeights()
+    with kept_small(weights):
+        until(lambda: weights.released >= 2)
+    found = weights.released
+    time.sleep(3 * RELEASE_EVERY_S)
+    assert weights.released == found, "nobody reads them any more"
+
+
+def test_weights_are_given_back_where_compiling_fails() -> None:
+    weights = CountedWeights()
+    with pytest.raises(ValueError, match="no such kernel"), kept_small(weights):
+        raise ValueError("no such kernel")
+    assert weights.released == 1

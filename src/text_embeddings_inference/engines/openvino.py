@@ -17,8 +17,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset15 as op
 
-from ..checkpoint import Checkpoint
-from ..checkpoint.weights import Weights
+from ..checkpoint import Checkpoint, Weights
 from ..cpus import has_vnni
 from ..errors import StartError, UnsupportedError
 from ..models.network import Network, build
@@ -172,7 +171,7 @@ class OpenVINOEngine:
             properties["CACHE_DIR"] = str(self._cache)
         if isinstance(self._ops, Int8OpenVINOOps):
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self._ops.group
-        with _released(self._checkpoint.weights):  # the compiled model gets its own, rearranged copy of the matrices
+        with kept_small(self._checkpoint.weights):  # the compiled model gets its own, rearranged copy of the matrices
             compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
             compiled.run(Batch.pad([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False)
         return compiled
@@ -222,7 +221,7 @@ class _Measured:
 
 
 @contextmanager
-def _released(weights: Weights) -> Iterator[None]:
+def kept_small(weights: Weights) -> Iterator[None]:
     """Gives the memory of mapped weights back while they are read, and at the end: else it adds to the peak."""
     done = threading.Event()
 
