@@ -71,13 +71,18 @@ def write_page(runs: list[Report]) -> str:
             parts.append(section(run))
     if drawn := charts.draw_all(_peers(runs)):
         parts.append("## Charts\n")
-        parts.append("\n\n".join(f"![{name.removesuffix('.svg')}](charts/{name})" for name in drawn) + "\n")
+        parts.append("\n\n".join(_picture(name, "charts") for name in drawn) + "\n")
     return "\n".join(parts)
 
 
 def _title(run: Report) -> str:
     sets = [name for name in run.machine.instruction_sets if name.startswith(("amx", "avx512_"))]
     return f"{run.machine.cpu}, {run.machine.cores} cores, {', '.join(sets) or 'without AVX-512'}"
+
+
+def _picture(file: str, folder: str) -> str:
+    title = next(chart.title for chart in charts.CHARTS if f"{chart.name}.svg" == file)
+    return f"![{title}]({folder}/{file})"
 
 
 def section(run: Report) -> str:
@@ -106,7 +111,7 @@ def write_speed(runs: list[Report]) -> str:
     if drawn := charts.draw_all(_peers(runs)):
         names = list(drawn)
         lines += ["", "| | |", "|---|---|"]
-        cells = [f"![{name.removesuffix('.svg')}](docs/charts/{name})" for name in names]
+        cells = [_picture(name, "docs/charts") for name in names]
         lines += [f"| {' | '.join(cells[i : i + 2])} |" for i in range(0, len(cells), 2)]
     if not lines:
         lines.append("No run in today's format has been saved yet.")
