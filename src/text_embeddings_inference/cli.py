@@ -13,6 +13,7 @@ from .errors import SettingsError, StartError
 from .settings import Settings
 from .telemetry import logging as logs
 from .telemetry.collector import Collector
+from .telemetry.sampling import Sampler
 from .telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
@@ -103,11 +104,12 @@ def tracing(settings: Settings) -> Iterator[Tracer | None]:
         logger.warning("No traces are sent: the endpoint is not a URL (hint: --otlp-endpoint http://host:4317)")
         yield None
         return
+    sampler = Sampler.of(os.environ)
     from .telemetry.otlp import Export  # takes 0.4 s
 
     export = Export(collector, settings.otlp_service_name)
     try:
-        yield Tracer(export)
+        yield Tracer(export, sampler=sampler)
     finally:
         export.close()
 

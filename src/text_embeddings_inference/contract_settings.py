@@ -214,7 +214,8 @@ class ContractSettings(Environment):
         TELEMETRY,
         "OTLP collector to which traces are sent",
         details="Example: http://localhost:4317. By gRPC; with OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf by HTTP. The "
-        "variables OTEL_EXPORTER_OTLP_* win over the option; they and OTEL_BSP_* mean what OpenTelemetry says.",
+        "variables OTEL_EXPORTER_OTLP_* win over the option; they, OTEL_BSP_* and OTEL_TRACES_SAMPLER (default: "
+        "`always_on`) mean what OpenTelemetry says.",
         default=None,
     )
     otlp_service_name: str = option(

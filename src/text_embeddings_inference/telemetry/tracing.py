@@ -7,6 +7,8 @@ are made at its end. Nothing here imports opentelemetry; `otlp` does, which send
     ├── tokenization           of a piece of it
     ├── queue                  from there until its batch began
     └── inference ··link··▶ batch    the engine's time for the batch, which is a trace of its own
+
+A request that the sampler leaves out costs nothing more. A batch is exported with the first request that links to it.
 """
 
 from __future__ import annotations
@@ -17,13 +19,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
+
+from .sampling import ALL, Sampler
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
 NOTHING: Attributes = MappingProxyType({})
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+SAMPLED = 1
+"""The bit of a traceparent's flags that says that the caller is traced."""
 
 
 class SpanId(NamedTuple):
@@ -48,25 +55,37 @@ class Span(NamedTuple):
     remote: bool = False
 
 
-class BatchRun(NamedTuple):
-    """A batch that the engine ran: its span, and when it began and ended, in seconds of the clock."""
+@dataclass(slots=True, eq=False)
+class BatchRun:
+    """A batch that the engine ran: its span, when it began and ended, in seconds of the clock, and whether the span was
+    exported."""
 
-    id: SpanId
+    span: Span
     start: float
     end: float
+    exported: bool = False
 
 
-PARENT: ContextVar[SpanId | None] = ContextVar("PARENT", default=None)
-"""The caller's span, as the request tells it. Set by the server only if it traces."""
+class Caller(NamedTuple):
+    """Who sent a request, as it tells itself: the span, and whether that is traced."""
+
+    id: SpanId
+    is_traced: bool
+
+
+PARENT: ContextVar[Caller | None] = ContextVar("PARENT", default=None)
+"""The request's caller. Set by the server only if it traces."""
 CURRENT: ContextVar[Trace | None] = ContextVar("CURRENT", default=None)
 """The request that the running task answers, if it is traced."""
 
 
-def parse_traceparent(text: str) -> SpanId | None:
-    """The caller's span from the header of that name (https://www.w3.org/TR/trace-context); None if it is not valid."""
+def parse_traceparent(text: str) -> Caller | None:
+    """The caller from the header of that name (https://www.w3.org/TR/trace-context); None if it is not valid."""
     found = TRACEPARENT.fullmatch(text)
-    parent = SpanId(int(found[1], 16), int(found[2], 16)) if found else None
-    return parent if parent and parent.trace and parent.span else None
+    if found is None:
+        return None
+    trace, span, flags = (int(digits, 16) for digits in found.groups())
+    return Caller(SpanId(trace, span), bool(flags & SAMPLED)) if trace and span else None
 
 
 class Tracer:
@@ -77,17 +96,23 @@ class Tracer:
         export: Callable[[Span], None],
         clock: Callable[[], float] = time.perf_counter,
         epoch: Callable[[], int] = time.time_ns,
+        sampler: Sampler = ALL,
     ) -> None:
         """export: takes the finished spans; clock: the one that all times are taken from, in seconds; epoch:
-        nanoseconds since 1970."""
+        nanoseconds since 1970; sampler: says which requests are traced."""
         self._export = export
+        self._sampler = sampler
         self._epoch = epoch
         self.clock = clock
 
     @contextmanager
     def request(self, name: str) -> Iterator[Trace]:
         """A request that is answered where the `with` is; its spans are exported at its end."""
-        trace = Trace(PARENT.get(), self.clock())
+        caller = PARENT.get()
+        trace = Trace(None if caller is None else caller.id, self.clock())
+        if not self._sampler.takes(trace.id.trace, None if caller is None else caller.is_traced):
+            yield trace
+            return
         token = CURRENT.set(trace)
         problem: str | None = None
         try:
@@ -102,15 +127,22 @@ class Tracer:
             remote = trace.parent is not None
             own = (name, trace.id, trace.parent, *_nanoseconds(trace.start, end, offset))
             self._export(Span(*own, trace.attributes, None, problem, remote))
-            for part, start, stop, link in trace.parts:
-                id_ = SpanId(trace.id.trace, _random(64))
+            for part, start, stop, run in trace.parts:
+                id_, link = SpanId(trace.id.trace, _random(64)), None if run is None else run.span.id
                 self._export(Span(part, id_, trace.id, *_nanoseconds(start, stop, offset), link=link))
+                if run is not None and not run.exported:
+                    run.exported = True
+                    self._export(run.span)
 
     def batch(self, start: float, attributes: Attributes, problem: str | None = None) -> BatchRun:
-        """The engine ran a batch, from `start` of the clock until now."""
-        run = BatchRun(SpanId(_random(128), _random(64)), start, self.clock())
-        times = _nanoseconds(start, run.end, self._offset())
-        self._export(Span("batch", run.id, None, *times, attributes, problem=problem))
+        """The engine ran a batch, from `start` of the clock until now. Where it failed, no request will link to it."""
+        end = self.clock()
+        times = _nanoseconds(start, end, self._offset())
+        span = Span("batch", SpanId(_random(128), _random(64)), None, *times, attributes, problem=problem)
+        run = BatchRun(span, start, end)
+        if problem is not None and self._sampler.takes(span.id.trace, None):
+            run.exported = True
+            self._export(span)
         return run
 
     def _offset(self) -> int:
@@ -126,7 +158,7 @@ class Trace:
         self.parent = parent
         self.start = start
         self.attributes = NOTHING
-        self.parts: list[tuple[str, float, float, SpanId | None]] = []
+        self.parts: list[tuple[str, float, float, BatchRun | None]] = []
 
     def tokenized(self, start: float, end: float) -> None:
         """A piece of the request became tokens."""
@@ -137,7 +169,7 @@ class Trace:
         for batch, waited in dict(batches).items():
             if batch is not None:
                 self.parts.append(("queue", batch.start - waited, batch.start, None))
-                self.parts.append(("inference", batch.start, batch.end, batch.id))
+                self.parts.append(("inference", batch.start, batch.end, batch))
 
 
 def _random(bits: int) -> int:
