@@ -41,8 +41,9 @@ Everything here was measured by `make bench` and `make bench-peers`, which draw 
   and two virtual CPUs at times deliver the speed of one: this way it meets all alike. Number types that the CPU does
   not compute in natively are left out.
 - **TEI.** Its figures come from another machine (two cores with avx512_bf16, ONNX Runtime) and are scaled by the two
-  machines' sgemm, 205 GFLOP/s there, measured here right before each load. For 32 connections at 512 tokens the
-  figure of one connection is taken; for 32 connections at 16 tokens there is none, so that line stays empty.
+  machines' sgemm, 205 GFLOP/s there; here the median of what is measured before each load, for a single sample may be
+  half of the next one. For 32 connections at 512 tokens the figure of one connection is taken; for 32 connections at
+  16 tokens there is none, so that line stays empty.
 - **Padding.** Tokens computed for each token asked for, from `tei_batch_computed_tokens_total` and
   `tei_batch_tokens_total`.
 - **Server over engine alone.** The same texts, 256 in a call, through the library in process, tokenization included,

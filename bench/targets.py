@@ -1,7 +1,7 @@
 """How fast we mean to be, and how fast text-embeddings-inference 1.9.3 (TEI) is.
 
 TEI's figures were taken on two cores with avx512_bf16 and avx512_vnni, where `machine.sgemm` gives SGEMM; on another
-machine they are scaled by the sgemm measured just before each load.
+machine they are scaled by the median of the sgemm measured before each load: one sample may be half of the next.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ class Goal:
         return value >= bound if self.at_least else value <= bound
 
 
-def scale(round_: Round) -> float:
-    """How fast the machine was just before a round, as a multiple of the one TEI's figures come from."""
-    return round_.sgemm / SGEMM
+def scale(subject: Subject) -> float:
+    """How fast the machine was during a subject's rounds, as a multiple of the one TEI's figures come from."""
+    return median(r.sgemm for rounds in subject.rounds.values() for r in rounds) / SGEMM
 
 
 def times_tei(model: str, load: str) -> Callable[[Subject], float | None]:
-    """Tokens/s as a multiple of TEI's: each round by its own sgemm, since the speed of shared machines drifts."""
+    """Tokens/s as a multiple of TEI's."""
     tei = TEI_TOKENS_PER_S.get((model, load))
 
     def value(subject: Subject) -> float | None:
         rounds = subject.rounds.get(load)
         if not rounds or tei is None:
             return None
-        return median(r.measurement.tokens_per_second / (tei * scale(r)) for r in rounds)
+        return median(r.measurement.tokens_per_second for r in rounds) / (tei * scale(subject))
 
     return value
 
@@ -83,7 +83,7 @@ def latency_of_tei(load: str, tei_ms: float, percentile: Callable[[Round], float
 
     def value(subject: Subject) -> float | None:
         rounds = subject.rounds.get(load)
-        return median(percentile(r) * scale(r) / tei_ms for r in rounds) if rounds else None
+        return median(percentile(r) for r in rounds) * scale(subject) / tei_ms if rounds else None
 
     return value
 

@@ -131,6 +131,12 @@ def test_throughput_is_compared_with_tei_scaled_by_sgemm() -> None:
     assert value == pytest.approx(2)
 
 
+def test_one_sample_of_sgemm_says_nothing() -> None:
+    rounds = {texts.EQUAL: [round_of(targets.SGEMM, measurement(tokens_per_second=7400))]}
+    rounds[texts.SHORT_1] = [round_of(g, measurement()) for g in (targets.SGEMM / 3, targets.SGEMM)]
+    assert goal("MiniLM-L6, 128 tokens, 32 connections").value(subject_of(rounds)) == pytest.approx(1)
+
+
 def test_latency_is_compared_with_tei_scaled_by_sgemm() -> None:
     # On half the machine, TEI would take twice its 4.9 ms.
     half = round_of(targets.SGEMM / 2, measurement(p50_ms=4.9))
