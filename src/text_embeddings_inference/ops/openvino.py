@@ -34,9 +34,14 @@ def _unsqueeze(node: ov.Node, *axes: int) -> ov.Node:
     return op.unsqueeze(node, _int64(*axes))
 
 
-def partial_shape(x: ov.Node | ov.Output) -> ov.PartialShape:
+def _shape(x: ov.Node | ov.Output) -> ov.PartialShape:
     """Of a node with one output, or of one output of a node that has several."""
     return x.get_partial_shape() if isinstance(x, ov.Output) else x.get_output_partial_shape(0)
+
+
+def flatten(x: ov.Node | ov.Output) -> ov.Node:
+    """`[*, D]` -> `[T, D]`."""
+    return op.reshape(x, _int64(-1, _shape(x)[-1].get_length()), False)
 
 
 def _slopes(alibi: Sequence[float]) -> ov.Node:
@@ -51,7 +56,7 @@ def _channels(x: ov.Node, first: int, end: int) -> ov.Node:
 
 def _count_heads(x: ov.Node) -> int:
     """`N` of `[B, N, S, H]`."""
-    return int(partial_shape(x)[1].get_length())
+    return int(_shape(x)[1].get_length())
 
 
 def _repeat_heads(x: ov.Node, n: int) -> ov.Node:
@@ -258,11 +263,11 @@ class OpenVINOOps(Ops):
         return Value(op.concat([x.raw for x in xs], -1))
 
     def heads(self, x: Value, n: int) -> Value:
-        outer = [0] * (partial_shape(x.raw).rank.get_length() - 1)
+        outer = [0] * (_shape(x.raw).rank.get_length() - 1)
         return Value(op.reshape(x.raw, _int64(*outer, n, -1), True))
 
     def merge(self, x: Value) -> Value:
-        outer = [0] * (partial_shape(x.raw).rank.get_length() - 2)
+        outer = [0] * (_shape(x.raw).rank.get_length() - 2)
         return Value(op.reshape(x.raw, _int64(*outer, -1), True))
 
     def positions(self, layout: Layout) -> Value:
@@ -280,7 +285,7 @@ class OpenVINOOps(Ops):
     def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
         """In the form that OpenVINO knows and runs as one kernel: x cos + (-x2, x1) sin, its halves cut by Slice."""
         cos, sin = self._padded(layout).rotation(rope, self._max_length)
-        half, width = len(rope.inverse_frequencies), partial_shape(x.raw)[3].get_length()
+        half, width = len(rope.inverse_frequencies), _shape(x.raw)[3].get_length()
         turning = x.raw if 2 * half == width else _channels(x.raw, 0, 2 * half)
         minus_one = op.constant(np.full((1, 1, 1, 1), -1, np.float32))
         turned = op.concat(
@@ -295,13 +300,12 @@ class OpenVINOOps(Ops):
         order, bias = _int64(0, 2, 1, 3), self._padded(layout).attention_bias(spec)
         q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))
         k_BNSH, v_BNSH = (_repeat_heads(x, _count_heads(q_BNSH)) for x in (k_BNSH, v_BNSH))
+        scale = _shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
         if spec.alibi is None:
-            scale = partial_shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
             out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, self._scale(scale, layout))
         else:
             # With the slopes multiplied in last, the bias is one for all heads; `[N, S, S]` would be gigabytes.
             slopes = np.array(spec.alibi, np.float32).reshape(-1, 1)
-            scale = partial_shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
             q_BNSH = op.transpose(op.multiply(q.raw, op.constant(scale / slopes)), order)
             scores = op.add(op.matmul(q_BNSH, k_BNSH, False, True), bias)
             weights = op.softmax(op.multiply(scores, _slopes(spec.alibi)), -1)
@@ -358,8 +362,7 @@ class OpenVINOOps(Ops):
         self, x: Value, gates: Value, up: Sequence[Value], down: Sequence[Value], act: Callable[[Ops, Value], Value]
     ) -> Value:
         """Each expert gets the tokens that chose it, and its results are added at their places."""
-        tokens_TD = op.reshape(x.raw, _int64(-1, partial_shape(x.raw)[-1].get_length()), False)
-        gates_ET = op.transpose(op.reshape(gates.raw, _int64(-1, len(up)), False), _int64(1, 0))
+        tokens_TD, gates_ET = flatten(x.raw), op.transpose(flatten(gates.raw), _int64(1, 0))
         sum_TD = op.broadcast(_float32(0), op.shape_of(tokens_TD))
         for expert, (u, d) in enumerate(zip(up, down, strict=True)):
             gate_T = op.gather(gates_ET, _int64_scalar(expert), _int64_scalar(0))

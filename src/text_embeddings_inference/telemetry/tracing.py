@@ -108,9 +108,9 @@ class Tracer:
     @contextmanager
     def request(self, name: str) -> Iterator[Trace]:
         """A request that is answered where the `with` is; its spans are exported at its end."""
-        caller = PARENT.get()
-        trace = Trace(None if caller is None else caller.id, self.clock())
-        if not self._sampler.takes(trace.id.trace, None if caller is None else caller.is_traced):
+        parent, is_traced = PARENT.get() or (None, None)
+        trace = Trace(parent, self.clock())
+        if not self._sampler.takes(trace.id.trace, is_traced):
             yield trace
             return
         token = CURRENT.set(trace)
