@@ -135,7 +135,7 @@ def measure_model(
         if command:
             say(f"{model}, {dtype}: timing the start")
             try:
-                subject = replace(subject, start=measure_start(command, FIRST.bodies[0], plan.starts))
+                subject = replace(subject, start=measure_start(command, FIRST, plan.starts))
             except BenchError as error:
                 if plan.dtypes or plan.command:
                     raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -73,9 +74,11 @@ def settle(server: Server) -> None:
             return
 
 
-def measure_start(command: list[str], body: bytes, times: int, path: str = "/embed") -> list[float]:
+def measure_start(
+    command: list[str], load: Load, times: int, path: str = "/embed", env: Mapping[str, str] | None = None
+) -> list[float]:
     """Seconds to the first answer, several times; one more before them brings the files into memory."""
-    return [time_to_first_answer(command, body, path) for _ in range(times + 1)][1:]
+    return [time_to_first_answer(command, load.bodies[0], path, env) for _ in range(times + 1)][1:]
 
 
 def measure_ceiling(load: Load, seconds: float) -> Measurement:

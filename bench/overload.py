@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,9 +33,9 @@ BUSY = 64
 PERMITS = 128
 """Inputs in the house: they bound the latency."""
 PAUSE_MS = 1000
-"""Between two requests of a client that was refused."""
-PROBES, PROBES_PER_SECOND = 20, 20
-"""Clients that time their requests, and how many they send together. Those that wait for a vector send none."""
+"""Between the answer to a client and its next request, on average."""
+PROBES = 20
+"""Clients that time their requests."""
 FILLING = 0.25
 """Of the time, in which probes are not counted."""
 PATH = "/embed"
@@ -65,20 +66,19 @@ class Overload:
 
 
 async def probe(url: str, bodies: Iterator[bytes], seconds: float) -> list[Answer]:
-    """The answers to PROBES_PER_SECOND requests per second, or fewer where most clients wait for an answer.
+    """The answers to PROBES clients, each of which pauses as long as those of the load.
 
     Raises OSError or asyncio.IncompleteReadError where there is none.
     """
-    loop = asyncio.get_running_loop()
     answers: list[Answer] = []
-    end, gap = loop.time() + seconds, PROBES / PROBES_PER_SECOND
+    end, pause = time.perf_counter() + seconds, PAUSE_MS / 1000
 
     async def client(number: int) -> None:
-        await asyncio.sleep(gap * number / PROBES)
+        await asyncio.sleep(pause * number / PROBES)
         connection = await Connection.open(url)
-        while loop.time() < end:
+        while time.perf_counter() < end:
             answers.append(await connection.post(PATH, next(bodies)))
-            await asyncio.sleep(gap)
+            await asyncio.sleep(pause)
         connection.close()
 
     await asyncio.gather(*(client(number) for number in range(PROBES)))
@@ -112,7 +112,7 @@ async def measure(url: str, bodies: list[bytes], seconds: float, factor: float, 
     before = busy.run(seconds / 2).requests_per_second
     connections = PERMITS + round(factor * before * PAUSE_MS / 1000)
     flood = Wrk(Load("overload", connections, bodies, lengths), url, folder, PATH, PAUSE_MS)
-    start = asyncio.get_running_loop().time()
+    start = time.perf_counter()
     flooded, probes = await asyncio.gather(
         asyncio.to_thread(flood.run, seconds), probe(url, itertools.cycle(bodies), seconds)
     )

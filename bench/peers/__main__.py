@@ -17,7 +17,7 @@ from typing import Protocol
 from bench import machine, tables
 from bench.base_shape import write_checkpoint
 from bench.load import BenchError, Wrk, find_wrk, generators
-from bench.measure import ONCE_S, measure_load, say, seconds_of
+from bench.measure import ONCE_S, measure_load, measure_start, say, seconds_of
 from bench.peers.process import (
     INFINITY_PATH,
     OFFLINE,
@@ -28,7 +28,7 @@ from bench.peers.process import (
     library_start,
 )
 from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject
-from bench.server import Memory, Server, router_command, running, time_to_first_answer
+from bench.server import Memory, Server, router_command, running
 from bench.texts import BATCHES, FIRST, Load, TextMaker, base_loads, minilm_loads
 
 FOLDER = Path(__file__).parents[1]
@@ -196,7 +196,7 @@ def started(
     command = router_command(str(plan.models[model]), ["--dtype", dtype, "--prometheus-port", "0"])
     shown = show(command)
     try:
-        start = [time_to_first_answer(command, FIRST.bodies[0]) for _ in range(2)][1:]
+        start = measure_start(command, FIRST, 1)
         server = stack.enter_context(running(command))
     except BenchError as error:
         skip(f"{OURS}, {dtype}", error, left_out)
@@ -240,9 +240,7 @@ def started_infinity(
     command = infinity_command(plan.venvs / "infinity", plan.models[model])
     theirs = [for_infinity(load) for load in loads]
     try:
-        start = [
-            time_to_first_answer(command, for_infinity(FIRST).bodies[0], INFINITY_PATH, OFFLINE) for _ in range(2)
-        ][1:]
+        start = measure_start(command, for_infinity(FIRST), 1, INFINITY_PATH, OFFLINE)
         server = stack.enter_context(running(command, OFFLINE))
     except BenchError as error:
         skip(name, error, left_out)
