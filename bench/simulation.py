@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from bench.texts import ragged_lengths
-from text_embeddings_inference.scheduler import Scheduler
+from text_embeddings_inference.queueing.scheduler import Scheduler
 
 WIDTH_MULTIPLE = 8
 

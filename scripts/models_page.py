@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE, SPELLINGS
-from text_embeddings_inference.options import options_of
 from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.settings.options import options_of
 
 INTRODUCTION = """\
 # Models and hardware

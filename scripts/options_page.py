@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from text_embeddings_inference.options import Option
 from text_embeddings_inference.settings import command_line
+from text_embeddings_inference.settings.options import Option
 
 INTRODUCTION = """\
 # Command line

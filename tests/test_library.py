@@ -27,10 +27,10 @@ from text_embeddings_inference.errors import (
     StartError,
     UnsupportedError,
 )
-from text_embeddings_inference.inference import pieces
-from text_embeddings_inference.inference.loading import Parts
-from text_embeddings_inference.inference.pending import Pending
-from text_embeddings_inference.inference.pieces import PIECES_AT_ONCE
+from text_embeddings_inference.inference import chunks
+from text_embeddings_inference.inference.chunks import PIECES_AT_ONCE
+from text_embeddings_inference.loading.load import Parts
+from text_embeddings_inference.queueing.jobs import Pending
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Batch, Float32Array, Input, Kind, ModelInfo
 
@@ -300,7 +300,7 @@ def test_an_interrupt_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_inputs_go_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PIECE_INPUTS", 2)
+    monkeypatch.setattr(chunks, "PIECE_INPUTS", 2)
     with fake(engine := FakeEngine()) as model:
         texts: list[Input] = [str(number) for number in (5, 6, 5, 7, 8, 9, 6, 10)]
         found = model.embed(texts, normalize=False)
@@ -310,7 +310,7 @@ def test_many_inputs_go_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unusable_input_of_a_later_piece_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PIECE_INPUTS", 1)
+    monkeypatch.setattr(chunks, "PIECE_INPUTS", 1)
     with fake(engine := FakeEngine(batch_tokens=1)) as model:
         engine.hold()
         with pytest.raises(EmptyInputError):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from text_embeddings_inference.engines.devices import has_gpu_driver
+from text_embeddings_inference.machine import has_gpu_driver
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "text_embeddings_inference"
@@ -24,29 +24,21 @@ LEAVES = {"errors", "types"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
-    "cpus": set(),
-    "options": {"errors"},
-    "command_line": {"errors", "options"},
-    "environment": {"options"},
-    "contract_settings": LEAVES | {"options", "cpus", "environment"},
-    "settings": LEAVES | {"contract_settings", "options", "command_line", "cpus"},
+    "machine": set(),
+    "settings": LEAVES | {"machine"},
+    "telemetry": LEAVES,
     "checkpoint": LEAVES,
     "tokenization": LEAVES,
-    "scheduler": LEAVES,
-    "telemetry": LEAVES,
     "ops": LEAVES,
-    "parameters": LEAVES | {"ops"},
-    "rotary": LEAVES | {"ops"},
-    "layers": LEAVES | {"ops", "parameters"},
-    "heads": LEAVES | {"layers", "ops", "parameters"},
-    "models": LEAVES | {"heads", "layers", "rotary", "parameters", "ops", "checkpoint"},
-    "engines": LEAVES | {"cpus", "models", "layers", "rotary", "parameters", "ops", "checkpoint"},
-    "inference": LEAVES
-    | {"cpus", "settings", "tokenization", "scheduler", "engines", "models", "checkpoint", "telemetry"},
-    "explain": LEAVES | {"settings", "inference", "engines", "models", "ops", "checkpoint"},
-    "server": LEAVES | {"settings", "inference", "telemetry"},
-    "cli": LEAVES | {"settings", "command_line", "server", "explain", "inference", "telemetry"},
-    "library": LEAVES | {"settings", "inference", "telemetry"},
+    "nn": LEAVES | {"ops"},
+    "models": LEAVES | {"nn", "ops", "checkpoint"},
+    "engines": LEAVES | {"machine", "models", "nn", "ops", "checkpoint"},
+    "loading": LEAVES | {"machine", "settings", "tokenization", "engines", "models", "ops", "checkpoint"},
+    "queueing": LEAVES | {"engines", "telemetry"},
+    "inference": LEAVES | {"settings", "tokenization", "loading", "queueing", "engines", "telemetry"},
+    "server": LEAVES | {"settings", "inference", "queueing", "telemetry"},
+    "cli": LEAVES | {"settings", "server", "loading", "inference", "telemetry"},
+    "library": LEAVES | {"settings", "loading", "queueing", "inference", "telemetry"},
     "__init__": LEAVES | {"library"},
     "__main__": {"cli"},
 }
@@ -58,10 +50,10 @@ ONLY_IN = {
         "ops/openvino_float32.py",
         "ops/openvino_int8.py",
         "engines/openvino.py",
-        "engines/openvino_onnx.py",
+        "engines/onnx.py",
     },
     "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py", "engines/transformers.py"},
-    "huggingface_hub": {"checkpoint/hub.py"},
+    "huggingface_hub": {"checkpoint/hub/client.py"},
     "opentelemetry": {"telemetry/otlp.py"},
     "transformers": {"engines/transformers.py"},
     "safetensors": set(),
@@ -141,12 +133,12 @@ def test_library_is_imported_only_where_it_belongs(library: str) -> None:
 
 
 def test_hub_client_is_imported_only_when_something_is_fetched() -> None:
-    """checkpoint/hub.py may import it at its top, as long as checkpoint/hub.py is only imported inside functions."""
+    """checkpoint/hub/client.py may import it at its top, as long as it is itself only imported inside functions."""
     too_early = [
         f"{path.relative_to(ROOT)}:{found.line}"
         for path in sources()
         for found in imports(path)
-        if found.top_level and f"{found.name}.".startswith(f"{PACKAGE}.checkpoint.hub.")
+        if found.top_level and f"{found.name}.".startswith(f"{PACKAGE}.checkpoint.hub.client.")
     ]
     assert not too_early
 
@@ -162,9 +154,9 @@ def loaded_by(program: str) -> set[str]:
 
 
 MODEL = ROOT / "tests" / "fixtures" / "models" / "bert"
-IMPORT_SERVER = f"import {PACKAGE}.cli, {PACKAGE}.server.http"
+IMPORT_SERVER = f"import {PACKAGE}.cli, {PACKAGE}.server.serve"
 OPEN = f"""
-from {PACKAGE}.inference.opening import open_model
+from {PACKAGE}.loading.open import open_model
 from {PACKAGE}.settings import Settings
 open_model(Settings(model_id={str(MODEL)!r})).engine.close()
 """

@@ -18,8 +18,8 @@ from tests.fakes import FakeEngine, fake_info, fake_model
 from tests.server.client import JSON, Client
 from tests.server.grpc.calling import calling, run
 from text_embeddings_inference import load
+from text_embeddings_inference.server.api.routes import routes
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
-from text_embeddings_inference.server.routes import routes
 from text_embeddings_inference.types import Kind, Pooling
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.simulation import Costs, Simulation, beside_a_large_request, closed_loop
 from bench.texts import ragged_lengths
-from text_embeddings_inference.scheduler import SHARE
+from text_embeddings_inference.queueing.scheduler import SHARE
 
 RAGGED = ragged_lengths(2000)
 

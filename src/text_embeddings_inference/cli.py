@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .command_line import Shown
 from .errors import SettingsError, StartError
 from .settings import Settings
+from .settings.command_line import Shown
 from .telemetry import logging as logs
 from .telemetry.collector import Collector
 from .telemetry.sampling import Sampler
@@ -57,12 +57,12 @@ def command(argv: Sequence[str]) -> int:
 def run(settings: Settings) -> bool:
     """Load the model and serve it until a signal says stop. Tells whether a thread is left that hangs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
-    from .inference.opening import open_model
+    from .loading.open import open_model
 
     with tracing(settings) as tracer:
         opened = open_model(settings)
         from .inference import Model  # while the model is compiled, which needs no interpreter
-        from .server.http import Sockets, serve
+        from .server.serve import Sockets, serve
 
         model = Model.load(settings, tracer, opened)
         sockets = Sockets.bind(settings)
@@ -73,7 +73,7 @@ def run(settings: Settings) -> bool:
 
 def explain(settings: Settings) -> int:
     """Print how the model would be served, or why not. Returns the exit status."""
-    from .explain import Problems, explain
+    from .loading.explain import Problems, explain
 
     problems = Problems()
     explanation = explain(settings, problems)

@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import RequestError
+from .inference.chunks import PIECES_AT_ONCE, Distinct
 from .inference.kinds import NO_VECTORS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
-from .inference.limits import Limits
-from .inference.loading import Parts, load_parts, warm_up
-from .inference.opening import load_engine
-from .inference.pending import Pending, Row
-from .inference.pieces import PIECES_AT_ONCE, Distinct
 from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector
-from .inference.runner import Runner
 from .inference.token_results import hidden_states, lexical_weights, token_vectors
+from .loading.load import Parts, load_parts, warm_up
+from .loading.open import load_engine
+from .queueing.jobs import Pending, Row
+from .queueing.limits import Limits
+from .queueing.runner import Runner
 from .settings import Settings
 from .telemetry.metrics import Metrics
 from .types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling

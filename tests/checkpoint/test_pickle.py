@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from text_embeddings_inference.checkpoint.pickle import read_pickle
-from text_embeddings_inference.checkpoint.tensors import Tensor, map_file
+from text_embeddings_inference.checkpoint.tensors.pickle import read_pickle
+from text_embeddings_inference.checkpoint.tensors.tensor import Tensor, map_file
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
 
 ORDERED = b"ccollections\nOrderedDict\n)R"

@@ -9,8 +9,8 @@ import safetensors.numpy
 from model_files import write_raw_safetensors
 from numpy.typing import NDArray
 
-from text_embeddings_inference.checkpoint.safetensors import read_safetensors
-from text_embeddings_inference.checkpoint.tensors import Tensor, map_file
+from text_embeddings_inference.checkpoint.tensors.safetensors import read_safetensors
+from text_embeddings_inference.checkpoint.tensors.tensor import Tensor, map_file
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from text_embeddings_inference.engines import devices
-from text_embeddings_inference.engines.devices import has_gpu_driver
+from text_embeddings_inference import machine as machine_module
+from text_embeddings_inference.machine import has_gpu_driver
 
 on_linux = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such files")
 
@@ -30,6 +30,6 @@ def test_other_files(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("machine", "expected"), [("arm64", True), ("x86_64", False)])
 def test_macs(machine: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.sys, "platform", "darwin")
-    monkeypatch.setattr(devices.platform, "machine", lambda: machine)
+    monkeypatch.setattr(machine_module.sys, "platform", "darwin")
+    monkeypatch.setattr(machine_module.platform, "machine", lambda: machine)
     assert has_gpu_driver() is expected

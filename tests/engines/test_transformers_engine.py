@@ -15,7 +15,7 @@ from oracle.expected import MODELS
 from text_embeddings_inference import load
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.inference import opening
+from text_embeddings_inference.loading import open as opening
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Encoding, Kind, Pooling
 

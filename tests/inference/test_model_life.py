@@ -22,8 +22,9 @@ from tests.fakes import (
     until,
 )
 from text_embeddings_inference.errors import InferenceError, OverloadedError, TextEmbeddingsError
-from text_embeddings_inference.inference import Limits, Model
+from text_embeddings_inference.inference import Model
 from text_embeddings_inference.inference.model import INLINE_IDS
+from text_embeddings_inference.queueing.limits import Limits
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import EncodeOptions, Input, Timings
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from oracle.expected import Fixture
 from oracle.numpy_ops import NumpyOps
 from text_embeddings_inference.models import albert
-from text_embeddings_inference.parameters import bind, check_all_used
+from text_embeddings_inference.nn.parameters import bind, check_all_used
 
 
 class SeveralGroups:

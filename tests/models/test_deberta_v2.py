@@ -10,8 +10,8 @@ from edited import edit
 from oracle.numpy_ops import NumpyOps
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.models.build import build
 from text_embeddings_inference.models.deberta_v2 import Args, log_bucket
-from text_embeddings_inference.models.network import build
 
 SIZES: dict[str, Any] = {
     "vocab_size": 9,

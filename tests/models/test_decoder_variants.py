@@ -15,8 +15,8 @@ from oracle.drawn import DrawnTensors, token_ids
 from oracle.numpy_ops import NumpyOps
 from oracle.parameters import packed
 from text_embeddings_inference.models import ARCHITECTURES
+from text_embeddings_inference.nn.parameters import bind, check_all_used
 from text_embeddings_inference.ops.spec import Inputs, Value
-from text_embeddings_inference.parameters import bind, check_all_used
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "decoders.json").read_text())
 VARIANTS: dict[str, dict[str, Any]] = {name: variant for name, variant in RECORDED.items() if name != "about"}

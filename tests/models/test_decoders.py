@@ -23,8 +23,8 @@ from oracle.parameters import packed, parameters, values
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.models import eurobert, llama_bidirec
+from text_embeddings_inference.models.build import build
 from text_embeddings_inference.models.llama import DecoderArgs
-from text_embeddings_inference.models.network import build
 from text_embeddings_inference.ops.spec import AttentionSpec, Value
 from text_embeddings_inference.types import Batch
 

@@ -15,7 +15,7 @@ from oracle.expected import Fixture
 from oracle.numpy_ops import NumpyOps, Sequences
 from oracle.parameters import RandomTensors
 from text_embeddings_inference.checkpoint import open_checkpoint
-from text_embeddings_inference.models.network import Results, build
+from text_embeddings_inference.models.build import Results, build
 from text_embeddings_inference.ops.spec import Inputs, Layout, Value
 from text_embeddings_inference.types import Pooling
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from text_embeddings_inference.checkpoint import Checkpoint
-from text_embeddings_inference.models.network import build
+from text_embeddings_inference.models.build import build
 from text_embeddings_inference.ops.spec import Inputs, Layout, Value
 from text_embeddings_inference.types import Batch, Encoding, Output
 

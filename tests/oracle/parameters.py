@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from text_embeddings_inference.nn.parameters import Parameters, bind
 from text_embeddings_inference.ops.spec import Layout
-from text_embeddings_inference.parameters import Parameters, bind
 
 from .numpy_ops import NumpyOps, Sequences
 

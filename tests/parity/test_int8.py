@@ -7,7 +7,7 @@ import pytest
 
 from engines import Models, fixture
 from oracle.expected import FIXTURES
-from text_embeddings_inference.inference.fidelity import FAITHFUL
+from text_embeddings_inference.loading.fidelity import FAITHFUL
 
 CLASSIFIERS = ("classification", "reranker")
 

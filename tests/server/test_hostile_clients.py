@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import PATIENCE
-from tests.server.test_listening import wait_until_ready
 from tests.server.test_raw_bytes import ANSWER, BODIES, CLOSE, GOOD, HEADS, LIMIT, check, exchange, post
 from tests.server.test_request_forms import REFUSED
+from tests.server.test_serve import wait_until_ready
 
 ROUNDS = 100
 BYTES = 3_000_000
@@ -27,7 +27,7 @@ GROWTH = 16_000_000
 """Bytes the process may grow by, in all: some 7000 requests that leave 2 kB each behind would be seen."""
 SERVER = f"""
 from tests.fakes import fake_model
-from text_embeddings_inference.server.http import Sockets, serve
+from text_embeddings_inference.server.serve import Sockets, serve
 from text_embeddings_inference.settings import Settings
 
 settings = Settings(model_id="fake", hostname="127.0.0.1", port=0, prometheus_port=0, payload_limit={LIMIT})

@@ -16,8 +16,8 @@ import pytest
 
 from tests.deploy.dashboard import expressions
 from tests.fakes import PATIENCE
-from tests.server.test_listening import ask, port, wait_until_ready, with_server
-from text_embeddings_inference.server.http import Sockets
+from tests.server.test_serve import ask, port, wait_until_ready, with_server
+from text_embeddings_inference.server.serve import Sockets
 
 PROMETHEUS = shutil.which("prometheus")
 WITHOUT_DATA = ("te_predict", "tei_engine_replacements", "tei_fidelity", "tei_model_info")

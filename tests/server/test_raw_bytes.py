@@ -10,8 +10,8 @@ import socket
 import pytest
 
 from tests.fakes import PATIENCE
-from tests.server.test_listening import ask, port, with_server
-from text_embeddings_inference.server.http import Sockets
+from tests.server.test_serve import ask, port, with_server
+from text_embeddings_inference.server.serve import Sockets
 
 SEED = 4
 LIMIT = 200_000

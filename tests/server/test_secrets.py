@@ -15,8 +15,8 @@ from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer
 from tests.server.client import JSON, Client
 from tests.server.grpc.calling import Stub, calling, run
 from text_embeddings_inference.inference import Model
+from text_embeddings_inference.server.api.routes import ROUTES
 from text_embeddings_inference.server.grpc.service import METHODS
-from text_embeddings_inference.server.routes import ROUTES
 from text_embeddings_inference.telemetry.logging import TRACE, JsonFormatter, TextFormatter
 from text_embeddings_inference.telemetry.tracing import Span, Tracer
 from text_embeddings_inference.types import Kind, Pooling

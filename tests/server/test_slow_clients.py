@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import pytest
 
 from tests.fakes import PATIENCE
-from tests.server.test_listening import ask, port, with_server
 from tests.server.test_raw_bytes import GOOD, exchange, post
-from text_embeddings_inference.server.http import Sockets
+from tests.server.test_serve import ask, port, with_server
+from text_embeddings_inference.server.serve import Sockets
 
 
 @pytest.mark.parametrize("sent", [b"GET /hea", post(GOOD)[:-1]])

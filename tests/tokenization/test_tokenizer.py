@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from fixture_tokenizers import MODELS, load, read, words
 
-from text_embeddings_inference.errors import (
-    CheckpointError,
-    EmptyInputError,
-    InputError,
-    RequestError,
-    TokenizerError,
-)
+from text_embeddings_inference.errors import CheckpointError, EmptyInputError, InputError, RequestError, TokenizerError
 from text_embeddings_inference.tokenization import Tokenizer, resolve_default_prompt
 from text_embeddings_inference.types import EncodeOptions, Encoding, Input
 

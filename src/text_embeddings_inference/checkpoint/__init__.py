@@ -1,12 +1,12 @@
 """What lies on disk or on the Hub: where a model is, what its files say, and its weights."""
 
-from .cache import HubAccess
 from .checkpoint import Checkpoint, open_checkpoint
-from .locate import locate
+from .hub.cache import HubAccess
+from .hub.locate import locate
+from .hub.preview import File, Preview, preview
 from .modules import Dense
 from .onnx import OnnxGraph
-from .previews import File, Preview, preview
-from .weights import Weights, open_weights
+from .tensors.weights import Weights, open_weights
 
 __all__ = [
     "Checkpoint",

@@ -12,12 +12,12 @@ from typing import Any
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Kind, LateInteraction, Pooling, TokenColumns
 from .config import Labels, read_config, read_kind, read_labels, read_max_length, read_position_limit
-from .files import Found, describe, read_optional_object
+from .json_files import Found, describe, read_optional_object
 from .late_interaction import read_late_interaction
 from .modules import HEAD_FILES, Dense, ModulePaths, read_dense, read_head, read_module_paths
 from .onnx import OnnxGraph, find_onnx
 from .pooling import check_splade, read_pooling
-from .weights import Weights, open_weights
+from .tensors.weights import Weights, open_weights
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Kind
-from .files import Found, describe, is_integer, read_object, read_optional_object
+from .json_files import Found, describe, is_integer, read_object, read_optional_object
 
 logger = logging.getLogger(__name__)
 

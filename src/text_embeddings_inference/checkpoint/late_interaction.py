@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..types import LateInteraction
-from .files import describe, is_integer, read_optional_object
+from .json_files import describe, is_integer, read_optional_object
 
 logger = logging.getLogger(__name__)
 

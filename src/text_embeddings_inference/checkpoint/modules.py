@@ -12,8 +12,8 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Float32Array
-from .files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
-from .weights import open_weight_files
+from .json_files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
+from .tensors.weights import open_weight_files
 
 HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
 """The heads that bge-m3 has beside its modules: a lexical weight, and a vector for late interaction, of each token."""

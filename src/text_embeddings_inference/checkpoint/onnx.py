@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .config import ModelConfig, position_offset
-from .files import DOWNLOAD_AGAIN
-from .weights import WEIGHT_FILES
+from .json_files import DOWNLOAD_AGAIN
+from .tensors.weights import WEIGHT_FILES
 
 ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 """Where a graph is looked for when there are no weights of another format, in this order."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Pooling
-from .files import Found, describe, read_object
+from .json_files import Found, describe, read_object
 from .modules import ModulePaths
 
 logger = logging.getLogger(__name__)

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from ..checkpoint import Checkpoint, Weights
-from ..cpus import has_vnni
 from ..errors import StartError, UnsupportedError
-from ..models.network import Network, build
+from ..machine import has_vnni
+from ..models.build import Network, build
 from ..ops.openvino import OpenVINOOps, PaddedLayout
 from ..ops.openvino_float32 import Float32OpenVINOOps
 from ..ops.openvino_int8 import Int8OpenVINOOps
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
-from .openvino_onnx import build_onnx
-from .tuning import ENOUGH, Stopwatch, best_batch, fastest
+from .measure import ENOUGH, Stopwatch, best_batch, fastest
+from .onnx import build_onnx
 
 logger = logging.getLogger(__name__)
 

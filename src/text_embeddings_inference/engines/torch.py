@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..errors import StartError, UnsupportedError
-from ..models.network import Network, build
+from ..models.build import Network, build
 from ..ops.spec import Inputs, Layout, Value
 from ..ops.torch import TorchOps, has_varlen
 from ..ops.torch_sequences import Sequences
 from ..types import Batch, Encoding, Output, Pooling
-from .tuning import Stopwatch, best_batch
+from .measure import Stopwatch, best_batch
 
 DTYPES = ("float32", "float16", "bfloat16")
 OVERFLOWING = ("t5", "gemma3_text")

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError, UnsupportedError
-from ..models.network import Network, Results, embedding
+from ..models.build import Network, Results, embedding
 from ..ops.spec import Inputs, Ops, Value
 from ..ops.torch import TorchOps
 from ..ops.torch_sequences import PaddedSequences

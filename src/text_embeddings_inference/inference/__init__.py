@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .limits import Limits
+    from ..queueing.limits import Limits
     from .model import Model
 
 __all__ = ["Limits", "Model"]
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:  # so that `opening` can be imported without 
 
         return Model
     if name == "Limits":
-        from .limits import Limits
+        from ..queueing.limits import Limits
 
         return Limits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,11 +25,19 @@ from ..errors import (
     RequestError,
     presentation,
 )
+from ..loading.load import Parts, fits_twice, load_parts, measure_fidelity, warm_up
+from ..loading.open import Opened, load_engine
+from ..queueing.jobs import Row
+from ..queueing.limits import Limits
+from ..queueing.runner import Runner
+from ..queueing.tuning import Tuner
 from ..settings import Settings
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Tracer
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
+from .admission import Permit, Permits
+from .cooperative import each
 from .kinds import (
     NO_NORMALIZE,
     NO_POOLED,
@@ -41,16 +49,9 @@ from .kinds import (
     NOT_SPLADE,
     require,
 )
-from .limits import Limits, Permit, Permits
-from .loading import Parts, fits_twice, load_parts, measure_fidelity, warm_up
-from .opening import Opened, load_engine
-from .pending import Row
 from .pipeline import Pipeline, first_error
 from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
-from .runner import Runner
 from .token_results import hidden_states, lexical_weights, token_vectors
-from .tuning import Tuner
-from .turns import each
 
 T = TypeVar("T")
 

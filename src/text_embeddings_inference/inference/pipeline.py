@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import InferenceError, RequestError, presentation
+from ..queueing.jobs import Pending, Row
+from ..queueing.runner import CLOSED, Runner
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import CURRENT
 from ..tokenization import Tokenizer
 from ..types import EncodeOptions, Encoding, Input, Usage
-from .pending import Pending, Row
-from .pieces import PIECES_AT_ONCE, Distinct, Piece, Tally
-from .runner import CLOSED, Runner
+from .chunks import PIECES_AT_ONCE, Distinct, Piece, Tally
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ Differs from BERT: narrow embeddings that are projected, and one block's weights
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..heads import ClassificationHead, MaskedLMHead
-from ..layers import Linear, activation
+from ..nn.heads import ClassificationHead, MaskedLMHead
+from ..nn.layers import Linear, activation
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
 from . import bert
 
 

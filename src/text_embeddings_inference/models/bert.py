@@ -7,10 +7,10 @@ from typing import Literal
 import msgspec
 
 from ..errors import UnsupportedError
-from ..heads import ClassificationHead, MaskedLMHead
-from ..layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
+from ..nn.heads import ClassificationHead, MaskedLMHead
+from ..nn.layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
 
 
 class BlockArgs(msgspec.Struct, frozen=True, kw_only=True):

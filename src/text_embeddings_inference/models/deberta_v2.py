@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedError
-from ..heads import ClassificationHead, MaskedLMHead
-from ..layers import Attention, Conv1d, Embedding, FeedForward, LayerNorm, Linear, PostNormBlock, activation
+from ..nn.heads import ClassificationHead, MaskedLMHead
+from ..nn.layers import Attention, Conv1d, Embedding, FeedForward, LayerNorm, Linear, PostNormBlock, activation
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, DisentangledSpec, Inputs, Layout, Ops, Value
-from ..parameters import Parameters, Table
 
 TERMS = ("c2p", "p2c")
 """Of `pos_att_type`: content to position (vectors of distances as keys) and position to content (as queries)."""

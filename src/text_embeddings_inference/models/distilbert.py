@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
-from ..heads import ClassificationHead, MaskedLMHead
-from ..layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
+from ..nn.heads import ClassificationHead, MaskedLMHead
+from ..nn.layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
 
 EPS = 1e-12
 

@@ -5,10 +5,10 @@ Differs from BERT: embeddings may be narrower than the model and are then projec
 
 from __future__ import annotations
 
-from ..heads import ClassificationHead, MaskedLMHead
-from ..layers import Linear, activation
+from ..nn.heads import ClassificationHead, MaskedLMHead
+from ..nn.layers import Linear, activation
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
 from . import bert
 
 

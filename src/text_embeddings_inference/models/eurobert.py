@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..layers import Linear, activation
+from ..nn.layers import Linear, activation
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import Layout, Ops, Value
-from ..parameters import Parameters, Table
 from ..types import Pooling
 from . import llama
 from .llama import PREFIXES as PREFIXES

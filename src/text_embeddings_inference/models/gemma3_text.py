@@ -12,10 +12,10 @@ from functools import partial
 import msgspec
 
 from ..errors import UnsupportedError
-from ..layers import Embedding, GatedFeedForward, RMSNorm, RotaryAttention, activation
+from ..nn.layers import Embedding, GatedFeedForward, RMSNorm, RotaryAttention, activation
+from ..nn.parameters import Parameters, Table
+from ..nn.rotary import Positive
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
-from ..parameters import Parameters, Table
-from ..rotary import Positive
 from . import llama
 from .llama import HEADS as HEADS
 from .llama import PREFIXES as PREFIXES

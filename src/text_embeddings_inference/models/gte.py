@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..layers import PackedGatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
+from ..nn.layers import PackedGatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
+from ..nn.parameters import Parameters, Table
+from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
-from ..parameters import Parameters, Table
-from ..rotary import RopeArgs, read_rope
 from .bert import classifier as classifier
 from .bert import masked_lm as masked_lm
 

@@ -11,9 +11,9 @@ from typing import Literal
 import msgspec
 
 from ..errors import UnsupportedError
-from ..layers import ACTIVATIONS, Attention, PackedGatedFeedForward, PostNormBlock, TypedEmbedding
+from ..nn.layers import ACTIVATIONS, Attention, PackedGatedFeedForward, PostNormBlock, TypedEmbedding
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
 from . import bert
 from .bert import HEADS as HEADS
 from .bert import PREFIXES as PREFIXES

@@ -6,9 +6,9 @@ after each, and the gate is the second half.
 
 from __future__ import annotations
 
-from ..layers import Attention, LayerNorm, PackedGatedFeedForward, PostNormBlock
+from ..nn.layers import Attention, LayerNorm, PackedGatedFeedForward, PostNormBlock
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Layout, Ops, Value
-from ..parameters import Parameters, Table
 from . import bert, jina_bert
 from .jina_bert import GATES, Args
 from .jina_bert import HEADS as HEADS

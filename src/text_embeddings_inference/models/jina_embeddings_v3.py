@@ -5,16 +5,10 @@ Differs from RoBERTa: rotary positions; queries, keys and values in one matrix.
 
 from __future__ import annotations
 
-from ..layers import (
-    FeedForward,
-    PackedRotaryAttention,
-    PostNormBlock,
-    TypedEmbedding,
-    activation,
-)
+from ..nn.layers import FeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
+from ..nn.parameters import Parameters, Table
+from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
-from ..parameters import Parameters, Table
-from ..rotary import RopeArgs, read_rope
 
 THETA = 20_000.0
 """The rotary base of a config that has none."""

@@ -13,11 +13,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import UnsupportedError
-from ..heads import ScoreHead
-from ..layers import Embedding, GatedFeedForward, Heads, RMSNorm, RotaryAttention, activation
+from ..nn.heads import ScoreHead
+from ..nn.layers import Embedding, GatedFeedForward, Heads, RMSNorm, RotaryAttention, activation
+from ..nn.parameters import Parameters, Table
+from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
-from ..parameters import Parameters, Table
-from ..rotary import RopeArgs, read_rope
 from ..types import Pooling
 
 Size = Annotated[int, Meta(gt=0)]

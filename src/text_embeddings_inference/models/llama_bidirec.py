@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..heads import ScoreHead
+from ..nn.heads import ScoreHead
+from ..nn.parameters import Parameters
+from ..nn.rotary import Positive
 from ..ops.spec import Layout, Ops, Value
-from ..parameters import Parameters
-from ..rotary import Positive
 from ..types import Pooling
 from . import llama
 from .llama import HEADS as HEADS

@@ -5,9 +5,9 @@ Differs from Llama: no biases, and a window: a token sees `sliding_window` token
 
 from __future__ import annotations
 
-from ..layers import RotaryAttention
+from ..nn.layers import RotaryAttention
+from ..nn.parameters import Parameters
 from ..ops.spec import AttentionSpec, Rope
-from ..parameters import Parameters
 from .llama import HEADS as HEADS
 from .llama import PREFIXES as PREFIXES
 from .llama import TENSORS as TENSORS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..layers import (
+from ..nn.layers import (
     Embedding,
     LayerNorm,
     Linear,
@@ -20,9 +20,9 @@ from ..layers import (
     TokenWise,
     activation,
 )
+from ..nn.parameters import Parameters, Table
+from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Value
-from ..parameters import Parameters, Table
-from ..rotary import RopeArgs, read_rope
 from ..types import Pooling
 
 LayerType = Literal["full_attention", "sliding_attention"]

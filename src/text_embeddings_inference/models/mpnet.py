@@ -6,9 +6,9 @@ shared by all layers.
 
 from __future__ import annotations
 
-from ..layers import Embedding, LayerNorm, relative_bias
+from ..nn.layers import Embedding, LayerNorm, relative_bias
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
 from .bert import BlockArgs, blocks
 from .roberta import HEADS as HEADS
 from .roberta import classifier as classifier

@@ -7,10 +7,10 @@ those of the norms.
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..layers import GatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
+from ..nn.layers import GatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
+from ..nn.parameters import Parameters, Table
+from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
-from ..rotary import RopeArgs, read_rope
 
 THETA = 1000.0
 """The rotary base of a config that has none."""

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from ..errors import UnsupportedError
-from ..layers import (
+from ..nn.layers import (
     ACTIVATIONS,
     Activation,
     Experts,
@@ -22,9 +22,9 @@ from ..layers import (
     TokenWise,
     TypedEmbedding,
 )
+from ..nn.parameters import Parameters, Table
+from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
-from ..parameters import Parameters, Table
-from ..rotary import RopeArgs, read_rope
 from . import nomic_bert
 from .nomic_bert import HEADS as HEADS
 from .nomic_bert import PREFIXES as PREFIXES

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..layers import RotaryAttention
+from ..nn.layers import RotaryAttention
+from ..nn.parameters import Parameters
 from ..ops.spec import AttentionSpec, Rope
-from ..parameters import Parameters
 from .llama import HEADS as HEADS
 from .llama import PREFIXES as PREFIXES
 from .llama import TENSORS as TENSORS

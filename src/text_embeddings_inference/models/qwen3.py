@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import partial
 
 from ..errors import CheckpointError
-from ..layers import Linear, RMSNorm, RotaryAttention
+from ..nn.layers import Linear, RMSNorm, RotaryAttention
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import Inputs, Ops, Rope, Value
-from ..parameters import Parameters, Table
 from . import llama
 from .llama import HEADS as HEADS
 from .llama import PREFIXES as PREFIXES

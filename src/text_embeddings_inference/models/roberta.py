@@ -6,9 +6,9 @@ padding token that was typed into a text the position of padding; here it counts
 
 from __future__ import annotations
 
-from ..heads import ClassificationHead, MaskedLMHead
-from ..layers import activation
-from ..parameters import Parameters, Table
+from ..nn.heads import ClassificationHead, MaskedLMHead
+from ..nn.layers import activation
+from ..nn.parameters import Parameters, Table
 from . import bert
 from .bert import TENSORS as TENSORS
 

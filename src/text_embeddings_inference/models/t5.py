@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from ..layers import (
+from ..nn.layers import (
     Attention,
     Embedding,
     FeedForward,
@@ -21,8 +21,8 @@ from ..layers import (
     activation,
     relative_bias,
 )
+from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
-from ..parameters import Parameters, Table
 
 
 class Args(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,16 +9,16 @@ from ..errors import RequestError
 from ..inference import Model
 from ..settings import Settings
 from ..telemetry.tracing import PARENT, parse_traceparent
-from .asgi import ASGIApp, Receive, Scope, Send
-from .decoding import BodyDecoder
-from .errors import METHOD_NOT_ALLOWED, NOT_FOUND, ClientGoneError, Failure, RejectedError
-from .handlers import Handlers
-from .keys import Keys
-from .middleware import Cors, header, read_body, require_json, require_key, while_connected
-from .openapi import openapi_route
-from .replies import Reply
-from .room import Room, Share
-from .routes import Route, routes
+from .api.handlers import Handlers
+from .api.openapi import openapi_route
+from .api.routes import Route, routes
+from .auth import Keys
+from .http.asgi import ASGIApp, Receive, Scope, Send
+from .http.decoding import BodyDecoder
+from .http.errors import METHOD_NOT_ALLOWED, NOT_FOUND, ClientGoneError, Failure, RejectedError
+from .http.memory_budget import Room, Share
+from .http.middleware import Cors, header, read_body, require_json, require_key, while_connected
+from .http.response import Reply
 
 logger = logging.getLogger(__name__)
 

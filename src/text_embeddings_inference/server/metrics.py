@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..telemetry.metrics import Metrics
-from .asgi import ASGIApp, Receive, Scope, Send
-from .replies import Reply
+from .http.asgi import ASGIApp, Receive, Scope, Send
+from .http.response import Reply
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 

@@ -22,13 +22,7 @@ import tokenizers
 from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
-from ..errors import (
-    CheckpointError,
-    EmptyInputError,
-    InputError,
-    RequestError,
-    TokenizerError,
-)
+from ..errors import CheckpointError, EmptyInputError, InputError, RequestError, TokenizerError
 from ..types import EncodeOptions, Encoding, Input, LateInteraction, Pair, Token
 from . import truncation
 from .roles import Role, make_roles

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 from ...errors import BatchSizeError, EmptyBatchError, NotANumberError, RequestError, presentation
 from ...inference import Model
+from ...inference.admission import Permit
 from ...inference.kinds import NOT_RERANKER
-from ...inference.limits import Permit
 from ...inference.model import Answer
 from ...inference.results import Rank
 from ...settings import CONTRACT_VERSION, Settings

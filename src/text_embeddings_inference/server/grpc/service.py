@@ -12,11 +12,11 @@ from google.protobuf.message import DecodeError, Message
 
 from ...errors import RequestError, presentation
 from ...inference import Model
-from ...inference.limits import Permit
+from ...inference.admission import Permit
 from ...settings import Settings
 from ...telemetry.tracing import PARENT, parse_traceparent
-from ..keys import Keys
-from ..responses import usage_headers
+from ..api.responses import usage_headers
+from ..auth import Keys
 from . import tei_pb2 as tei
 from .calls import Calls, RefusedError, Reply
 from .streams import in_order

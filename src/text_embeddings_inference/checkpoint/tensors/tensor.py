@@ -1,0 +1,98 @@
+"""A stored tensor: where its bytes lie, and how they become an array."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import CheckpointError
+from ..json_files import DOWNLOAD_AGAIN
+
+NUMPY_TYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # NumPy has no such type: the raw bits
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+"""The types that can be read, by their names in safetensors files."""
+
+
+class Tensor(NamedTuple):
+    """One tensor of a file, not read yet.
+
+    name: in the file; dtype: a key of `NUMPY_TYPES`; stored: a view on the file's map, writable (writes stay in this
+    process and are lost on release), of the stored type, BF16 as uint16.
+    """
+
+    file: Path
+    name: str
+    dtype: str
+    stored: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stored.shape
+
+    def array(self) -> NDArray[Any]:
+        """The values, C-contiguous and aligned: floats as float32, integers and booleans as stored.
+
+        A view on the file where nothing has to be converted, else a copy.
+        """
+        if self.dtype == "BF16":  # the upper half of a float32
+            values = np.empty(self.shape, np.uint32)
+            np.left_shift(self.stored, 16, out=values, dtype=np.uint32)
+            return values.view(np.float32)
+        wanted = np.dtype(np.float32) if self.dtype in ("F64", "F16") else self.stored.dtype
+        return np.require(self.stored, wanted, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+
+
+class Span(NamedTuple):
+    """A tensor's place in a map: first byte, shape, and strides in bytes (None: C order). All of it must be inside."""
+
+    begin: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+
+    def tensor(self, file: Path, name: str, dtype: str, data: mmap.mmap) -> Tensor:
+        try:
+            stored: Any = np.ndarray(self.shape, NUMPY_TYPES[dtype], data, self.begin, self.strides)
+        except (ValueError, OverflowError) as error:  # more than NumPy can count
+            problem = f"{file}: tensor `{name}` has an impossible shape {self.shape}: {error}"
+            raise CheckpointError(problem, hint=DOWNLOAD_AGAIN) from error
+        return Tensor(file, name, dtype, stored)
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """The whole file, mapped copy-on-write: nothing is read yet, and arrays on it are writable.
+
+    Raises `CheckpointError` when the file can't be opened or is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} not found", hint=DOWNLOAD_AGAIN) from None
+    except OSError as error:
+        raise CheckpointError(f"Could not open {path}: {error.strerror}") from error
+    except ValueError:  # an empty file can't be mapped
+        raise CheckpointError(f"{path} is empty", hint=DOWNLOAD_AGAIN) from None
+
+
+def way_out(data: mmap.mmap) -> str:
+    """What to do about a file that does not begin as it should."""
+    if data[:7] == b"version":
+        return "this is a Git LFS pointer, not the file itself: run `git lfs pull` in the checkpoint's folder"
+    return DOWNLOAD_AGAIN

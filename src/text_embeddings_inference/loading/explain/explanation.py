@@ -1,0 +1,181 @@
+"""What `--explain` says: as data for programs, and as text for people."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from ...checkpoint import File
+from ...types import Kind, Pooling
+from ..open import EnginePlan
+from .memory import Memory
+
+WIDTH = 100
+LABEL = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the model can't be served, and the way out."""
+
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """module: our model file; about: what it says of itself; reason: what led to it."""
+
+    module: str
+    about: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the model gives. pooling: None for classifiers; the sources say which file, option or rule decided."""
+
+    kind: Kind
+    kind_source: str
+    pooling: Pooling | None
+    pooling_source: str
+    labels: tuple[str, ...]
+    late_interaction: bool
+    dense_modules: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Tokens: of one input as the server takes it, and as the model does (with what says so); of one batch."""
+
+    max_input_length: int | None
+    model_length: int
+    model_length_source: str
+    max_batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that is known of a model before it is served. What could not be found out is None.
+
+    folder: of the files; None for those of the Hub that are not in its cache; dimensions, vocabulary: None where the
+    weights could not be looked into; unread: weights of which only the size is known; problems: none if it can be
+    served.
+    """
+
+    model: str
+    served: bool
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    folder: str | None = None
+    files: tuple[File, ...] = ()
+    unread: tuple[File, ...] = ()
+    model_type: str | None = None
+    architecture: Architecture | None = None
+    task: Task | None = None
+    prompts: dict[str, str] | None = None
+    default_prompt: str | None = None
+    limits: Limits | None = None
+    dimensions: int | None = None
+    vocabulary: int | None = None
+    engine: EnginePlan | None = None
+    memory: Memory | None = None
+
+    def json(self) -> str:
+        """For programs: all fields, on one line."""
+        return orjson.dumps(self).decode()
+
+    def text(self) -> str:
+        """For people: a verdict, a table, then warnings and problems."""
+        why = "" if self.served else f": {_count(len(self.problems), 'problem')}"
+        lines = [f"{self.model} {'would' if self.served else 'would not'} be served{why}", ""]
+        for label, values in self._rows():
+            for value in values:
+                lines += _wrapped(value, f"{label:{LABEL}}", " " * LABEL)
+                label = ""
+        for title, items in (("Warnings", self.warnings), ("Problems", map(_problem, self.problems))):
+            numbered = [line for item in items for line in _wrapped(item, "  - ", "    ")]
+            lines += ["", f"{title}:", *numbered] if numbered else []
+        return "\n".join(lines)
+
+    def _rows(self) -> Iterator[tuple[str, list[str]]]:
+        if self.architecture is not None:
+            about = f"{self.architecture.module}: {self.architecture.about}"
+            yield "architecture", [about, f"because {self.architecture.reason}"]
+        if self.task is not None:
+            yield from _task(self.task)
+        if self.prompts:
+            yield "prompts", [f"{name}: {text!r}" for name, text in self.prompts.items()]
+        if self.default_prompt is not None:
+            yield "default prompt", [repr(self.default_prompt)]
+        if self.limits is not None and self.limits.model_length:
+            yield from _limits(self.limits)
+        if self.dimensions is not None:
+            yield "results", [f"{_count(self.dimensions, 'value')} each; a vocabulary of {self.vocabulary} tokens"]
+        if self.engine is not None:
+            how = f"{self.engine.threads} threads, up to {self.engine.streams} batches side by side"
+            yield "engine", [f"{self.engine.name} on {self.engine.device} in {self.engine.dtype}, {how}"]
+        if self.memory is not None:
+            memory = self.memory
+            under_load = f"about {size(memory.started)} after the start, {size(memory.loaded)} under load"
+            at_most = f"at most {size(memory.peak)}, pages of mapped files included (an estimate)"
+            yield "memory", [under_load, at_most]
+        if self.folder is not None:
+            yield "folder", [self.folder]
+        yield "files", [f"{file.name} ({size(file.size)})" for file in self.files]
+        if self.unread:
+            yield (
+                "not looked into",
+                [f"{file.name}: its tensors are known only when it is here" for file in self.unread],
+            )
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _task(task: Task) -> Iterator[tuple[str, list[str]]]:
+    labels = f", {_count(len(task.labels), 'label')}: {', '.join(task.labels)}" if task.labels else ""
+    yield "task", [f"{task.kind}{labels}", *([f"because of {task.kind_source}"] if task.kind_source else [])]
+    if task.late_interaction:
+        yield "late interaction", ["a vector for each token"]
+    elif task.pooling is not None:
+        yield "pooling", [f"{task.pooling}, from {task.pooling_source}"]
+    if task.dense_modules:
+        yield "Dense modules", [f"from {takes} to {gives} values" for takes, gives in task.dense_modules]
+
+
+def _limits(limits: Limits) -> Iterator[tuple[str, list[str]]]:
+    cut = limits.max_input_length is not None and limits.max_input_length < limits.model_length
+    first = f"{limits.max_input_length if cut else limits.model_length} tokens, from "
+    first += "`--max-batch-tokens`" if cut else limits.model_length_source
+    more = [f"the model takes {limits.model_length}: {limits.model_length_source}"] if cut else []
+    yield "longest input", [first, *more]
+    yield "largest batch", [f"{limits.max_batch_tokens} tokens (`--max-batch-tokens`)"]
+
+
+def _problem(problem: Problem) -> str:
+    return problem.message if problem.hint is None else f"{problem.message}\nhint: {problem.hint}"
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+    lines: list[str] = []
+    for line in text.splitlines():
+        indent = others if lines else first
+        lines += textwrap.wrap(
+            line, WIDTH, initial_indent=indent, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
+        )
+    return lines

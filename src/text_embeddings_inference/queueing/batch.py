@@ -1,0 +1,52 @@
+"""One call of the engine: encodings in, each one's own part of the output out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..engines.base import Engine
+from ..types import Batch, Encoding, Float32Array, Output
+from .budget import has_nan
+from .jobs import Job
+
+CANARY = Encoding(np.zeros(1, np.int32), None, 0)
+"""One token, to see whether an engine works."""
+
+
+class Computed(NamedTuple):
+    """values: of each job, a view of the output; spoilt: the jobs with a NaN in theirs."""
+
+    batch: Batch
+    values: list[Float32Array]
+    spoilt: list[Job]
+
+
+def compute(engine: Engine, jobs: Sequence[Job], *, alone: bool) -> Computed:
+    """Runs a batch; without jobs, the canary, which must have no NaN. Raises whatever the engine raises."""
+    batch = engine.arrange([job.encoding for job in jobs] or [CANARY])
+    output = engine.run(batch, tokens=any(job.pending.tokens for job in jobs), alone=alone)
+    values = own_values(jobs, batch, output)
+    dirty = has_nan(output.pooled) or (output.tokens is not None and has_nan(output.tokens))
+    if dirty and not jobs:
+        raise ArithmeticError("the engine gives NaN for a single token")
+    spoilt = [job for job, own in zip(jobs, values, strict=True) if has_nan(own)] if dirty else []
+    return Computed(batch, values, spoilt)
+
+
+def own_values(jobs: Sequence[Job], batch: Batch, output: Output) -> list[Float32Array]:
+    """Each job's own part of the output: a view, never a copy."""
+    starts = batch.lengths.cumsum() - batch.lengths
+    values = []
+    for index, job in enumerate(jobs):
+        if not job.pending.tokens:
+            values.append(output.pooled[index])
+            continue
+        assert output.tokens is not None, "asked a model without token vectors for them"
+        if batch.is_packed:
+            values.append(output.tokens[starts[index] : starts[index] + job.length])
+        else:
+            values.append(output.tokens[index, : job.length])
+    return values

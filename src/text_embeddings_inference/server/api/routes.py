@@ -1,0 +1,120 @@
+"""Every route, as data: its path, what answers it, and the types that go in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from ...types import Kind, ModelInfo, Pooling, Token
+from ..http.response import Reply
+from . import docs
+from .handlers import Handlers
+from .info import Info
+from .openai import OpenAIRequest, OpenAIResponse
+from .requests import (
+    DecodeRequest,
+    EmbedAllRequest,
+    EmbedRequest,
+    EmbedSparseRequest,
+    PredictRequest,
+    RerankRequest,
+    SimilarityRequest,
+    TokenizeRequest,
+)
+from .responses import Number, PredictionResponse, RankResponse, SparseValue, Vector
+from .vertex import VertexRequest, VertexResponse, vertex
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Answers GET and HEAD. answer: type of the JSON body, None where it is none."""
+
+    handle: Callable[[Handlers], Awaitable[Reply]]
+    answer: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Answers POST with a JSON body. answer: type of the JSON body of the answer."""
+
+    body: type[Struct]
+    handle: Callable[[Handlers, Any], Awaitable[Reply]]
+    answer: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """public: GET needs no key (POST always does); openai: errors have the shape of the OpenAI routes;
+    documented: is in the OpenAPI document."""
+
+    path: str
+    get: Get | None = None
+    post: Post | None = None
+    public: bool = False
+    openai: bool = False
+    documented: bool = True
+
+    @property
+    def allow(self) -> bytes:
+        """The value of the header of that name."""
+        return b",".join([b"POST"] * (self.post is not None) + [b"GET,HEAD"] * (self.get is not None))
+
+
+EMBED = Post(EmbedRequest, Handlers.embed, list[Vector])
+EMBED_ALL = Post(EmbedAllRequest, Handlers.embed_all, list[list[Vector]])
+EMBED_SPARSE = Post(EmbedSparseRequest, Handlers.embed_sparse, list[list[SparseValue]])
+PREDICT = Post(PredictRequest, Handlers.predict, list[PredictionResponse | list[PredictionResponse]])
+RERANK = Post(RerankRequest, Handlers.rerank, list[RankResponse])
+SIMILARITY = Post(SimilarityRequest, Handlers.similarity, list[Number])
+TOKENIZE = Post(TokenizeRequest, Handlers.tokenize, list[list[Token]])
+DECODE = Post(DecodeRequest, Handlers.decode, list[str])
+OPENAI = Post(OpenAIRequest, Handlers.openai_embed, OpenAIResponse)
+VERTEX = Post(VertexRequest, vertex, VertexResponse)
+INFO = Get(Handlers.get_model_info, Info)
+HEALTH = Get(Handlers.health)
+METRICS = Get(Handlers.metrics)
+
+ROUTES = (
+    Route("/embed", post=EMBED),
+    Route("/embed_all", post=EMBED_ALL),
+    Route("/embed_sparse", post=EMBED_SPARSE),
+    Route("/predict", post=PREDICT),
+    Route("/rerank", post=RERANK),
+    Route("/similarity", post=SIMILARITY),
+    Route("/tokenize", post=TOKENIZE),
+    Route("/decode", post=DECODE),
+    Route("/v1/embeddings", post=OPENAI, openai=True),
+    Route("/embeddings", post=OPENAI, openai=True, documented=False),
+    Route("/vertex", post=VERTEX),
+    Route("/info", get=INFO),
+    Route("/health", get=HEALTH, public=True),
+    Route("/ping", get=HEALTH, public=True, documented=False),
+    Route("/metrics", get=METRICS, public=True),
+    *(Route(path, get=Get(handle), public=True, documented=False) for path, handle in docs.PAGES.items()),
+)
+
+
+def routes(info: ModelInfo, task: str | None) -> tuple[Route, ...]:
+    """All routes of a server of this model; task: the variable TASK."""
+    default = default_task(info, task)
+    return (
+        *ROUTES,
+        Route("/", get=HEALTH, post=default, public=True, documented=False),
+        Route("/invocations", post=default, documented=False),
+    )
+
+
+def default_task(info: ModelInfo, task: str | None) -> Post:
+    """What `POST /` and `POST /invocations` do."""
+    if info.kind is Kind.CLASSIFIER:
+        return PREDICT
+    if info.kind is Kind.RERANKER:
+        return RERANK
+    if not info.columns.hidden:
+        return EMBED_ALL
+    if task == "sentence-similarity":
+        return SIMILARITY
+    return EMBED_SPARSE if info.pooling is Pooling.SPLADE else EMBED

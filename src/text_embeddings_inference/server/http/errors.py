@@ -1,0 +1,110 @@
+"""How a request that can't be answered is told to its client: always a JSON object with the message and its type.
+
+```
+RequestError    raised by the model; `errors.PRESENTATION` says how it is shown
+RejectedError       the request never reached the model: one of the `Reason`s
+ClientGoneError      nobody is there to be told
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ...errors import OverloadedError, RequestError, presentation
+from .response import Header, Reply
+
+
+class Reason(NamedTuple):
+    """Why a request is rejected: the HTTP status and the `error_type` that goes with it."""
+
+    status: int
+    error_type: str
+
+
+MALFORMED_REQUEST = Reason(400, "Malformed")
+MALFORMED_JSON = Reason(400, "Malformed")
+WRONG_TYPE = Reason(422, "Malformed")
+UNAUTHORIZED = Reason(401, "Unauthorized")
+NOT_FOUND = Reason(404, "NotFound")
+METHOD_NOT_ALLOWED = Reason(405, "MethodNotAllowed")
+TIMEOUT = Reason(408, "Timeout")
+TOO_LARGE = Reason(413, "PayloadTooLarge")
+NOT_JSON = Reason(415, "UnsupportedMediaType")
+HEAD_TOO_LARGE = Reason(431, "HeadTooLarge")
+INTERNAL = Reason(500, "Internal")
+NO_CONNECTION = Reason(503, "Overloaded")
+
+
+class RejectedError(Exception):
+    """The request can't be handed to the model. `str(error)` is the message the client gets."""
+
+    def __init__(self, reason: Reason, message: str, headers: tuple[Header, ...] = ()) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.headers = headers
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection."""
+
+
+class ErrorResponse(Struct):
+    """What went wrong."""
+
+    error: Annotated[str, Meta(examples=["Model is overloaded"])]
+    error_type: Annotated[str, Meta(examples=["Overloaded"])]
+
+
+class OpenAIError(Struct):
+    """An error as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: None = None
+    code: int | None = None
+
+
+class OpenAIErrorResponse(Struct):
+    """What went wrong, for clients of text-embeddings-inference and, in `error`, for those of OpenAI."""
+
+    message: Annotated[str, Meta(examples=["Model is overloaded"])]
+    code: Annotated[int, Meta(examples=[429])]
+    type: Annotated[str, Meta(examples=["Overloaded"])]
+    error: OpenAIError
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is told of an error, in whatever shape."""
+
+    status: int
+    error_type: str
+    message: str
+    headers: tuple[Header, ...] = ()
+
+    @staticmethod
+    def of(error: Exception) -> Failure:
+        """Errors that are not ours keep what happened to themselves."""
+        if isinstance(error, RejectedError):
+            return Failure(*error.reason, str(error), error.headers)
+        if isinstance(error, RequestError):
+            status, _, error_type, _ = presentation(error)
+            retry = ((b"retry-after", b"1"),) if isinstance(error, OverloadedError) else ()
+            return Failure(status, error_type, str(error), retry)
+        return Failure(*INTERNAL, "internal error: see the server's log")
+
+    def plain(self) -> Reply:
+        return self._reply(ErrorResponse(self.message, self.error_type))
+
+    def openai(self) -> Reply:
+        """The shape of the OpenAI routes."""
+        inner = OpenAIError(self.message, self.error_type, code=self.status)
+        return self._reply(OpenAIErrorResponse(self.message, self.status, self.error_type, inner))
+
+    def _reply(self, body: Struct) -> Reply:
+        return Reply.json([msgspec.json.encode(body)], status=self.status, headers=self.headers)

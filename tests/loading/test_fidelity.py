@@ -1,0 +1,97 @@
+"""How far an engine's vectors are from float32's, and what is said about it."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from tests.oracle.expected import MODELS, Fixture
+from text_embeddings_inference.engines.base import Engine
+from text_embeddings_inference.loading.fidelity import FAITHFUL, fidelity
+from text_embeddings_inference.loading.load import fits_twice, load_parts, measure_fidelity
+from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.tokenization import Tokenizer
+from text_embeddings_inference.types import Batch, Encoding, Kind, Output
+
+TOKENIZER_FILE = MODELS / "bert" / "tokenizer.json"
+
+
+class Turned:
+    """Gives `(1, 0)` for each input but the last, which is turned by `angle`, or all of it divided by `shrink`."""
+
+    name, dtype, dimensions, vocabulary, streams, batch_tokens = "turned", "float32", 2, 900, 1, 1024
+
+    def __init__(self, angle: float = 0, shrink: float = 1) -> None:
+        self._last = np.array([np.cos(angle), np.sin(angle)], np.float32)
+        self._shrink = shrink
+
+    def arrange(self, encodings: list[Encoding]) -> Batch:
+        return Batch.pad(encodings)
+
+    def cost(self, longest: int, count: int, tokens: int) -> int:
+        return longest * count
+
+    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+        pooled = np.tile(np.array([[1, 0]], np.float32), (len(batch.lengths), 1))
+        pooled[-1] = self._last
+        return Output(pooled / np.float32(self._shrink), None)
+
+    def tune_batch_tokens(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
+    def tune_streams(self, seconds: float) -> None:
+        """There is nothing to find out."""
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def tokenizer() -> Tokenizer:
+    return Tokenizer.load(
+        TOKENIZER_FILE,
+        max_input_length=48,
+        prompts=None,
+        default_prompt=None,
+        vocabulary=900,
+        model_type="bert",
+        auto_map=None,
+    )
+
+
+def test_the_worst_vector_counts() -> None:
+    engine: Engine = Turned(0.3, shrink=7)
+    assert fidelity(engine, Turned(), tokenizer(), Kind.EMBEDDING) == pytest.approx(np.cos(0.3), abs=1e-6)
+
+
+def test_logits_count_together() -> None:
+    """One of twelve texts is turned: the others keep the cosine high, where alone it would be cos(1)."""
+    found = fidelity(Turned(1.0), Turned(), tokenizer(), Kind.RERANKER)
+    assert found == pytest.approx((11 + np.cos(1)) / 12, abs=1e-6)
+
+
+@pytest.mark.parametrize(("angle", "level"), [(0.01, logging.INFO), (0.5, logging.WARNING)])
+def test_what_is_too_far_is_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, angle: float, level: int
+) -> None:
+    settings = Settings(model_id=str(MODELS / "bert"), dtype="int8", threads=1)
+    parts = load_parts(settings)
+    try:
+        with caplog.at_level(logging.INFO):
+            assert measure_fidelity(parts, settings) >= FAITHFUL  # the real thing
+            monkeypatch.setattr("text_embeddings_inference.loading.load.fidelity", lambda *_: np.cos(angle))
+            measure_fidelity(parts, settings)
+    finally:
+        parts.engine.close()
+    assert caplog.records[-1].levelno == level
+    assert "smallest cosine with float32" in caplog.text
+
+
+@pytest.mark.parametrize(("free", "fits"), [(None, True), (1 << 40, True), (1 << 17, False)])
+def test_no_second_model_where_memory_is_short(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, free: int | None, fits: bool
+) -> None:
+    monkeypatch.setattr("text_embeddings_inference.loading.load.available_memory", lambda: free)
+    assert fits_twice(Fixture("bert").open()) == fits
+    assert ("is not measured" in caplog.text) != fits

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from oracle.parameters import (
+    OPS,
+    RandomTensors,
+    apply,
+    attention_shapes,
+    linear_shapes,
+    norm_shapes,
+    normed,
+    packed,
+    parameters,
+    values,
+)
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.nn.heads import ClassificationHead, MaskedLMHead
+from text_embeddings_inference.nn.layers import (
+    ACTIVATIONS,
+    Attention,
+    Embedding,
+    FeedForward,
+    Heads,
+    LayerNorm,
+    Linear,
+    PackedRotaryAttention,
+    PostNormBlock,
+    PreNormBlock,
+    RMSNorm,
+    RotaryAttention,
+    TokenWise,
+    TypedEmbedding,
+    activation,
+    relative_bias,
+    t5_bucket,
+)
+from text_embeddings_inference.nn.parameters import bind
+from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Rope, Value
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def gelu(x: float) -> float:
+    return x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+
+def gelu_tanh(x: float) -> float:
+    return x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+FORMULAS: dict[str, Callable[[float], float]] = {
+    "gelu": gelu,
+    "gelu_python": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
+    "relu": lambda x: max(x, 0.0),
+    "silu": lambda x: x * sigmoid(x),
+    "swish": lambda x: x * sigmoid(x),
+    "tanh": math.tanh,
+    "sigmoid": sigmoid,
+    "identity": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name: str) -> None:
+    points = [-3.0, -0.5, 0.0, 0.25, 2.0]
+    result = activation("hidden_act", name)(OPS, Value(np.array(points))).raw
+    assert np.allclose(result, [FORMULAS[name](x) for x in points], rtol=0, atol=1e-12)
+
+
+def test_unknown_activation() -> None:
+    with pytest.raises(UnsupportedError, match="`hidden_act` is 'mish'") as caught:
+        activation("hidden_act", "mish")
+    assert all(name in str(caught.value) for name in ACTIVATIONS)
+
+
+def test_linear() -> None:
+    p, w = parameters(**linear_shapes("x", 3, 2))
+    x = values(4, 3)
+    assert np.allclose(Linear(p / "x", 3, 2)(OPS, Value(x)).raw, apply(x, w, "x"))
+    assert np.allclose(Linear(p / "x", 3, 2, bias=False)(OPS, Value(x)).raw, x @ w["x.weight"].T)
+
+
+def test_linear_of_another_shape() -> None:
+    p, _ = parameters(**linear_shapes("x", 3, 2))
+    with pytest.raises(CheckpointError, match=r"`x\.weight` has shape \[2, 3\]"):
+        Linear(p / "x", 2, 3)
+
+
+def test_embedding() -> None:
+    p, w = parameters(x__weight=(5, 2))
+    assert np.array_equal(Embedding(p / "x", 5, 2)(OPS, Value(np.array([4, 0, 4]))).raw, w["x.weight"][[4, 0, 4]])
+
+
+def test_layer_norm() -> None:
+    p, w = parameters(**norm_shapes("x", 6))
+    x = values(4, 6)
+    assert np.allclose(LayerNorm(p / "x", 6, 1e-3)(OPS, Value(x)).raw, normed(x, w, "x", 1e-3))
+    without = normed(x, w, "x", 1e-3) - w["x.bias"]
+    assert np.allclose(LayerNorm(p / "x", 6, 1e-3, bias=False)(OPS, Value(x)).raw, without)
+
+
+def test_rms_norm() -> None:
+    p, w = parameters(x__weight=(6,))
+    x = values(4, 6)
+    scaled = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3)
+    assert np.allclose(RMSNorm(p / "x", 6, 1e-3)(OPS, Value(x)).raw, scaled * w["x.weight"])
+    assert np.allclose(RMSNorm(p / "x", 6, 1e-3, offset=1)(OPS, Value(x)).raw, scaled * (1 + w["x.weight"]))
+
+
+@pytest.mark.parametrize("normed_heads", [False, True], ids=["plain", "norms"])
+def test_rotary_attention(normed_heads: bool) -> None:
+    """Four heads of queries on two of keys, over two tokens, the second turned by a quarter: (a, b) -> (-b, a)."""
+    heads = Heads(queries=4, keys=2, width=2)
+    shapes = linear_shapes("query", 6, 8) | linear_shapes("key", 6, 4) | linear_shapes("value", 6, 4)
+    norms = {"query_norm__weight": (2,), "key_norm__weight": (2,)} if normed_heads else {}
+    p, w = parameters(**shapes, **linear_shapes("output", 8, 6), **norms)
+    x = values(2, 6)
+    q, k = apply(x, w, "query").reshape(2, 4, 2), apply(x, w, "key").reshape(2, 2, 2)
+    if normed_heads:
+        q = q / np.sqrt((q**2).mean(-1, keepdims=True) + 1e-3) * w["query_norm.weight"]
+        k = k / np.sqrt((k**2).mean(-1, keepdims=True) + 1e-3) * w["key_norm.weight"]
+    q[1], k[1] = (np.stack([-turned[..., 1], turned[..., 0]], -1) for turned in (q[1], k[1]))
+    k, v = (part.repeat(2, axis=1) for part in (k, apply(x, w, "value").reshape(2, 2, 2)))
+    weights = np.exp(np.einsum("qnh,knh->nqk", q, k) / math.sqrt(2))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum("nqk,knh->qnh", weights, v).reshape(2, 8)
+    attention = RotaryAttention(
+        p,
+        6,
+        heads,
+        rope=Rope(np.array([math.pi / 2])),
+        qkv_bias=True,
+        output_bias=True,
+        head_norm=(lambda p, width: RMSNorm(p, width, 1e-3)) if normed_heads else None,
+    )
+    assert np.allclose(attention(OPS, Value(x), AttentionSpec(), packed(2)).raw, apply(mixed, w, "output"))
+
+
+def test_rotary_attention_without_biases() -> None:
+    shapes = linear_shapes("query", 4, 4) | linear_shapes("key", 4, 4) | linear_shapes("value", 4, 4)
+    p, w = parameters(**shapes, **linear_shapes("output", 4, 4))
+    x = values(3, 4)
+    attention = RotaryAttention(p, 4, Heads(queries=2, keys=2, width=2), rope=Rope(np.array([1.0])))
+    result = attention(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw
+    assert np.allclose(result, x @ w["value.weight"].T @ w["output.weight"].T)
+
+
+def test_key_heads_have_to_divide_the_heads() -> None:
+    with pytest.raises(
+        UnsupportedError, match="`num_key_value_heads` is 3, which does not divide the 4 attention heads"
+    ):
+        Heads(queries=4, keys=3, width=8)
+
+
+def test_attention_of_one_token_is_its_value() -> None:
+    p, w = parameters(**attention_shapes("", 6))
+    x = values(3, 6)
+    result = Attention(p, 6, 2)(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw
+    assert np.allclose(result, apply(apply(x, w, "value"), w, "output"))
+
+
+def test_attention_with_heads_of_another_width() -> None:
+    """Without biases, as in T5; one token's result is its value."""
+    names = ("query", "key", "value", "output")
+    p, w = parameters(**{f"{name}__weight": (4, 6) if name == "output" else (6, 4) for name in names})
+    x = values(2, 4)
+    result = Attention(p, 4, 2, head_width=3, bias=False)(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
+    assert np.allclose(result, x @ w["value.weight"].T @ w["output.weight"].T)
+
+
+def test_attention_keeps_its_heads_apart() -> None:
+    """Softmax of q k / sqrt(H), head by head, over two tokens."""
+    p, w = parameters(**attention_shapes("", 6))
+    x = values(2, 6)
+    q, k, v = (apply(x, w, name).reshape(2, 2, 3) for name in ("query", "key", "value"))
+    scores = np.einsum("qnh,knh->nqk", q, k) / math.sqrt(3)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    mixed = np.einsum("nqk,knh->qnh", weights, v).reshape(2, 6)
+    result = Attention(p, 6, 2)(OPS, Value(x), AttentionSpec(), packed(2)).raw
+    assert np.allclose(result, apply(mixed, w, "output"))
+
+
+def test_attention_heads_have_to_divide_the_width() -> None:
+    p, _ = parameters(**attention_shapes("", 6))
+    with pytest.raises(UnsupportedError, match="4 attention heads do not divide a width of 6"):
+        Attention(p, 6, 4)
+
+
+def test_post_norm_block() -> None:
+    shapes = attention_shapes("attention__", 4) | linear_shapes("up", 4, 8) | linear_shapes("down", 8, 4)
+    p, w = parameters(**shapes, **norm_shapes("attention_norm", 4), **norm_shapes("output_norm", 4))
+    x = values(2, 4)
+    attention, feed_forward = Attention(p / "attention", 4, 2), FeedForward(p, 4, 8, ACTIVATIONS["relu"])
+    block = PostNormBlock(p, attention, feed_forward, 4, 1e-5)
+    result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
+    attended = apply(apply(x, w, "attention.value"), w, "attention.output")
+    half = normed(x + attended, w, "attention_norm", 1e-5)
+    fed = apply(np.maximum(apply(half, w, "up"), 0), w, "down")
+    assert np.allclose(result, normed(half + fed, w, "output_norm", 1e-5))
+
+
+def times(factor: float) -> TokenWise:
+    """In place of a norm."""
+    return lambda ops, x: ops.mul(x, factor)
+
+
+def test_pre_norm_block() -> None:
+    p, w = parameters(**attention_shapes("", 4), **linear_shapes("up", 4, 8), **linear_shapes("down", 8, 4))
+    x = values(2, 4)
+    block = PreNormBlock(times(2), Attention(p, 4, 2), times(3), FeedForward(p, 4, 8, ACTIVATIONS["relu"]))
+    result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
+    half = x + apply(apply(2 * x, w, "value"), w, "output")
+    assert np.allclose(result, half + apply(np.maximum(apply(3 * half, w, "up"), 0), w, "down"))
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize("output_bias", [True, False])
+def test_packed_rotary_attention(qkv_bias: bool, output_bias: bool) -> None:
+    """The same as with a matrix each for queries, keys and values."""
+    p, w = parameters(**linear_shapes("qkv", 4, 12), **linear_shapes("output", 4, 4))
+    rope = Rope(np.array([1.0]))
+    biases = {"qkv_bias": qkv_bias, "output_bias": output_bias}
+    x = values(3, 4)
+    q, k, v = np.split(x @ w["qkv.weight"].T + w["qkv.bias"] * qkv_bias, 3, -1)
+    q, k = (OPS.rope(OPS.heads(Value(part), 2), rope, packed(3)) for part in (q, k))
+    attended = OPS.merge(OPS.attention(q, k, OPS.heads(Value(v), 2), AttentionSpec(), packed(3))).raw
+    expected = attended @ w["output.weight"].T + w["output.bias"] * output_bias
+    layer = PackedRotaryAttention(p, 4, 2, rope, **biases)
+    assert np.allclose(layer(OPS, Value(x), AttentionSpec(), packed(3)).raw, expected)
+
+
+def test_packed_rotary_attention_heads_have_to_divide_the_width() -> None:
+    p, _ = parameters(**linear_shapes("qkv", 4, 12), **linear_shapes("output", 4, 4))
+    with pytest.raises(UnsupportedError, match="3 attention heads do not divide a width of 4"):
+        PackedRotaryAttention(p, 4, 3, Rope(np.array([1.0])))
+
+
+@pytest.mark.parametrize("types", [0, 1, 2])
+def test_typed_embedding(types: int) -> None:
+    """Two types are told apart; a single one is every token's, whatever the tokenizer says."""
+    p, w = parameters(word__weight=(5, 4), type__weight=(types, 4), **norm_shapes("norm", 4))
+    ids, type_ids = np.array([4, 0, 4]), np.array([0, 0, 1])
+    x = w["word.weight"][ids]
+    if types:
+        x = x + w["type.weight"][type_ids if types == 2 else [0, 0, 0]]
+    result = TypedEmbedding(p, 5, types, 4, 1e-5)(OPS, Inputs(Value(ids), Value(type_ids), packed(3))).raw
+    assert np.allclose(result, normed(x, w, "norm", 1e-5))
+
+
+def test_classification_head_reads_the_first_token() -> None:
+    p, w = parameters(**linear_shapes("dense", 4, 4), **linear_shapes("out", 4, 3))
+    x = values(5, 4)
+    first = x[[0, 2]]
+    head = ClassificationHead(p, 4, 3, ACTIVATIONS["tanh"])
+    assert np.allclose(head(OPS, Value(x), packed(2, 3)).raw, apply(np.tanh(apply(first, w, "dense")), w, "out"))
+    bare = ClassificationHead(p, 4, 3, ACTIVATIONS["tanh"], dense=False)
+    assert np.allclose(bare(OPS, Value(x), packed(2, 3)).raw, apply(first, w, "out"))
+
+
+@pytest.mark.parametrize("bias", ["decoder__bias", "own__bias"])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "tied"])
+def test_masked_lm_head(stored: bool, bias: str) -> None:
+    decoder = {"decoder__weight": (7, 3)} if stored else {}
+    shapes = linear_shapes("transform", 4, 3) | norm_shapes("norm", 3) | decoder | {bias: (7,), "word__weight": (7, 3)}
+    tensors = RandomTensors({name.replace("__", "."): shape for name, shape in shapes.items()})
+    table: dict[str, str | None] = {"transform": "transform", "norm": "norm", "decoder": "decoder", "word": "word"}
+    p, _ = bind(tensors, table | {"own": ""}, {}, (), OPS)
+    w = {name: tensors.array(name).astype(np.float64) for name in tensors.names()}
+    x = values(2, 4)
+    head = MaskedLMHead(p, 4, Embedding(p / "word", 7, 3), (7, 3), ACTIVATIONS["relu"], 1e-5)
+    inner = normed(np.maximum(apply(x, w, "transform"), 0), w, "norm", 1e-5)
+    table_used = w["decoder.weight" if stored else "word.weight"]
+    assert np.allclose(head(OPS, Value(x)).raw, inner @ table_used.T + w[bias.replace("__", ".")])
+
+
+def test_relative_bias() -> None:
+    """Row R + d is the bias of the bucket of distance d."""
+    p, w = parameters(x__weight=(8, 3))
+    bias = relative_bias(p / "x", 8, 3, 20)
+    assert bias.reach == 20
+    assert np.array_equal(bias.table.raw, w["x.weight"][t5_bucket(np.arange(-20, 21), 8, 20)])
+
+
+def reference_bucket(distance: int, buckets: int = 32, max_distance: int = 128) -> int:
+    """`MPNetEncoder.relative_position_bucket`, for one distance (key minus query)."""
+    half = buckets // 2
+    ahead = half if distance > 0 else 0
+    n = abs(distance)
+    exact = half // 2
+    if n < exact:
+        return ahead + n
+    return ahead + min(exact + int(math.log(n / exact) / math.log(max_distance / exact) * (half - exact)), half - 1)
+
+
+def test_t5_bucket_against_the_formula() -> None:
+    """Without the distances whose logarithm is a whole number, where rounding decides: they are checked below."""
+    borders = {8, 16, 32, 64, 128}
+    distances = [d for d in range(-300, 301) if abs(d) not in borders]
+    result = t5_bucket(np.array(distances), 32, 128)
+    assert result.tolist() == [reference_bucket(d) for d in distances]
+
+
+def test_t5_bucket_at_the_borders() -> None:
+    """The first distance of each bucket belongs to it: the logarithm must not be rounded below a whole number."""
+    distances = np.array([-128, -64, -32, -16, -8, 0, 8, 16, 32, 64, 128])
+    assert t5_bucket(distances, 32, 128).tolist() == [15, 14, 12, 10, 8, 0, 24, 26, 28, 30, 31]

@@ -1,0 +1,187 @@
+"""What bodies are taken, and how the others are refused: status, place of the fault, never anything but a rejection."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from text_embeddings_inference.server.api.openai import OpenAIRequest
+from text_embeddings_inference.server.api.requests import (
+    DecodeRequest,
+    EmbedRequest,
+    PredictRequest,
+    RerankRequest,
+    SimilarityRequest,
+    TokenizeRequest,
+    embed_inputs,
+    predict_inputs,
+)
+from text_embeddings_inference.server.api.vertex import VertexRequest
+from text_embeddings_inference.server.http.decoding import BodyDecoder
+from text_embeddings_inference.server.http.errors import RejectedError
+
+
+def refusal(body: str | bytes | dict[str, Any], body_type: type[Struct] = EmbedRequest) -> tuple[int, str]:
+    if isinstance(body, dict):
+        body = json.dumps(body)
+    with pytest.raises(RejectedError) as caught:
+        BodyDecoder(body_type).decode(body if isinstance(body, bytes) else body.encode())
+    return caught.value.reason.status, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("", "the text ends too early at line 1 column 1"),
+        ('{"inputs": "a"', "the text ends too early at line 1 column 15"),
+        ('{"inputs": "a",}', "trailing comma in object at line 1 column 16"),
+        ('{\n  "inputs": x}', "invalid character at line 2 column 13"),
+        ("{1: 2}", "object keys must be strings at line 1 column 2"),
+        ('{"inputs": "a", "x": 01}', "invalid number at line 1 column 23"),
+        ('{"inputs": "\\ude80"}', "invalid utf-16 surrogate pair at line 1 column 19"),
+        (b'{"inputs":\n"\xff"}', "not UTF-8: invalid start byte at line 2 column 2"),
+        (b'{"inputs": "a", "ignored": "\xff"}', "not UTF-8: invalid start byte at line 1 column 29"),
+        ('{"inputs": "a", "ignored": ' + "[" * 100_000, "recursion limit exceeded"),
+    ],
+)
+def test_bad_json(body: str | bytes, problem: str) -> None:
+    assert refusal(body) == (400, f"Failed to parse the request body as JSON: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("3", "Expected `object`, got `int`"),
+        ("{}", "Object missing required field `inputs`"),
+        ('{"inputs": null}', "inputs: Expected `str | array`, got `null`"),
+        ('{"inputs": ["a", null]}', "inputs[1]: Expected `int | str | array`, got `null`"),
+        ('{"inputs": [["a", "b"]]}', "inputs[0][0]: Expected `int`, got `str`"),
+        ('{"inputs": [1, 2.0]}', "inputs[1]: Expected `int | str | array`, got `float`"),
+        ('{"inputs": [-1]}', "inputs[0]: Expected `int` >= 0"),
+        ('{"inputs": [[4294967296]]}', "inputs[0][0]: Expected `int` <= 4294967295"),
+        ('{"inputs": [5, "a"]}', "inputs[1]: A list can't hold both token ids and whole inputs"),
+        ('{"inputs": ["a", [1], 5]}', "inputs[2]: A list can't hold both token ids and whole inputs"),
+        ('{"inputs": "a", "normalize": null}', "normalize: Expected `bool`, got `null`"),
+        ('{"inputs": "a", "dimensions": 4.0}', "dimensions: Expected `int | null`, got `float`"),
+        ('{"inputs": "a", "truncation_direction": "LEFT"}', "truncation_direction: Invalid enum value 'LEFT'"),
+        ('{"inputs": "a", "truncation_direction": {}}', "truncation_direction: Expected `str`, got `object`"),
+        ('{"inputs": "a", "truncate": true, "inputs": "b"}', "inputs: duplicate field `inputs`"),
+    ],
+)
+def test_wrong_shape(body: str, problem: str) -> None:
+    assert refusal(body) == (422, f"Failed to deserialize the JSON body into the target type: {problem}")
+
+
+@pytest.mark.parametrize("value", ["null", "3", "true", "[]"])
+def test_enum_field_that_is_no_string_is_a_syntax_error(value: str) -> None:
+    """As in text-embeddings-inference."""
+    status, message = refusal(f'{{"inputs": "a", "truncation_direction": {value}}}')
+    assert status == 400
+    assert message.startswith("Failed to parse the request body as JSON: truncation_direction: Expected `str`")
+    assert refusal(f'{{"input": "a", "encoding_format": {value}}}', OpenAIRequest)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("inputs", "place"),
+    [
+        ([], "inputs"),
+        (["a", "b", "c"], "inputs"),
+        ([[]], "inputs[0]"),
+        ([["a"], ["b", "c", "d"]], "inputs[1]"),
+        ([["a"], "b"], "inputs[1]"),
+        (["a", None], "inputs[1]"),
+        ([1], "inputs[0]"),
+    ],
+)
+def test_wrong_predict_inputs(inputs: Any, place: str) -> None:
+    status, message = refusal({"inputs": inputs}, PredictRequest)
+    assert status == 422
+    assert message.startswith(f"Failed to deserialize the JSON body into the target type: {place}: ")
+
+
+def test_places_inside_objects() -> None:
+    body = '{"inputs": {"source_sentence": "a", "sentences": ["b", 1]}}'
+    assert "inputs.sentences[1]: Expected `str`" in refusal(body, SimilarityRequest)[1]
+    twice = '{"inputs": {"source_sentence": "a", "sentences": [], "sentences": []}}'
+    assert "inputs.sentences: duplicate field `sentences`" in refusal(twice, SimilarityRequest)[1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"inputs": "a"} junk',
+        '{"inputs": "a"}}',
+        ' \n{"inputs": "a"}\n',
+        '{"inputs": "a", "colour": ["blue", {"inputs": 1}]}',
+        '{"colour": 1, "inputs": "a", "colour": 2}',
+    ],
+)
+def test_what_is_ignored(body: str) -> None:
+    assert BodyDecoder(EmbedRequest).decode(body.encode()).inputs == "a"
+
+
+def test_names_of_fields_inside_texts_are_no_duplicates() -> None:
+    assert BodyDecoder(EmbedRequest).decode(b'{"inputs": ["inputs", "\\"inputs\\""]}').inputs == ["inputs", '"inputs"']
+
+
+@pytest.mark.parametrize(
+    ("value", "items", "method"),
+    [
+        ("a", ["a"], "single"),
+        ([], [[]], "single"),
+        ([1, 2], [[1, 2]], "single"),
+        (["a"], ["a"], "batch"),
+        ([[]], [[]], "batch"),
+        (["a", [5]], ["a", [5]], "batch"),
+    ],
+)
+def test_embed_inputs(value: Any, items: Any, method: str) -> None:
+    assert embed_inputs(value, vocabulary=10) == (items, method)
+
+
+@pytest.mark.parametrize(
+    ("value", "items", "method"),
+    [
+        ("a", ["a"], "single"),
+        (["a"], ["a"], "single"),
+        (["a", "b"], [("a", "b")], "single"),
+        ([["a"], ["b", "c"]], ["a", ("b", "c")], "batch"),
+    ],
+)
+def test_predict_inputs(value: Any, items: Any, method: str) -> None:
+    assert predict_inputs(value) == (items, method)
+
+
+TYPES: list[type[Struct]] = [
+    *(EmbedRequest, PredictRequest, RerankRequest, SimilarityRequest, TokenizeRequest, DecodeRequest, OpenAIRequest),
+    VertexRequest,
+]
+SEEDS = [
+    b'{"inputs": ["a\\u00e9", [1, 2]], "truncate": true, "dimensions": 3, "truncation_direction": "Left"}',
+    b'{"query": "q", "texts": ["t", "u"], "return_text": true}',
+    b'{"inputs": {"source_sentence": "s", "sentences": ["t"]}, "parameters": {"truncate": null}}',
+    b'{"instances": [{"inputs": "a"}, {"query": 1}], "ids": [1, [2]], "input": [[1e5]], "encoding_format": "base64"}',
+]
+BITS = [b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\u", b"\xff", b"\xed\xa0\x80", b"null", b"-1", b"1e400", b"\x00"]
+
+
+@pytest.mark.parametrize("body_type", TYPES, ids=lambda body_type: body_type.__name__)
+def test_damaged_bodies_are_decoded_or_rejected(body_type: type[Struct]) -> None:
+    """Nothing else may happen, whatever the bytes are."""
+    random_ = random.Random(7)
+    decoder = BodyDecoder(body_type)
+    rejected = []
+    for _ in range(1500):
+        body = bytearray(random_.choice(SEEDS))
+        for _ in range(random_.randint(0, 3)):
+            place = random_.randrange(len(body) + 1)
+            body[place : place + random_.randint(0, 4)] = random_.choice([*BITS, bytes(body[:place])])
+        try:
+            decoder.decode(bytes(body))
+        except RejectedError as error:
+            rejected.append((error.reason.status, str(error)[:10]))
+    assert set(rejected) == {(400, "Failed to "), (422, "Failed to ")}

@@ -1,0 +1,253 @@
+"""The server on real sockets: start, signals, ports in use, Unix sockets, TLS, and bytes that are no HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import PATIENCE, FakeEngine, fake_model
+from text_embeddings_inference.errors import StartError
+from text_embeddings_inference.server.http.protocol import MAX_HEAD
+from text_embeddings_inference.server.serve import Sockets, serve
+from text_embeddings_inference.settings import Settings
+
+LOCAL: dict[str, Any] = {"model_id": "fake", "hostname": "127.0.0.1", "port": 0, "prometheus_port": 0}
+
+
+def with_server(visit: Callable[[Sockets], None], engine: FakeEngine | None = None, **settings: Any) -> None:
+    """Serves while `visit` runs in a thread of its own, then stops the server with SIGTERM."""
+    given = Settings(**(LOCAL | settings))
+    sockets = Sockets.bind(given)
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            wait_until_ready(sockets.http.getsockname(), sockets.http.family)
+            visit(sockets)
+        except BaseException as error:
+            failures.append(error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Until the server takes the signal over, it must not end the tests.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    visitor = threading.Thread(target=run)
+    visitor.start()
+    try:
+        serve({"fake": fake_model(engine)}, given, sockets)
+    finally:
+        visitor.join()
+        signal.signal(signal.SIGTERM, before)
+    for failure in failures:
+        raise failure
+
+
+def wait_until_ready(address: Any, family: int = socket.AF_INET) -> None:
+    for _ in range(PATIENCE * 100):
+        with socket.socket(family) as probe:
+            if probe.connect_ex(address) == 0:
+                return
+        threading.Event().wait(0.01)
+    raise TimeoutError("the server does not listen")
+
+
+def port(bound: socket.socket) -> int:
+    number: int = bound.getsockname()[1]
+    return number
+
+
+def ask(number: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", number, timeout=PATIENCE)
+    connection.request(method, path, body, {"content-type": "application/json"})
+    response = connection.getresponse()
+    found = response.status, response.read()
+    connection.close()
+    return found
+
+
+def send(number: int, text: bytes) -> bytes:
+    """Everything that comes back until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", number), PATIENCE) as connection:
+        connection.sendall(text)
+        parts = []
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def test_serves_until_it_is_told_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    def visit(sockets: Sockets) -> None:
+        assert ask(port(sockets.http), "POST", "/embed", b'{"inputs": "1"}')[0] == 200
+        metrics = ask(port(sockets.http), "GET", "/metrics")
+        assert b"te_request_count" in metrics[1]
+        assert ask(port(sockets.metrics), "GET", "/anything") == metrics
+        assert ask(port(sockets.metrics), "GET", "/health") == (200, b"OK")
+
+    engine = FakeEngine()
+    with caplog.at_level(logging.INFO, "text_embeddings_inference"):
+        with_server(visit, engine)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0].startswith("Starting HTTP server: 127.0.0.1:")
+    assert (messages[1], messages[-1]) == ("Ready", "signal received, starting graceful shutdown")
+    assert engine.closed == 1
+
+
+def test_nothing_listens_before_the_models_are_there() -> None:
+    sockets = Sockets.bind(Settings(**LOCAL))
+    with socket.socket() as probe:
+        assert probe.connect_ex(sockets.http.getsockname()) != 0
+    sockets.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "message", "cause"),
+    [
+        ("port", "Could not bind TCP Listener on 127.0.0.1:{}", "Address already in use (os error 98)"),
+        (
+            "prometheus_port",
+            "failed to build prometheus recorder",
+            "failed to create HTTP listener: Address already in use (os error 98)",
+        ),
+    ],
+)
+def test_port_in_use(option: str, message: str, cause: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(StartError) as caught:
+            Sockets.bind(Settings(**(LOCAL | {option: number})))
+    assert caught.value.args[0] == message.format(number)
+    assert str(caught.value.__cause__) == cause
+
+
+def test_ipv6() -> None:
+    sockets = Sockets.bind(Settings(**(LOCAL | {"hostname": "::1"})))
+    assert sockets.http.family == socket.AF_INET6
+    assert sockets.place.startswith("[::1]:")
+    sockets.close()
+
+
+def test_unix_socket_is_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(path))
+    stale.close()
+
+    def visit(sockets: Sockets) -> None:
+        assert sockets.place == str(path)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+
+    with_server(visit, listen_uds=path)
+    assert not path.exists()
+
+
+def test_unix_socket_in_use_or_no_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        with pytest.raises(StartError, match="Could not bind"):
+            Sockets.bind(Settings(**LOCAL, listen_uds=path))
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(StartError, match="Could not bind"):
+        Sockets.bind(Settings(**LOCAL, listen_uds=tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_tls(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+
+    def visit(sockets: Sockets) -> None:
+        context = ssl.create_default_context(cafile=str(certificate))
+        connection = http.client.HTTPSConnection("127.0.0.1", port(sockets.http), timeout=PATIENCE, context=context)
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (200, b"")
+        connection.close()
+
+    with_server(visit, tls_cert=certificate, tls_key=key)
+
+
+def test_bad_certificate_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    engine = FakeEngine()
+    settings = Settings(**LOCAL, tls_cert=tmp_path / "empty", tls_key=tmp_path / "empty")
+    with pytest.raises(StartError, match="can't use the certificate"):
+        serve({"fake": fake_model(engine)}, settings)
+    assert engine.closed == 1
+
+
+def test_what_is_no_http_gets_a_json_error() -> None:
+    def visit(sockets: Sockets) -> None:
+        number = port(sockets.http)
+        garbage = send(number, b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+        endless = send(number, b"GET / HTTP/1.1\r\nx: " + b"a" * (MAX_HEAD + 1))
+        for answer, status in ((garbage, b"400"), (endless, b"431")):
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 " + status)
+            assert set(json.loads(body)) == {"error", "error_type"}
+        assert ask(number, "GET", "/health")[0] == 200
+
+    with_server(visit)
+
+
+def test_keeps_a_connection_after_a_body_that_is_too_large() -> None:
+    def visit(sockets: Sockets) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port(sockets.http), timeout=PATIENCE)
+        for body, status in ((b"x" * 1_000_000, 413), (b'{"inputs": "1"}', 200)):
+            connection.request("POST", "/embed", body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+            assert response.status == status
+        connection.close()
+
+    with_server(visit, payload_limit=1000)
+
+
+def test_chunked_bodies_and_pipelined_requests() -> None:
+    def visit(sockets: Sockets) -> None:
+        body = b'{"inputs": "1 2", "normalize": false}'
+        head = (
+            b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+        last = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        answer = send(port(sockets.http), head + chunks + last)
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+        assert b"\r\n\r\n[[2.0,3.0,5.0,9.0]]HTTP/1.1 200 OK" in answer
+
+    with_server(visit)
+
+
+def test_offer_of_another_protocol_is_ignored() -> None:
+    """Java's HttpClient offers HTTP/2 with its first request on a connection."""
+
+    def visit(sockets: Sockets) -> None:
+        body = b'{"inputs": "1 2", "normalize": false}'
+        offer = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+        request = b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        first = request + offer + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        last = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        answer = send(port(sockets.http), first + last)
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+        assert b"[[2.0,3.0,5.0,9.0]]" in answer
+
+    with_server(visit)

@@ -1,0 +1,213 @@
+"""The rules of the command line, and the texts of its errors."""
+
+# ruff: noqa: RUF009 - `option` and `variable` make dataclass fields
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from text_embeddings_inference.errors import SettingsError
+from text_embeddings_inference.settings.command_line import CommandLine, Shown
+from text_embeddings_inference.settings.options import (
+    AutoInteger,
+    Boolean,
+    File,
+    Flag,
+    Integer,
+    OptionalText,
+    Text,
+    option,
+    variable,
+    words,
+)
+
+
+@dataclass(frozen=True)
+class Small:
+    name: str = option(Text(), "One", "A name")
+    port: int = option(Integer(0, 65535), "One", "A port", default=1, short="-p")
+    size: int = option(Integer(), "One", "A size", default=2)
+    count: int | None = option(AutoInteger(1), "Two", "A count", default=None)
+    kind: str = option(words("float16", "float32"), "Two", "A kind", default="float32")
+    cut: bool = option(Boolean(), "Two", "Cut or not", default=True)
+    json: bool = option(Flag(), "Two", "JSON or not", default=False)
+    origin: tuple[str, ...] = option(Text(), "Two", "Origins", default=(), repeatable=True)
+    left: str | None = option(Text(), "Two", "Left", default=None, conflicts=("right",))
+    right: str | None = option(Text(), "Two", "Right", default=None)
+    cert: Path | None = option(File(), "Two", "Certificate", default=None, requires=("key",))
+    key: Path | None = option(File(), "Two", "Key", default=None)
+    old: str | None = option(Text(), "Two", "Old", default=None, hidden=True)
+    home: str = variable("PLACE", "A place", default="there")
+
+
+LINE = CommandLine.of(Small, program="small", version="1.2", about="Small.")
+USAGE = "\n\nUsage: small [OPTIONS] --name <NAME>"
+
+
+def parse(argv: str, **environ: str) -> Small:
+    return Small(**LINE.parse(["--name=n", *argv.split()], environ))  # type: ignore[arg-type]
+
+
+def problem(argv: str, **environ: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse(argv, **environ)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("argv", ["--port 80", "--port=80", "-p 80", "-p80", "-p=80", "--port=+80"])
+def test_forms_of_a_value(argv: str) -> None:
+    assert parse(argv).port == 80
+
+
+def test_command_line_beats_environment_beats_default() -> None:
+    assert parse("").port == 1
+    assert parse("", PORT="2").port == 2
+    assert parse("--port 3", PORT="2").port == 3
+    assert parse("--port 3", PORT="nonsense").port == 3, "what is overridden is not read"
+
+
+def test_values_may_hold_equals_signs_and_be_empty_or_a_hyphen() -> None:
+    assert parse("--left=a=b").left == "a=b"
+    assert parse("--left=").left == ""
+    assert parse("", LEFT="").left == ""
+    assert parse("--left -").left == "-"
+    assert parse("--left=-x").left == "-x"
+
+
+@pytest.mark.parametrize(
+    ("argv", "cut"),
+    [("", True), ("--cut", True), ("--cut --json", True), ("--cut false", False), ("--cut=false", False)],
+)
+def test_boolean_with_an_optional_value(argv: str, cut: bool) -> None:
+    assert parse(argv).cut is cut
+
+
+def test_flag_takes_no_value_but_its_variable_does() -> None:
+    assert parse("--json").json
+    assert parse("", JSON="true").json
+    assert not parse("", JSON="false").json
+    assert problem("--json=true") == "unexpected value 'true' for '--json' found; no more were expected" + USAGE
+    assert problem("--json true") == "unexpected argument 'true' found" + USAGE
+    for text in ("1", "yes", "TRUE"):
+        assert problem("", JSON=text) == f"invalid value '{text}' for '--json'\n  [possible values: true, false]"
+
+
+def test_repeatable_option() -> None:
+    assert parse("").origin == ()
+    assert parse("--origin a --origin b,c").origin == ("a", "b,c")
+    assert parse("", ORIGIN="a,b").origin == ("a,b",)
+
+
+def test_auto() -> None:
+    assert parse("--count auto").count is None
+    assert parse("--count 2").count == 2
+
+
+def test_variable_without_an_option() -> None:
+    assert parse("", PLACE="here").home == "here"
+    assert parse("", PLACE="").home == "there"
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("--port 99999", "invalid value '99999' for '--port <PORT>': 99999 is not in 0..=65535"),
+        ("--port=-1", "invalid value '-1' for '--port <PORT>': -1 is not in 0..=65535"),
+        ("--port=", "invalid value '' for '--port <PORT>': cannot parse integer from empty string"),
+        ("--size 1.5", "invalid value '1.5' for '--size <SIZE>': invalid digit found in string"),
+        ("--size=-1", "invalid value '-1' for '--size <SIZE>': invalid digit found in string"),
+        ("--size ٣", "invalid value '٣' for '--size <SIZE>': invalid digit found in string"),
+        ("--size 1_000", "invalid value '1_000' for '--size <SIZE>': invalid digit found in string"),
+        (
+            "--size 18446744073709551616",
+            "invalid value '18446744073709551616' for '--size <SIZE>': number too large to fit in target type",
+        ),
+        ("--count 0", "invalid value '0' for '--count <COUNT>': 0 is not in 1.."),
+        ("--kind x", "invalid value 'x' for '--kind <KIND>'\n  [possible values: float16, float32]"),
+        (
+            "--kind Float16",
+            "invalid value 'Float16' for '--kind <KIND>'\n  [possible values: float16, float32]"
+            "\n\n  tip: a similar value exists: 'float16'",
+        ),
+        (
+            "--kind=",
+            "a value is required for '--kind <KIND>' but none was supplied\n  [possible values: float16, float32]",
+        ),
+        ("--cut no", "invalid value 'no' for '--cut [<CUT>]'\n  [possible values: true, false]"),
+        ("--port", "a value is required for '--port <PORT>' but none was supplied"),
+        ("--left --json", "a value is required for '--left <LEFT>' but none was supplied"),
+        ("--cert= --key=k", "invalid value '' for '--cert <CERT>': a path cannot be empty"),
+    ],
+)
+def test_bad_values(argv: str, expected: str) -> None:
+    assert problem(argv) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("--foo", "unexpected argument '--foo' found"),
+        ("--foo=1", "unexpected argument '--foo' found"),
+        ("-x", "unexpected argument '-x' found"),
+        ("word", "unexpected argument 'word' found"),
+        ("-- word", "unexpected argument 'word' found"),
+        ("--por 1", "unexpected argument '--por' found\n\n  tip: a similar argument exists: '--port'"),
+        ("--port 1 -p 1", "the argument '--port <PORT>' cannot be used multiple times"),
+        ("--json --json", "the argument '--json' cannot be used multiple times"),
+        ("--right a --left b", "the argument '--right <RIGHT>' cannot be used with '--left <LEFT>'"),
+        ("--left a --right b", "the argument '--left <LEFT>' cannot be used with '--right <RIGHT>'"),
+        ("--cert c", "the following required arguments were not provided:\n  --key <KEY>"),
+    ],
+)
+def test_misuse(argv: str, expected: str) -> None:
+    assert problem(argv) == expected + USAGE
+
+
+def test_conflicts_count_across_command_line_and_environment() -> None:
+    expected = "the argument '--right <RIGHT>' cannot be used with '--left <LEFT>'" + USAGE
+    assert problem("--right a", LEFT="b") == expected
+    assert (
+        problem("", LEFT="", RIGHT="") == "the argument '--left <LEFT>' cannot be used with '--right <RIGHT>'" + USAGE
+    )
+
+
+def test_required() -> None:
+    with pytest.raises(SettingsError) as caught:
+        LINE.parse([], {})
+    assert str(caught.value) == "the following required arguments were not provided:\n  --name <NAME>" + USAGE
+    assert LINE.parse([], {"NAME": "n"}) == {"name": "n"}
+    assert LINE.parse(["--name", "n", "--"], {}) == {"name": "n"}
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_version(flag: str) -> None:
+    with pytest.raises(Shown, match=r"^small 1\.2$"):
+        LINE.parse([flag, "--nonsense"], {})
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_hides_and_groups(flag: str) -> None:
+    with pytest.raises(Shown) as caught:
+        LINE.parse([flag], {})
+    text = str(caught.value)
+    assert "--old" not in text
+    assert text.index("One:") < text.index("-p, --port <PORT>") < text.index("Two:") < text.index("--count <COUNT>")
+    assert "[default: 1]" in text
+    assert ("[env: PORT]" in text) == ("PLACE" in text) == (flag == "--help")
+
+
+def test_an_option_may_give_another_its_value() -> None:
+    @dataclass(frozen=True)
+    class Giving:
+        name: str = option(Text(), "One", "A name")
+        show: bool | str = option(OptionalText(), "One", "Show it", default=False, gives="name")
+
+    line = CommandLine.of(Giving, program="small", version="1", about="Small.")
+    assert line.parse(["--show", "n"], {"NAME": "other"}) == {"show": "n", "name": "n"}
+    assert line.parse(["--name", "n", "--show"], {}) == {"show": True, "name": "n"}
+    assert line.parse(["--name", "n"], {"SHOW": "false"}) == {"show": False, "name": "n"}
+    with pytest.raises(SettingsError, match=r"'--show \[<SHOW>\]' cannot be used with '--name <NAME>'"):
+        line.parse(["--show", "n", "--name", "m"], {})
+    with pytest.raises(SettingsError, match="not provided"):
+        line.parse(["--show"], {})

@@ -1,0 +1,137 @@
+"""The settings themselves: defaults, the environment, what is derived, and the pinned help."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from text_embeddings_inference.machine import usable_cpus
+from text_embeddings_inference.settings import Settings, command_line
+from text_embeddings_inference.settings.options import OPTION, VARIABLE
+from text_embeddings_inference.types import Pooling
+
+SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
+
+
+def parse(*argv: str, **environ: str) -> Settings:
+    return Settings.parse(["--model-id", "m", *argv], environ)
+
+
+def test_defaults() -> None:
+    settings = parse()
+    assert settings == Settings(model_id="m", given=frozenset({"model_id"}))
+    assert settings.max_concurrent_requests == 512
+    assert settings.max_batch_tokens == 16384
+    assert settings.max_batch_requests is None
+    assert settings.max_client_batch_size == 32
+    assert settings.payload_limit == 2_000_000
+    assert (settings.address, settings.port, settings.prometheus_port) == ("0.0.0.0", 3000, 9000)
+    assert settings.auto_truncate
+    assert settings.api_key == ()
+    assert (settings.engine, settings.dtype, settings.streams) == ("auto", "auto", None)
+    assert settings.threads == usable_cpus()
+    assert settings.tokenization_workers == max(1, min(64, usable_cpus() - 1))
+    assert settings.warnings() == []
+
+
+def test_every_field_is_declared_once() -> None:
+    undeclared = {f.name for f in dataclasses.fields(Settings) if not f.metadata.keys() & {OPTION, VARIABLE}}
+    assert undeclared == {"given"}
+
+
+@pytest.mark.parametrize("size", ["short", "long"])
+def test_help_is_pinned(size: str) -> None:
+    """To renew: text-embeddings-router -h > tests/snapshots/help-short.txt, --help > help-long.txt."""
+    expected = (SNAPSHOTS / f"help-{size}.txt").read_text()
+    assert command_line().help(long=size == "long") + "\n" == expected
+
+
+def test_values() -> None:
+    settings = parse("--pooling", "last-token", "--streams=2", "--tls-cert", "c.pem", "--tls-key", "k.pem")
+    assert settings.pooling is Pooling.LAST_TOKEN
+    assert settings.streams == 2
+    assert (settings.tls_cert, settings.tls_key) == (Path("c.pem"), Path("k.pem"))
+    assert parse("--max-batch-requests", "8").max_batch_requests == 8
+    assert parse("--max-batch-requests", "0").max_batch_requests is None
+    assert parse("--streams", "auto", "--pooling", "splade").pooling is Pooling.SPLADE
+
+
+def test_api_keys_are_taken_byte_for_byte() -> None:
+    assert parse("--api-key", "a,b", "--api-key", " c ").api_key == ("a,b", " c ")
+    assert parse(API_KEY="a,b").api_key == ("a,b",)
+    assert parse(API_KEY="").api_key == ("",), "an empty key locks everybody out, it does not let everybody in"
+    assert parse("--api-key", "a", API_KEY="b").api_key == ("a",)
+
+
+def test_given_names_what_did_not_come_from_a_default() -> None:
+    settings = parse("--port", "3000", DTYPE="auto", UNKNOWN="x")
+    assert settings.given == {"model_id", "port", "dtype"}
+
+
+@pytest.mark.parametrize(
+    ("hostname", "address"),
+    [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "0.0.0.0"), ("", "0.0.0.0")],
+)
+def test_hostname_that_is_no_address_means_all(hostname: str, address: str) -> None:
+    settings = parse(HOSTNAME=hostname)
+    assert settings.address == address
+    assert len(settings.warnings()) == (hostname != address)
+
+
+def test_warnings_for_settings_without_effect() -> None:
+    assert "uds-path" in parse("--uds-path", "/tmp/x").warnings()[0]
+    assert "deprecated" in parse(HF_API_TOKEN="t").warnings()[0]
+
+
+def test_token_comes_by_either_option() -> None:
+    assert parse().token is None
+    assert parse("--hf-token", "new").token == "new"
+    assert parse(HF_API_TOKEN="old").token == "old"
+
+
+def test_served_name() -> None:
+    assert parse().served_name == "m"
+    assert parse("--served-model-name", "n").served_name == "n"
+
+
+def test_environment_without_an_option() -> None:
+    settings = parse(
+        LOG_LEVEL="", NO_COLOR="1", TASK="sentence-similarity", HF_HOME="/hub", HF_ENDPOINT="https://mirror",
+        HF_HUB_OFFLINE="1", HF_HUB_USER_AGENT_ORIGIN="aws",
+    )  # fmt: skip
+    assert settings.log_level == "", "empty is not the same as unset"
+    assert not settings.color
+    assert settings.task == "sentence-similarity"
+    assert settings.hub_cache == Path("/hub/hub")
+    assert (settings.hf_endpoint, settings.hf_hub_offline) == ("https://mirror", True)
+    assert settings.hf_hub_user_agent_origin == "aws"
+
+
+def test_empty_variables_without_an_option_are_unset() -> None:
+    assert parse(NO_COLOR="", TASK="", HF_HOME="", HF_ENDPOINT="", HF_HUB_OFFLINE="") == parse()
+
+
+def test_hub_cache() -> None:
+    assert parse().hub_cache == Path("~/.cache/huggingface/hub").expanduser()
+    assert parse(HUGGINGFACE_HUB_CACHE="/data", HF_HOME="/hub").hub_cache == Path("/data")
+
+
+@pytest.mark.parametrize("option", ["--api-key", "--hf-token", "--hf-api-token"])
+def test_secrets_are_never_shown(option: str) -> None:
+    settings = parse(option, "s3cret")
+    assert "s3cret" not in settings.redacted()
+    assert "s3cret" not in repr(settings)
+    name = option.removeprefix("--").replace("-", "_")
+    assert f"{name}=***" in settings.redacted()
+
+
+def test_redacted_is_one_line_with_every_option() -> None:
+    line = parse("--default-prompt", "a\nb").redacted()
+    assert "\n" not in line
+    assert "max_batch_tokens=16384" in line
+    assert "api_key=()" in line
+
+
+def test_no_password_of_an_address_is_shown() -> None:
+    line = parse("--otlp-endpoint", "https://me:s3cret@host:4317/a@b").redacted()
+    assert "otlp_endpoint='https://***@host:4317/a@b'" in line
