@@ -81,6 +81,18 @@ def test_of_equal_scores_the_higher_place_comes_first() -> None:
     assert [rank.index for rank in results.ranks(row(1, 7, 1, 7, 1), raw=True)] == [3, 1, 4, 2, 0]
 
 
+def test_scores_that_are_all_one_are_in_the_order_of_their_logits() -> None:
+    found = results.ranks(row(20, 40, 30, 40, -1), raw=False)
+    assert [rank.index for rank in found] == [3, 1, 2, 0, 4]
+    assert [rank.score for rank in found[:4]] == [1, 1, 1, 1]
+    assert [rank.index for rank in results.ranks(row(-150, -120, -200), raw=False)] == [1, 0, 2], "all scores are 0"
+
+
+def test_classes_whose_scores_are_all_zero_are_in_the_order_of_their_logits() -> None:
+    found = results.predictions(row(-200, 500, -150, -300), (*LABELS, "d"), raw=False)
+    assert [(prediction.label, prediction.score) for prediction in found] == [("b", 1), ("c", 0), ("a", 0), ("d", 0)]
+
+
 @pytest.mark.parametrize("size", [1, 30, 88, 89, 1000, 3e38], ids=str)
 def test_no_logit_is_too_large(size: float) -> None:
     small = math.exp(-size)

@@ -64,25 +64,28 @@ def sparse(row: Float32Array) -> Sparse:
 
 
 def predictions(logits: Float32Array, labels: tuple[str, ...], *, raw: bool) -> list[Prediction]:
-    """All classes, best first; of equal scores the higher class index comes first.
+    """All classes, best first; of equal logits the higher class index comes first.
 
     Softmax over several labels, sigmoid of a single one, logits if `raw`. Raises NotANumberError.
     """
     scores = logits if raw else sigmoid(logits) if len(labels) == 1 else softmax(logits)
-    return [Prediction(labels[i], float(scores[i])) for i in best_first(scores)]
+    return [Prediction(labels[i], float(scores[i])) for i in best_first(logits, scores)]
 
 
 def ranks(logits: Float32Array, *, raw: bool) -> list[Rank]:
-    """All texts, best first; of equal scores the later text comes first. Raises NotANumberError."""
+    """All texts, best first; of equal logits the later text comes first. Raises NotANumberError."""
     scores = logits if raw else sigmoid(logits)
-    return [Rank(i, float(scores[i])) for i in best_first(scores)]
+    return [Rank(i, float(scores[i])) for i in best_first(logits, scores)]
 
 
-def best_first(scores: Float32Array) -> list[int]:
-    """Places by descending score: a stable ascending sort, reversed."""
+def best_first(logits: Float32Array, scores: Float32Array) -> list[int]:
+    """Places by descending logit: a stable ascending sort, reversed.
+
+    Not by score: logits above 16 all have the score 1.0 in float32. Raises NotANumberError.
+    """
     if np.isnan(scores).any():
         raise NotANumberError
-    return [int(i) for i in np.argsort(scores, kind="stable")[::-1]]
+    return [int(i) for i in np.argsort(logits, kind="stable")[::-1]]
 
 
 def sigmoid(x: Float32Array) -> Float32Array:

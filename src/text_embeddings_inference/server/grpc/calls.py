@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
-from ...errors import BatchSizeError, EmptyBatchError, NotANumberError, RequestError, presentation
+import numpy as np
+
+from ...errors import BatchSizeError, EmptyBatchError, RequestError, presentation
 from ...inference import Model
 from ...inference.admission import Permit
 from ...inference.kinds import NOT_RERANKER
 from ...inference.model import Answer
-from ...inference.results import Rank
+from ...inference.results import Rank, ranks
 from ...settings import CONTRACT_VERSION, Settings
 from ...types import EncodeOptions, Input, Kind, Timings, Usage
 from ..accounting import Accounting, Timed
@@ -164,9 +166,9 @@ class Calls:
         seen: list[tei.RerankStreamRequest] = []
 
         async def score(request: tei.RerankStreamRequest) -> Answer[list[Rank]]:
-            raw, options = seen[0].raw_scores, _options(request)
+            options = _options(request)
             with await self.model.wait_for_permits(1) as permit:
-                return await self.model.rerank(request.query, [request.text], options, raw_scores=raw, permit=permit)
+                return await self.model.rerank(request.query, [request.text], options, raw_scores=True, permit=permit)
 
         async def kept() -> AsyncIterator[tei.RerankStreamRequest]:
             async for request in requests:
@@ -177,7 +179,7 @@ class Calls:
             answers = [answer async for answer in in_order(kept(), score, most)]
             if not answers:
                 self._refuse(EmptyBatchError("texts"))
-            return best_first(answers)
+            return best_first(answers, raw=seen[0].raw_scores)
 
         done = await self._accounting.timed("rerank_stream", "batch", collect())
         return Reply(_ranks(done, [request.text for request in seen] if seen[0].return_text else None), done)
@@ -213,17 +215,15 @@ class Calls:
         return Reply(tei.DecodeResponse(text=text).SerializeToString())
 
 
-def best_first(answers: Sequence[Answer[list[Rank]]]) -> Answer[list[Rank]]:
-    """One answer from those to the items of a stream, each of which has one rank."""
-    scored = [(answer.value[0].score, index) for index, answer in enumerate(answers)]
-    if any(score != score for score, _ in scored):
-        raise NotANumberError
-    ranks = [Rank(index, score) for score, index in sorted(scored, reverse=True)]
+def best_first(answers: Sequence[Answer[list[Rank]]], *, raw: bool) -> Answer[list[Rank]]:
+    """One answer from those to the items of a stream, each of which has one rank with its logit. Raises
+    NotANumberError."""
+    ordered = ranks(np.array([answer.value[0].score for answer in answers], np.float32), raw=raw)
     parts = [answer.usage.timings for answer in answers]
     timings = Timings(*(sum(column) / len(parts) for column in zip(*map(_seconds, parts), strict=True)))
     characters = sum(answer.usage.characters for answer in answers)
     tokens = sum(answer.usage.tokens for answer in answers)
-    return Answer(ranks, Usage(characters, tokens, timings))
+    return Answer(ordered, Usage(characters, tokens, timings))
 
 
 def _seconds(timings: Timings) -> tuple[float, float, float]:
@@ -248,11 +248,11 @@ def _counted(permit: Permit | None) -> Literal["single"] | None:
 
 
 def _ranks(done: Timed[list[Rank]], texts: Sequence[str] | None) -> bytes:
-    ranks = [
+    found = [
         tei.Rank(index=rank.index, text=None if texts is None else texts[rank.index], score=rank.score)
         for rank in done.value
     ]
-    return bytes(tei.RerankResponse(ranks=ranks).SerializeToString()) + _metadata(done)
+    return bytes(tei.RerankResponse(ranks=found).SerializeToString()) + _metadata(done)
 
 
 def _metadata(done: Timed[Any]) -> bytes:
