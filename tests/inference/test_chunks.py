@@ -101,7 +101,7 @@ def test_token_vectors_and_permits_of_a_repeated_text() -> None:
         async with serving(limits=Limits(max_concurrent_requests=3)) as served:
             served.engine.hold()
             asked = await started(served.model.embed_all(["7 8"] * 3, OPTIONS))
-            assert served.model._permits.free == 0
+            assert served.model.permits.free == 0
             served.engine.let()
             for found in (await asked).value:
                 np.testing.assert_array_equal(found, token_vectors([7, 8], 4))
@@ -209,7 +209,7 @@ def test_what_a_later_piece_lacks_ends_the_request(monkeypatch: pytest.MonkeyPat
             served.engine.hold()
             with pytest.raises(EmptyInputError):
                 await served.model.embed(["1", "2", "3", ""], OPTIONS)
-            assert served.model._permits.free == LARGE.max_concurrent_requests
+            assert served.model.permits.free == LARGE.max_concurrent_requests
             served.engine.let()
             await served.model.embed(["4"], OPTIONS)
             assert served.metrics("te_queue_size") == {"te_queue_size": 0}

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 
 from ..errors import OverloadedError
 
 
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """Somebody in line for permits."""
+
+    missing: int
+    """Permits it still needs."""
+    granted: asyncio.Future[None]
+    """Done once it has all of them."""
+    collected: int = 0
+    """Permits it has already."""
+
+
 class Permits:
-    """One permit for each input in the house. Used from one event loop."""
+    """One permit for each input of the requests under way. Used from one event loop.
+
+    A request takes its permits at once or is refused; an item of a stream waits for them. Neither starves the other:
+
+    - those that waited hold at most half of all permits together, so a stream never takes the other half;
+    - what is given back goes to the first in line until it has all it needs, so it waits for no later request.
+    """
 
     def __init__(self, count: int) -> None:
         self.free = count
-        self._count = count
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Waiter] = deque()
+        self._share = -(-count // 2)
+        self._shared = 0  # of the share: held by those that waited, and collected by those in line
 
     def take(self, count: int) -> Permit:
         """`count` permits, all or none, at once. Raises OverloadedError if there are fewer."""
@@ -24,42 +44,53 @@ class Permits:
         return Permit(self, count)
 
     async def wait(self, count: int) -> Permit:
-        """`count` permits (or all there are, if that is fewer), in the order of asking."""
-        count = min(count, self._count)
-        if not self._waiting and count <= self.free:
-            return self.take(count)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, turn))
+        """`count` permits (or the half of all, if that is fewer), in the order of asking."""
+        count = min(count, self._share)
+        waiter = _Waiter(count, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self._collect()
         try:
-            await turn
+            await waiter.granted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(count)  # granted and cancelled in the same moment
-            else:
-                self._waiting.remove((count, turn))
-                self.give_back(0)  # whoever stood behind may fit
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            self.give_back(waiter.collected, of_share=waiter.collected)
             raise
-        return Permit(self, count)
+        return Permit(self, count, of_share=count)
 
-    def give_back(self, count: int) -> None:
-        """Those who wait come first."""
+    def give_back(self, count: int, *, of_share: int) -> None:
+        """of_share: how many of them were waited for."""
         self.free += count
-        while self._waiting and self._waiting[0][0] <= self.free:
-            wanted, turn = self._waiting.popleft()
-            self.free -= wanted
-            turn.set_result(None)
+        self._shared -= of_share
+        self._collect()
+
+    def _collect(self) -> None:
+        """Hands free permits to those in line, within their share."""
+        while self._waiting:
+            first = self._waiting[0]
+            found = min(first.missing, self.free, self._share - self._shared)
+            self.free -= found
+            self._shared += found
+            first.missing -= found
+            first.collected += found
+            if first.missing:
+                return
+            self._waiting.popleft()
+            if not first.granted.done():  # it may have been cancelled in this moment: then it gives them back
+                first.granted.set_result(None)
 
 
 class Permit:
     """Permits that are held; given back where its `with` ends."""
 
-    def __init__(self, permits: Permits, count: int) -> None:
+    def __init__(self, permits: Permits, count: int, *, of_share: int = 0) -> None:
         self._permits = permits
         self._count = count
+        self._of_share = of_share
 
     def __enter__(self) -> Permit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._permits.give_back(self._count)
-        self._count = 0
+        self._permits.give_back(self._count, of_share=self._of_share)
+        self._count = self._of_share = 0

@@ -92,7 +92,7 @@ class Model:
         self.metrics = metrics
         self.tracer = tracer
         self._tokenizer = tokenizer
-        self._permits = Permits(limits.max_concurrent_requests)
+        self.permits = Permits(limits.max_concurrent_requests)
         self._runner = Runner(engine, limits, metrics, clock, tracer, new_engine)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
         self._pipeline = Pipeline(tokenizer, self._workers, self._runner, metrics, clock)
@@ -155,7 +155,7 @@ class Model:
         """Permits for `count` inputs, held as long as their `with` lasts.
 
         Handed to one of the methods below, they stand for those it would take, or fail to get."""
-        return await self._permits.wait(count)
+        return await self.permits.wait(count)
 
     # --- what can be asked ----------------------------------------------------------------------------------------
 
@@ -334,7 +334,7 @@ class Model:
         """Holds the permits of a request of `count` inputs, unless the caller does."""
         with self._counting_failures(count):
             self._check_batch(count)
-            with self._permits.take(count) if permit is None else nullcontext():
+            with self.permits.take(count) if permit is None else nullcontext():
                 yield
 
     @contextmanager
@@ -348,7 +348,7 @@ class Model:
             if isinstance(error, ModelTypeError | DimensionsError):
                 times = inputs
             elif isinstance(error, OverloadedError):
-                times = max(1, inputs - self._permits.free)  # those there was none for
+                times = max(1, inputs - self.permits.free)  # those there was none for
             self.metrics.request_failed(presentation(error).metric_label, times)
             raise
 

@@ -201,11 +201,11 @@ def test_a_call_that_is_cancelled_leaves_the_queue() -> None:
             while not engine.batches:
                 await stub("Info.Info", tei.InfoRequest())
             waiting = [stub("Embed.Embed", tei.EmbedRequest(inputs="2")) for _ in range(3)]
-            while model._permits.free > 508:
+            while model.permits.free > 508:
                 await stub("Info.Info", tei.InfoRequest())
             for call in waiting:
                 call.cancel()
-            while model._permits.free < 511:
+            while model.permits.free < 511:
                 await stub("Info.Info", tei.InfoRequest())
             engine.let()
             assert list((await running).embeddings)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import FakeEngine, fake_info, fake_model
+from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer
 from tests.server.grpc.calling import calling, run, status
 from text_embeddings_inference.queueing.limits import Limits
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
@@ -184,10 +184,10 @@ def test_a_client_that_goes_away_cancels_what_has_not_run() -> None:
         async with calling(model) as stub:
             engine.hold()
             stream = stub.stream("Embed.EmbedStream", iter(texts(20)))
-            while model._permits.free > 512 - 20:
+            while model.permits.free > 512 - 20:
                 await stub("Info.Info", tei.InfoRequest())
             stream.cancel()
-            while model._permits.free < 512:
+            while model.permits.free < 512:
                 await stub("Info.Info", tei.InfoRequest())
             engine.let()
             assert list((await stub("Embed.Embed", tei.EmbedRequest(inputs="9"))).embeddings)
@@ -215,5 +215,36 @@ def test_rerank_stream(return_text: bool) -> None:
             assert [rank.HasField("text") for rank in answer.ranks] == [return_text] * 4
             assert answer.metadata.compute_tokens == 15
             assert dict(await call.initial_metadata())["x-compute-tokens"] == "15"
+
+    run(test())
+
+
+def test_scores_of_a_stream_that_are_all_one_are_in_the_order_of_their_logits() -> None:
+    async def test() -> None:
+        model = fake_model(info=fake_info(Kind.RERANKER), tokenizer=fake_tokenizer(max_input_length=60))
+        async with calling(model) as stub:
+            items = [tei.RerankStreamRequest(query="1", text="2 " * n) for n in (20, 40, 30)]
+            answer = await stub.collect("Rerank.RerankStream", iter(items))
+            assert [(rank.index, rank.score) for rank in answer.ranks] == [(1, 1), (2, 1), (0, 1)]
+
+    run(test())
+
+
+def test_a_stream_leaves_permits_to_single_calls() -> None:
+    engine = FakeEngine()
+
+    async def test() -> None:
+        async with calling(fake_model(engine, limits=Limits(max_concurrent_requests=4))) as stub:
+            engine.hold()
+            stream = stub.stream("Embed.EmbedStream", iter(texts(50)))
+            while not engine.batches:
+                await stub("Info.Info", tei.InfoRequest())
+            single = asyncio.gather(*(stub("Embed.Embed", tei.EmbedRequest(inputs="9")) for _ in range(2)))
+            while sum(len(batch.inputs) for batch in engine.batches) < 2:
+                engine.let(1)
+                await stub("Info.Info", tei.InfoRequest())
+            engine.let()
+            assert len(await single) == 2
+            assert len([answer async for answer in stream]) == 50
 
     run(test())
