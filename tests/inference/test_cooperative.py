@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from text_embeddings_inference.inference.cooperative import ROW, TURN, each
+from text_embeddings_inference.inference.cooperative import NUMBERS_A_TURN, ROW_OVERHEAD, Budget, each
 from text_embeddings_inference.queueing.jobs import Row
 from text_embeddings_inference.types import Encoding
 
@@ -30,12 +30,32 @@ def turns(given: list[Row]) -> int:
 
 
 def test_many_small_rows() -> None:
-    assert turns(rows(2000, 384)) >= 2000 * (ROW + 384) // TURN
+    assert turns(rows(2000, 384)) >= 2000 * (ROW_OVERHEAD + 384) // NUMBERS_A_TURN
 
 
 def test_few_large_rows() -> None:
-    assert turns(rows(8, TURN + 1)) >= 8
+    assert turns(rows(8, NUMBERS_A_TURN + 1)) >= 8
 
 
 def test_a_usual_request_is_done_at_once() -> None:
     assert turns(rows(32, 1024)) == 1
+
+
+def test_a_budget_is_spent_before_the_loop_has_its_turn() -> None:
+    async def scenario() -> list[int]:
+        budget, turns, seen = Budget(10), 0, []
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(others())
+        for amount in (4, 5, 1, 9, 30, 9):
+            await budget.spend(amount)
+            seen.append(turns)
+        watching.cancel()
+        return seen
+
+    assert asyncio.run(scenario()) == [0, 0, 1, 1, 2, 2]
