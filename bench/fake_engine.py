@@ -17,9 +17,8 @@ import numpy as np
 from text_embeddings_inference.cli import configure_logs, tracing
 from text_embeddings_inference.inference import Model
 from text_embeddings_inference.loading.load import load_parts
-from text_embeddings_inference.queueing.limits import Limits
 from text_embeddings_inference.server.serve import serve
-from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.settings import Limits, Settings
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.types import Batch, Encoding, Output
 

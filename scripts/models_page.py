@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE, SPELLINGS
-from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.settings import EngineOptions
 from text_embeddings_inference.settings.options import options_of
 
 INTRODUCTION = """\
@@ -54,7 +54,7 @@ def page() -> str:
 
 def _hardware() -> list[str]:
     """What the options that choose it say of themselves."""
-    options = options_of(Settings)
+    options = options_of(EngineOptions)
     lines = ["## Hardware", ""]
     for name in ("engine", "dtype"):
         option = options[name]

@@ -1,4 +1,4 @@
-"""Writes docs/command-line.md: what settings.py, contract_settings.py and environment.py say of the options.
+"""Writes docs/command-line.md: what the files of settings/ say of the options.
 
 python scripts/options_page.py docs/command-line.md      (make options-page)
 """
@@ -15,7 +15,7 @@ from text_embeddings_inference.settings.options import Option
 INTRODUCTION = """\
 # Command line
 
-<!-- Written by scripts/options_page.py from settings.py, contract_settings.py and environment.py: change those, then
+<!-- Written by scripts/options_page.py from the files of settings/: change those, then
 run `make options-page`. -->
 
     text-embeddings-router --model-id MODEL [OPTIONS]
@@ -61,8 +61,8 @@ def _facts(option: Option) -> Iterator[str]:
         yield "may be given several times"
     if option.required:
         yield "required"
-    elif option.default:
-        yield f"default {option.default}"
+    elif option.default_text:
+        yield f"default {option.default_text}"
 
 
 def _cell(text: str) -> str:

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from text_embeddings_inference.inference import Model
-from text_embeddings_inference.queueing.limits import Limits
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.tokenization import Tokenizer
 from text_embeddings_inference.types import (

@@ -13,7 +13,7 @@ from tests.telemetry.receivers import grpc_receiver
 from text_embeddings_inference import cli
 from text_embeddings_inference.cli import main, report, tracing
 from text_embeddings_inference.errors import HubError, SettingsError, StartError, UnsupportedError
-from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.settings import Settings, TelemetryOptions
 from text_embeddings_inference.telemetry.logging import levels
 
 
@@ -74,7 +74,7 @@ def test_usage_errors_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_runs_with_logs_on_stdout(capsys: pytest.CaptureFixture[str], runs: list[Settings]) -> None:
     assert main(["--model-id", "m", "--api-key", "s3cret", "--json-output", "--uds-path", "/x"]) == 0
-    assert [settings.model_id for settings in runs] == ["m"]
+    assert [settings.model.model_id for settings in runs] == ["m"]
     out, err = capsys.readouterr()
     first, second = (json.loads(line) for line in out.splitlines())
     assert first["level"] == "INFO"
@@ -143,17 +143,17 @@ def test_what_is_logged(
 
 
 def test_no_tracer_without_a_collector(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with tracing(Settings(model_id="m")) as tracer:
+    with tracing(TelemetryOptions()) as tracer:
         assert tracer is None
     assert not caplog.records
-    with tracing(Settings(model_id="m", otlp_endpoint="localhost:4317")) as tracer:
+    with tracing(TelemetryOptions(otlp_endpoint="localhost:4317")) as tracer:
         assert tracer is None
     assert "--otlp-endpoint http://host:4317" in caplog.text
 
 
 def test_traces_are_sent_before_the_process_ends() -> None:
     with grpc_receiver() as received:
-        with tracing(Settings(model_id="m", otlp_endpoint=received.url)) as tracer:
+        with tracing(TelemetryOptions(otlp_endpoint=received.url)) as tracer:
             assert tracer is not None
             with tracer.request("embed"):
                 pass

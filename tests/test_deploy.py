@@ -51,9 +51,11 @@ def test_image(dockerfile: Path) -> None:
     assert {name for name in variables if not name.startswith("NVIDIA_")} - {"PATH"} <= VARIABLES
     assert (variables["HUGGINGFACE_HUB_CACHE"], variables["PORT"]) == ("/data", "80"), "as in the image we stand in for"
     assert json.loads(instructions(dockerfile, "ENTRYPOINT")[0]) == [PROGRAM]
-    assert Settings.parse(["--model-id", "m", *json.loads(instructions(dockerfile, "CMD")[0])], {}).json_output
+    assert Settings.parse(
+        ["--model-id", "m", *json.loads(instructions(dockerfile, "CMD")[0])], {}
+    ).telemetry.json_output
     assert instructions(dockerfile, "USER") == ["1000"]
-    assert f"EXPOSE 80 {Settings(model_id='m').prometheus_port}" in dockerfile.read_text()
+    assert f"EXPOSE 80 {Settings.of(model_id='m').telemetry.prometheus_port}" in dockerfile.read_text()
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
@@ -83,7 +85,7 @@ def test_compose() -> None:
 
 def test_prometheus_asks_the_port_of_the_metrics() -> None:
     (job,) = load(DEPLOY / "prometheus.yml")["scrape_configs"]
-    assert job["static_configs"] == [{"targets": [f"server:{Settings(model_id='m').prometheus_port}"]}]
+    assert job["static_configs"] == [{"targets": [f"server:{Settings.of(model_id='m').telemetry.prometheus_port}"]}]
 
 
 def test_grafana_finds_what_it_is_given() -> None:

@@ -250,7 +250,7 @@ def test_closed() -> None:
 
 def fake(engine: FakeEngine, info: ModelInfo | None = None, **options: Any) -> Embedder:
     parts = Parts(cast(Checkpoint, None), info or fake_info(), fake_tokenizer(), engine)
-    return Embedder(parts, Settings(model_id="fake", **options))
+    return Embedder(parts, Settings.of(model_id="fake", **options))
 
 
 def test_limits_of_a_batch_are_the_options() -> None:

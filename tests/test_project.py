@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": LEAVES | {"nn", "ops", "checkpoint"},
     "engines": LEAVES | {"machine", "models", "nn", "ops", "checkpoint"},
     "loading": LEAVES | {"machine", "settings", "tokenization", "engines", "models", "ops", "checkpoint"},
-    "queueing": LEAVES | {"engines", "telemetry"},
+    "queueing": LEAVES | {"settings", "engines", "telemetry"},
     "inference": LEAVES | {"settings", "tokenization", "loading", "queueing", "engines", "telemetry"},
     "server": LEAVES | {"settings", "inference", "queueing", "telemetry"},
     "cli": LEAVES | {"settings", "server", "loading", "inference", "telemetry"},
@@ -158,12 +158,12 @@ IMPORT_SERVER = f"import {PACKAGE}.cli, {PACKAGE}.server.serve"
 OPEN = f"""
 from {PACKAGE}.loading.open import open_model
 from {PACKAGE}.settings import Settings
-open_model(Settings(model_id={str(MODEL)!r})).engine.close()
+open_model(Settings.of(model_id={str(MODEL)!r})).engine.close()
 """
 LOAD_AS_SERVER = f"""
 from {PACKAGE}.inference import Model
 from {PACKAGE}.settings import Settings
-Model.load(Settings(model_id={str(MODEL)!r}))
+Model.load(Settings.of(model_id={str(MODEL)!r}))
 """
 LOAD_IN_PROCESS = f"from {PACKAGE} import load; load({str(MODEL)!r}).embed(['text'])"
 HEAVY = {"torch", "transformers", "huggingface_hub", "opentelemetry"}

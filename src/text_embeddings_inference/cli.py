@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .errors import SettingsError, StartError
-from .settings import Settings
+from .settings import Settings, TelemetryOptions
 from .settings.command_line import Shown
 from .telemetry import logging as logs
 from .telemetry.collector import Collector
@@ -32,9 +32,9 @@ def command(argv: Sequence[str]) -> int:
     """What `main` does, but for a reader of our output that goes away."""
     try:
         settings = Settings.parse(argv, os.environ)
-        if settings.explain:
+        if settings.server.explain:
             return explain(settings)
-        configure_logs(settings)
+        configure_logs(settings.telemetry)
         logger.info("Starting with %s", settings.redacted())
         for warning in settings.warnings():
             logger.warning("%s", warning)
@@ -59,7 +59,7 @@ def run(settings: Settings) -> bool:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
     from .loading.open import open_model
 
-    with tracing(settings) as tracer:
+    with tracing(settings.telemetry) as tracer:
         opened = open_model(settings)
         from .inference import Model  # while the model is compiled, which needs no interpreter
         from .server.serve import Sockets, serve
@@ -67,7 +67,7 @@ def run(settings: Settings) -> bool:
         model = Model.load(settings, tracer, opened)
         sockets = Sockets.bind(settings)
         model.warm_up(settings)
-        serve({settings.served_name: model}, settings, sockets)
+        serve({settings.model.served_name: model}, settings, sockets)
     return model.hangs
 
 
@@ -77,29 +77,29 @@ def explain(settings: Settings) -> int:
 
     problems = Problems()
     explanation = explain(settings, problems)
-    print(explanation.json() if settings.json_output else explanation.text(), flush=True)
+    print(explanation.json() if settings.telemetry.json_output else explanation.text(), flush=True)
     return 0 if explanation.served else 1
 
 
-def configure_logs(settings: Settings) -> None:
-    """Logs go to stdout, as the settings say."""
+def configure_logs(options: TelemetryOptions) -> None:
+    """Logs go to stdout, as the options say."""
     logs.configure(
         sys.stdout,
-        as_json=settings.json_output,
-        directives=settings.rust_log if settings.log_level is None else settings.log_level,
-        color=settings.color,
-        spans=not settings.disable_spans,
+        as_json=options.json_output,
+        directives=options.rust_log if options.log_level is None else options.log_level,
+        color=options.color,
+        spans=not options.disable_spans,
     )
 
 
 @contextmanager
-def tracing(settings: Settings) -> Iterator[Tracer | None]:
+def tracing(options: TelemetryOptions) -> Iterator[Tracer | None]:
     """What traces requests as long as the `with` lasts; None, and opentelemetry not imported, unless a collector was
     named. Raises SettingsError."""
-    if settings.otlp_endpoint is None:
+    if options.otlp_endpoint is None:
         yield None
         return
-    collector = Collector.of(settings.otlp_endpoint, os.environ)
+    collector = Collector.of(options.otlp_endpoint, os.environ)
     if collector is None:
         logger.warning("No traces are sent: the endpoint is not a URL (hint: --otlp-endpoint http://host:4317)")
         yield None
@@ -107,7 +107,7 @@ def tracing(settings: Settings) -> Iterator[Tracer | None]:
     sampler = Sampler.of(os.environ)
     from .telemetry.otlp import Export  # takes 0.4 s
 
-    export = Export(collector, settings.otlp_service_name)
+    export = Export(collector, options.otlp_service_name)
     try:
         yield Tracer(export, sampler=sampler)
     finally:

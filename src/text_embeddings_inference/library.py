@@ -6,6 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from functools import partial
 from os import PathLike, fspath
 from types import TracebackType
@@ -21,26 +23,33 @@ from .inference.token_results import hidden_states, lexical_weights, token_vecto
 from .loading.load import Parts, load_parts, warm_up
 from .loading.open import load_engine
 from .queueing.jobs import Pending, Row
-from .queueing.limits import Limits
 from .queueing.runner import Runner
-from .settings import Settings
+from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings
 from .telemetry.metrics import Metrics
 from .types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling
 
 InputT = TypeVar("InputT", bound=Input)
 
 DEFAULT = EncodeOptions()
+ACCEPTED = (ModelOptions, HubOptions, EngineOptions, BatchLimits)
+"""What `load` takes, by the names of their fields."""
 
 
 def load(model: str | PathLike[str], **options: Any) -> Embedder:
     """Loads a model from a folder, or by its id from the Hub or its cache.
 
-    options: those of the command line, with underscores: `dtype="float32"`, `pooling="cls"`, `threads=4`, ...
-    (see `settings.Settings`). Raises StartError where the model can't be loaded, TypeError for an unknown option.
+    options: those of the command line that concern a model, with underscores: `dtype="float32"`, `pooling="cls"`,
+    `threads=4`, `max_batch_tokens=4096`, ... (the fields of `ACCEPTED`). Raises StartError where the model can't be
+    loaded, TypeError for an option that is unknown or only a server's.
     """
+    known = {declared.name for part in ACCEPTED for declared in fields(part)} - {"model_id"}
+    for name in options.keys() - known:
+        near = get_close_matches(name, known, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+        raise TypeError(f"load() has no option {name!r}{hint}")
     if options.get("pooling") is not None:
         options["pooling"] = Pooling(options["pooling"])  # "mean" is as good as Pooling.MEAN
-    settings = Settings(model_id=fspath(model), **options)
+    settings = Settings.of(model_id=fspath(model), **{"max_queued_tokens": None} | options)
     parts = load_parts(settings)
     try:
         warm_up(parts.engine)
@@ -60,13 +69,8 @@ class Embedder:
     def __init__(self, parts: Parts, settings: Settings) -> None:
         self.info: ModelInfo = parts.info
         self._tokenizer = parts.tokenizer
-        limits = Limits(
-            max_batch_tokens=settings.max_batch_tokens,
-            max_batch_requests=settings.max_batch_requests,
-            batch_timeout=settings.batch_timeout,
-        )
         metrics, another = Metrics(parts.info.max_input_length), partial(load_engine, parts.checkpoint, settings)
-        self._runner = Runner(parts.engine, limits, metrics, time.perf_counter, new_engine=another)
+        self._runner = Runner(parts.engine, settings.limits, metrics, time.perf_counter, new_engine=another)
 
     def embed(
         self,

@@ -89,7 +89,7 @@ def test_nothing_but_the_gelu_is_different(name: str, tmp_path: Path) -> None:
 def replay(name: str, model: Path, **options: Any) -> dict[tuple[str, str], list[str]]:
     """What differs, by recorded file and request."""
     pooling = Pooling.SPLADE if model.name.endswith("splade") else None
-    settings = Settings(model_id=str(model), dtype="float32", streams=1, pooling=pooling, **options)
+    settings = Settings.of(model_id=str(model), dtype="float32", streams=1, pooling=pooling, **options)
     found = {}
     with Client(Model.load(settings), settings) as client:
         for line in (RECORDED / f"{name}.jsonl").read_text().splitlines():

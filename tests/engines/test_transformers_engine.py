@@ -122,6 +122,6 @@ def test_without_transformers_the_way_out_is_told(tmp_path: Path) -> None:
 
 
 def test_openvino_can_not_be_asked_for(tmp_path: Path) -> None:
-    settings = Settings(model_id="m", engine="openvino")
+    settings = Settings.of(model_id="m", engine="openvino")
     with pytest.raises(UnsupportedError, match="which is not supported on OpenVINO"):
         opening.plan_for(open_checkpoint(unknown(tmp_path)), settings)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tests.fakes import PATIENCE, FakeEngine, fake_info, fake_model
 from text_embeddings_inference.inference import Model
-from text_embeddings_inference.queueing.limits import Limits
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import ModelInfo
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from tests.fakes import OPTIONS, FakeClock, FakeEngine, fake_tokenizer, pooled_v
 from text_embeddings_inference.errors import EmptyInputError, InferenceError
 from text_embeddings_inference.inference import chunks
 from text_embeddings_inference.inference.chunks import PIECE_CHARACTERS, PIECE_INPUTS, PIECES_AT_ONCE, Distinct
-from text_embeddings_inference.queueing.limits import Limits
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Input, Timings
 
 LARGE = Limits(max_client_batch_size=5000, max_concurrent_requests=5000)

@@ -22,7 +22,7 @@ from text_embeddings_inference.errors import (
     RequestError,
 )
 from text_embeddings_inference.inference import Model
-from text_embeddings_inference.queueing.limits import Limits
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import EncodeOptions, Kind, ModelInfo, Pooling
 
 EMBEDDING = fake_info()

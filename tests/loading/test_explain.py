@@ -18,7 +18,7 @@ GONE = ("tokenizer.json", "model.safetensors")
 
 
 def explained(model: Path, **options: object) -> Explanation:
-    return explain(Settings(model_id=str(model), **options), Problems())  # type: ignore[arg-type]
+    return explain(Settings.of(model_id=str(model), **options), Problems())  # type: ignore[arg-type]
 
 
 def edited(target: Path, name: str, *, remove: tuple[str, ...] = (), **config: object) -> Path:

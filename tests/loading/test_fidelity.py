@@ -75,7 +75,7 @@ def test_logits_count_together() -> None:
 def test_what_is_too_far_is_warned_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, angle: float, level: int
 ) -> None:
-    settings = Settings(model_id=str(MODELS / "bert"), dtype="int8", threads=1)
+    settings = Settings.of(model_id=str(MODELS / "bert"), dtype="int8", threads=1)
     parts = load_parts(settings)
     try:
         with caplog.at_level(logging.INFO):

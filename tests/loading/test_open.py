@@ -20,7 +20,7 @@ from text_embeddings_inference.settings import Settings
 
 
 def settings(**options: Any) -> Settings:
-    return Settings(model_id=str(MODELS / "bert"), **options)
+    return Settings.of(model_id=str(MODELS / "bert"), **options)
 
 
 @pytest.fixture

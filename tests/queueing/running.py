@@ -12,8 +12,8 @@ import numpy as np
 
 from tests.fakes import PATIENCE, FakeEngine, pooled_vector, token_vectors
 from text_embeddings_inference.queueing.jobs import Pending, Row
-from text_embeddings_inference.queueing.limits import Limits
 from text_embeddings_inference.queueing.runner import Runner
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.types import Encoding
 

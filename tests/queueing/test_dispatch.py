@@ -16,7 +16,7 @@ from text_embeddings_inference.errors import InferenceError
 from text_embeddings_inference.queueing.budget import FixedDeadline
 from text_embeddings_inference.queueing.dispatch import CANARY_EVERY_S, GIVE_UP_AFTER, Dispatch, Flight
 from text_embeddings_inference.queueing.jobs import Job, Pending, Row
-from text_embeddings_inference.queueing.limits import Limits
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Encoding
 
 EXAMPLES = int(os.environ.get("RANDOM_STEPS", "8000")) // 40

@@ -14,8 +14,8 @@ from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import EncodeOptions
 
 
-def settings(warmup: str, *given: str) -> Settings:
-    return Settings(model_id="fake", warmup=warmup, given=frozenset(given))  # type: ignore[arg-type]
+def settings(warmup: str, **options: int) -> Settings:
+    return Settings.of(model_id="fake", warmup=warmup, **options)
 
 
 def measured(engine: FakeEngine) -> list[str]:
@@ -52,7 +52,7 @@ def test_full_measures_before_the_server_is_ready() -> None:
 )
 def test_what_was_set_by_hand_stays(given: str, found_out: list[str] | None) -> None:
     engine = FakeEngine(streams=2)
-    run(engine, settings("full", given))
+    run(engine, settings("full", **{given: 2}))
     assert measured(engine) == (found_out or ["batch_tokens", "streams"])
 
 

@@ -74,7 +74,7 @@ class Client:
 
     def __init__(self, model: Model | None = None, given: Settings | None = None, **settings: Any) -> None:
         self.model = model or fake_model()
-        given = given or Settings(model_id="fake/model", **settings)
+        given = given or Settings.of(model_id="fake/model", **settings)
         self.app: Callable[..., Coroutine[Any, Any, None]] = create_app({"fake": self.model}, given)  # type: ignore[assignment]  # ASGI says Awaitable
         self._runner = asyncio.Runner()
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer, pooled_vector, token_vectors
 from tests.server.client import Client
-from text_embeddings_inference.queueing.limits import Limits
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Kind, Pooling
 
 RAW = {"normalize": False}

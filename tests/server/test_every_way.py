@@ -44,7 +44,7 @@ CROWD = ragged(100, seed=2)
 
 @contextmanager
 def served(name: str, streams: int = 1, pooling: Pooling | None = None) -> Iterator[Client]:
-    settings = Settings(model_id=str(MODELS / name), dtype="float32", streams=streams, threads=2, pooling=pooling)
+    settings = Settings.of(model_id=str(MODELS / name), dtype="float32", streams=streams, threads=2, pooling=pooling)
     with Client(Model.load(settings), settings) as client:
         yield client
 

@@ -30,7 +30,7 @@ from tests.fakes import fake_model
 from text_embeddings_inference.server.serve import Sockets, serve
 from text_embeddings_inference.settings import Settings
 
-settings = Settings(model_id="fake", hostname="127.0.0.1", port=0, prometheus_port=0, payload_limit={LIMIT})
+settings = Settings.of(model_id="fake", hostname="127.0.0.1", port=0, prometheus_port=0, payload_limit={LIMIT})
 sockets = Sockets.bind(settings)
 print(sockets.http.getsockname()[1], flush=True)
 serve({{"fake": fake_model()}}, settings, sockets)

@@ -29,7 +29,7 @@ LOCAL: dict[str, Any] = {"model_id": "fake", "hostname": "127.0.0.1", "port": 0,
 
 def with_server(visit: Callable[[Sockets], None], engine: FakeEngine | None = None, **settings: Any) -> None:
     """Serves while `visit` runs in a thread of its own, then stops the server with SIGTERM."""
-    given = Settings(**(LOCAL | settings))
+    given = Settings.of(**(LOCAL | settings))
     sockets = Sockets.bind(given)
     failures: list[BaseException] = []
 
@@ -105,7 +105,7 @@ def test_serves_until_it_is_told_to_stop(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_nothing_listens_before_the_models_are_there() -> None:
-    sockets = Sockets.bind(Settings(**LOCAL))
+    sockets = Sockets.bind(Settings.of(**LOCAL))
     with socket.socket() as probe:
         assert probe.connect_ex(sockets.http.getsockname()) != 0
     sockets.close()
@@ -126,13 +126,13 @@ def test_port_in_use(option: str, message: str, cause: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         with pytest.raises(StartError) as caught:
-            Sockets.bind(Settings(**(LOCAL | {option: number})))
+            Sockets.bind(Settings.of(**(LOCAL | {option: number})))
     assert caught.value.args[0] == message.format(number)
     assert str(caught.value.__cause__) == cause
 
 
 def test_ipv6() -> None:
-    sockets = Sockets.bind(Settings(**(LOCAL | {"hostname": "::1"})))
+    sockets = Sockets.bind(Settings.of(**(LOCAL | {"hostname": "::1"})))
     assert sockets.http.family == socket.AF_INET6
     assert sockets.place.startswith("[::1]:")
     sockets.close()
@@ -161,10 +161,10 @@ def test_unix_socket_in_use_or_no_socket(tmp_path: Path) -> None:
         taken.bind(str(path))
         taken.listen()
         with pytest.raises(StartError, match="Could not bind"):
-            Sockets.bind(Settings(**LOCAL, listen_uds=path))
+            Sockets.bind(Settings.of(**LOCAL, listen_uds=path))
     (tmp_path / "file").write_text("precious")
     with pytest.raises(StartError, match="Could not bind"):
-        Sockets.bind(Settings(**LOCAL, listen_uds=tmp_path / "file"))
+        Sockets.bind(Settings.of(**LOCAL, listen_uds=tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "precious"
 
 
@@ -189,7 +189,7 @@ def test_tls(tmp_path: Path) -> None:
 def test_bad_certificate_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     engine = FakeEngine()
-    settings = Settings(**LOCAL, tls_cert=tmp_path / "empty", tls_key=tmp_path / "empty")
+    settings = Settings.of(**LOCAL, tls_cert=tmp_path / "empty", tls_key=tmp_path / "empty")
     with pytest.raises(StartError, match="can't use the certificate"):
         serve({"fake": fake_model(engine)}, settings)
     assert engine.closed == 1

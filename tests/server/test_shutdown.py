@@ -35,7 +35,7 @@ def wait(batch):
     while not Path(go).exists():
         threading.Event().wait(0.005)
 
-settings = Settings(
+settings = Settings.of(
     model_id="fake", hostname="127.0.0.1", port=0, prometheus_port=0, grpc_port=0, shutdown_grace=int(grace) or None
 )
 sockets = Sockets.bind(settings)

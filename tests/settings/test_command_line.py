@@ -1,6 +1,6 @@
 """The rules of the command line, and the texts of its errors."""
 
-# ruff: noqa: RUF009 - `option` and `variable` make dataclass fields
+# ruff: noqa: RUF009 - options and variables make dataclass fields
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,33 +15,35 @@ from text_embeddings_inference.settings.options import (
     File,
     Flag,
     Integer,
+    Option,
     OptionalText,
     Text,
-    option,
-    variable,
+    Variable,
+    options_of,
+    variables_of,
     words,
 )
 
 
 @dataclass(frozen=True)
 class Small:
-    name: str = option(Text(), "One", "A name")
-    port: int = option(Integer(0, 65535), "One", "A port", default=1, short="-p")
-    size: int = option(Integer(), "One", "A size", default=2)
-    count: int | None = option(AutoInteger(1), "Two", "A count", default=None)
-    kind: str = option(words("float16", "float32"), "Two", "A kind", default="float32")
-    cut: bool = option(Boolean(), "Two", "Cut or not", default=True)
-    json: bool = option(Flag(), "Two", "JSON or not", default=False)
-    origin: tuple[str, ...] = option(Text(), "Two", "Origins", default=(), repeatable=True)
-    left: str | None = option(Text(), "Two", "Left", default=None, conflicts=("right",))
-    right: str | None = option(Text(), "Two", "Right", default=None)
-    cert: Path | None = option(File(), "Two", "Certificate", default=None, requires=("key",))
-    key: Path | None = option(File(), "Two", "Key", default=None)
-    old: str | None = option(Text(), "Two", "Old", default=None, hidden=True)
-    home: str = variable("PLACE", "A place", default="there")
+    name: str = Option(Text(), "One", "A name").field()
+    port: int = Option(Integer(0, 65535), "One", "A port", short="-p").field(1)
+    size: int = Option(Integer(), "One", "A size").field(2)
+    count: int | None = Option(AutoInteger(1), "Two", "A count").field(None)
+    kind: str = Option(words("float16", "float32"), "Two", "A kind").field("float32")
+    cut: bool = Option(Boolean(), "Two", "Cut or not").field(True)
+    json: bool = Option(Flag(), "Two", "JSON or not").field(False)
+    origin: tuple[str, ...] = Option(Text(), "Two", "Origins", repeatable=True).field(())
+    left: str | None = Option(Text(), "Two", "Left", conflicts=("right",)).field(None)
+    right: str | None = Option(Text(), "Two", "Right").field(None)
+    cert: Path | None = Option(File(), "Two", "Certificate", requires=("key",)).field(None)
+    key: Path | None = Option(File(), "Two", "Key").field(None)
+    old: str | None = Option(Text(), "Two", "Old", hidden=True).field(None)
+    home: str = Variable("PLACE", "A place").field("there")
 
 
-LINE = CommandLine.of(Small, program="small", version="1.2", about="Small.")
+LINE = CommandLine("small", "1.2", "Small.", options_of(Small), variables_of(Small))
 USAGE = "\n\nUsage: small [OPTIONS] --name <NAME>"
 
 
@@ -200,10 +202,10 @@ def test_help_hides_and_groups(flag: str) -> None:
 def test_an_option_may_give_another_its_value() -> None:
     @dataclass(frozen=True)
     class Giving:
-        name: str = option(Text(), "One", "A name")
-        show: bool | str = option(OptionalText(), "One", "Show it", default=False, gives="name")
+        name: str = Option(Text(), "One", "A name").field()
+        show: bool | str = Option(OptionalText(), "One", "Show it", gives="name").field(False)
 
-    line = CommandLine.of(Giving, program="small", version="1", about="Small.")
+    line = CommandLine("small", "1", "Small.", options_of(Giving), variables_of(Giving))
     assert line.parse(["--show", "n"], {"NAME": "other"}) == {"show": "n", "name": "n"}
     assert line.parse(["--name", "n", "--show"], {}) == {"show": True, "name": "n"}
     assert line.parse(["--name", "n"], {"SHOW": "false"}) == {"show": False, "name": "n"}

@@ -8,6 +8,7 @@ import pytest
 from text_embeddings_inference.machine import usable_cpus
 from text_embeddings_inference.settings import Settings, command_line
 from text_embeddings_inference.settings.options import OPTION, VARIABLE
+from text_embeddings_inference.settings.settings import PARTS
 from text_embeddings_inference.types import Pooling
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
@@ -19,24 +20,32 @@ def parse(*argv: str, **environ: str) -> Settings:
 
 def test_defaults() -> None:
     settings = parse()
-    assert settings == Settings(model_id="m", given=frozenset({"model_id"}))
-    assert settings.max_concurrent_requests == 512
-    assert settings.max_batch_tokens == 16384
-    assert settings.max_batch_requests is None
-    assert settings.max_client_batch_size == 32
-    assert settings.payload_limit == 2_000_000
-    assert (settings.address, settings.port, settings.prometheus_port) == ("0.0.0.0", 3000, 9000)
-    assert settings.auto_truncate
-    assert settings.api_key == ()
-    assert (settings.engine, settings.dtype, settings.streams) == ("auto", "auto", None)
-    assert settings.threads == usable_cpus()
-    assert settings.tokenization_workers == max(1, min(64, usable_cpus() - 1))
+    assert settings == Settings.of(model_id="m")
+    assert settings.limits.max_concurrent_requests == 512
+    assert settings.limits.token_limit == 16384
+    assert settings.limits.max_batch_requests is None
+    assert settings.limits.max_client_batch_size == 32
+    assert settings.limits.payload_limit == 2_000_000
+    assert (settings.server.address, settings.server.port) == ("0.0.0.0", 3000)
+    assert settings.telemetry.prometheus_port == 9000
+    assert settings.model.auto_truncate
+    assert settings.server.api_key == ()
+    assert (settings.engine.engine, settings.engine.dtype, settings.engine.streams) == ("auto", "auto", None)
+    assert settings.engine.threads == usable_cpus()
+    assert settings.limits.tokenization_workers == max(1, min(64, usable_cpus() - 1))
     assert settings.warnings() == []
 
 
 def test_every_field_is_declared_once() -> None:
-    undeclared = {f.name for f in dataclasses.fields(Settings) if not f.metadata.keys() & {OPTION, VARIABLE}}
-    assert undeclared == {"given"}
+    declared = [field for part in PARTS.values() for field in dataclasses.fields(part)]
+    assert all(field.metadata.keys() & {OPTION, VARIABLE} for field in declared)
+    assert len({field.name for field in declared}) == len(declared)
+
+
+def test_settings_by_name() -> None:
+    assert Settings.of(model_id="m", port=0).server.port == 0
+    with pytest.raises(TypeError, match="no option 'prot'"):
+        Settings.of(model_id="m", prot=0)
 
 
 @pytest.mark.parametrize("size", ["short", "long"])
@@ -48,24 +57,19 @@ def test_help_is_pinned(size: str) -> None:
 
 def test_values() -> None:
     settings = parse("--pooling", "last-token", "--streams=2", "--tls-cert", "c.pem", "--tls-key", "k.pem")
-    assert settings.pooling is Pooling.LAST_TOKEN
-    assert settings.streams == 2
-    assert (settings.tls_cert, settings.tls_key) == (Path("c.pem"), Path("k.pem"))
-    assert parse("--max-batch-requests", "8").max_batch_requests == 8
-    assert parse("--max-batch-requests", "0").max_batch_requests is None
-    assert parse("--streams", "auto", "--pooling", "splade").pooling is Pooling.SPLADE
+    assert settings.model.pooling is Pooling.LAST_TOKEN
+    assert settings.engine.streams == 2
+    assert (settings.server.tls_cert, settings.server.tls_key) == (Path("c.pem"), Path("k.pem"))
+    assert parse("--max-batch-requests", "8").limits.max_batch_requests == 8
+    assert parse("--max-batch-requests", "0").limits.max_batch_requests is None
+    assert parse("--streams", "auto", "--pooling", "splade").model.pooling is Pooling.SPLADE
 
 
 def test_api_keys_are_taken_byte_for_byte() -> None:
-    assert parse("--api-key", "a,b", "--api-key", " c ").api_key == ("a,b", " c ")
-    assert parse(API_KEY="a,b").api_key == ("a,b",)
-    assert parse(API_KEY="").api_key == ("",), "an empty key locks everybody out, it does not let everybody in"
-    assert parse("--api-key", "a", API_KEY="b").api_key == ("a",)
-
-
-def test_given_names_what_did_not_come_from_a_default() -> None:
-    settings = parse("--port", "3000", DTYPE="auto", UNKNOWN="x")
-    assert settings.given == {"model_id", "port", "dtype"}
+    assert parse("--api-key", "a,b", "--api-key", " c ").server.api_key == ("a,b", " c ")
+    assert parse(API_KEY="a,b").server.api_key == ("a,b",)
+    assert parse(API_KEY="").server.api_key == ("",), "an empty key locks everybody out, it does not let everybody in"
+    assert parse("--api-key", "a", API_KEY="b").server.api_key == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def test_given_names_what_did_not_come_from_a_default() -> None:
 )
 def test_hostname_that_is_no_address_means_all(hostname: str, address: str) -> None:
     settings = parse(HOSTNAME=hostname)
-    assert settings.address == address
+    assert settings.server.address == address
     assert len(settings.warnings()) == (hostname != address)
 
 
@@ -84,14 +88,14 @@ def test_warnings_for_settings_without_effect() -> None:
 
 
 def test_token_comes_by_either_option() -> None:
-    assert parse().token is None
-    assert parse("--hf-token", "new").token == "new"
-    assert parse(HF_API_TOKEN="old").token == "old"
+    assert parse().hub.token is None
+    assert parse("--hf-token", "new").hub.token == "new"
+    assert parse(HF_API_TOKEN="old").hub.token == "old"
 
 
 def test_served_name() -> None:
-    assert parse().served_name == "m"
-    assert parse("--served-model-name", "n").served_name == "n"
+    assert parse().model.served_name == "m"
+    assert parse("--served-model-name", "n").model.served_name == "n"
 
 
 def test_environment_without_an_option() -> None:
@@ -99,12 +103,12 @@ def test_environment_without_an_option() -> None:
         LOG_LEVEL="", NO_COLOR="1", TASK="sentence-similarity", HF_HOME="/hub", HF_ENDPOINT="https://mirror",
         HF_HUB_OFFLINE="1", HF_HUB_USER_AGENT_ORIGIN="aws",
     )  # fmt: skip
-    assert settings.log_level == "", "empty is not the same as unset"
-    assert not settings.color
-    assert settings.task == "sentence-similarity"
-    assert settings.hub_cache == Path("/hub/hub")
-    assert (settings.hf_endpoint, settings.hf_hub_offline) == ("https://mirror", True)
-    assert settings.hf_hub_user_agent_origin == "aws"
+    assert settings.telemetry.log_level == "", "empty is not the same as unset"
+    assert not settings.telemetry.color
+    assert settings.server.task == "sentence-similarity"
+    assert settings.hub.cache == Path("/hub/hub")
+    assert (settings.hub.hf_endpoint, settings.hub.hf_hub_offline) == ("https://mirror", True)
+    assert settings.hub.hf_hub_user_agent_origin == "aws"
 
 
 def test_empty_variables_without_an_option_are_unset() -> None:
@@ -112,8 +116,8 @@ def test_empty_variables_without_an_option_are_unset() -> None:
 
 
 def test_hub_cache() -> None:
-    assert parse().hub_cache == Path("~/.cache/huggingface/hub").expanduser()
-    assert parse(HUGGINGFACE_HUB_CACHE="/data", HF_HOME="/hub").hub_cache == Path("/data")
+    assert parse().hub.cache == Path("~/.cache/huggingface/hub").expanduser()
+    assert parse(HUGGINGFACE_HUB_CACHE="/data", HF_HOME="/hub").hub.cache == Path("/data")
 
 
 @pytest.mark.parametrize("option", ["--api-key", "--hf-token", "--hf-api-token"])

@@ -5,19 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..queueing.limits import Limits
     from .model import Model
 
-__all__ = ["Limits", "Model"]
+__all__ = ["Model"]
 
 
-def __getattr__(name: str) -> Any:  # so that `opening` can be imported without what only serving needs
+def __getattr__(name: str) -> Any:  # so that `loading.open` is imported without what only serving needs
     if name == "Model":
         from .model import Model
 
         return Model
-    if name == "Limits":
-        from ..queueing.limits import Limits
-
-        return Limits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

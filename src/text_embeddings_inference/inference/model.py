@@ -28,10 +28,9 @@ from ..errors import (
 from ..loading.load import Parts, fits_twice, load_parts, measure_fidelity, warm_up
 from ..loading.open import Opened, load_engine
 from ..queueing.jobs import Row
-from ..queueing.limits import Limits
 from ..queueing.runner import Runner
 from ..queueing.tuning import Tuner
-from ..settings import Settings
+from ..settings import Limits, Settings
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Tracer
 from ..tokenization import Tokenizer
@@ -111,17 +110,10 @@ class Model:
             parts.info,
             parts.tokenizer,
             parts.engine,
-            limits=Limits(
-                max_concurrent_requests=settings.max_concurrent_requests,
-                max_client_batch_size=settings.max_client_batch_size,
-                max_batch_tokens=settings.max_batch_tokens,
-                max_batch_requests=settings.max_batch_requests,
-                batch_timeout=settings.batch_timeout,
-                max_queued_tokens=settings.max_queued_tokens,
-            ),
+            limits=settings.limits,
             metrics=metrics,
             tracer=tracer,
-            tokenization_workers=settings.tokenization_workers,
+            tokenization_workers=settings.limits.tokenization_workers,
             new_engine=partial(load_engine, parts.checkpoint, settings),
         )
         if parts.engine.dtype != "float32" and fits_twice(parts.checkpoint):
@@ -134,16 +126,15 @@ class Model:
     def warm_up(self, settings: Settings) -> None:
         """Waits until the engine is compiled, and runs it once; measures it as `--warmup` says. Raises StartError."""
         warm_up(self._runner.engine)
-        by_hand = settings.given
         self._tuner = Tuner(
             self._runner.engine,
             self._runner,
-            batch_tokens="max_batch_tokens" not in by_hand,
-            streams="streams" not in by_hand,
+            batch_tokens=settings.limits.max_batch_tokens is None,
+            streams=settings.engine.streams is None,
         )
-        if settings.warmup == "full":
+        if settings.engine.warmup == "full":
             self._tuner.run()
-        elif settings.warmup == "fast":
+        elif settings.engine.warmup == "fast":
             self._tuner.start()
 
     def _measure_fidelity(self, parts: Parts, settings: Settings) -> None:

@@ -45,9 +45,9 @@ def load_parts(settings: Settings, opened: Opened | None = None) -> Parts:
     opened = open_model(settings) if opened is None else opened
     checkpoint, engine, max_input_length = opened.checkpoint, opened.engine, opened.max_input_length
     info = ModelInfo(
-        model_id=settings.model_id,
-        revision=settings.revision,
-        served_name=settings.served_name,
+        model_id=settings.model.model_id,
+        revision=settings.model.revision,
+        served_name=settings.model.served_name,
         kind=checkpoint.kind,
         pooling=checkpoint.pooling,
         labels=checkpoint.labels,
@@ -105,19 +105,19 @@ def measure_fidelity(parts: Parts, settings: Settings) -> float:
 def _reference_plan(engine: Engine, settings: Settings) -> EnginePlan:
     """What computes the float32 that others are compared with."""
     name = "transformers" if engine.name == "transformers" else "openvino"
-    return EnginePlan(name, "float32", settings.threads, 1)
+    return EnginePlan(name, "float32", settings.engine.threads, 1)
 
 
 def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_length: int, vocabulary: int) -> Tokenizer:
     """The tokenizer with the model's prompts and limits. Raises CheckpointError."""
-    prompt, role, late = settings.default_prompt, None, checkpoint.late
-    if late is not None and settings.default_prompt_name in ROLES:
-        role = settings.default_prompt_name
+    prompt, role, late = settings.model.default_prompt, None, checkpoint.late
+    if late is not None and settings.model.default_prompt_name in ROLES:
+        role = settings.model.default_prompt_name
         prompt = (checkpoint.prompts or {}).get(role)
-    elif settings.default_prompt_name is not None:
-        prompt = resolve_default_prompt(checkpoint.prompts, settings.default_prompt_name)
+    elif settings.model.default_prompt_name is not None:
+        prompt = resolve_default_prompt(checkpoint.prompts, settings.model.default_prompt_name)
     if late is not None:
-        longest = settings.max_batch_tokens
+        longest = settings.limits.token_limit
         query, document = min(late.query_length, longest), min(late.document_length, longest)
         late = replace(late, query_length=query, document_length=document)
     auto_map = checkpoint.config.get("auto_map")

@@ -54,9 +54,9 @@ class Opened:
 
 def open_model(settings: Settings) -> Opened:
     """Finds the checkpoint, opens it, and has its engine begin to compile. Raises StartError."""
-    dense_path, onnx_file = settings.dense_path, settings.onnx_file
-    folder = locate(settings.model_id, hub_access(settings), dense_path=dense_path, onnx_file=onnx_file)
-    checkpoint = open_checkpoint(folder, pooling=settings.pooling, dense_path=dense_path, onnx_file=onnx_file)
+    dense_path, onnx_file = settings.model.dense_path, settings.model.onnx_file
+    folder = locate(settings.model.model_id, hub_access(settings), dense_path=dense_path, onnx_file=onnx_file)
+    checkpoint = open_checkpoint(folder, pooling=settings.model.pooling, dense_path=dense_path, onnx_file=onnx_file)
     max_input_length = find_max_input_length(checkpoint, settings)
     return Opened(checkpoint, load_engine(checkpoint, settings), max_input_length)
 
@@ -64,20 +64,20 @@ def open_model(settings: Settings) -> Opened:
 def hub_access(settings: Settings) -> HubAccess:
     """How the settings say that the Hub is reached."""
     return HubAccess(
-        cache_dir=settings.hub_cache,
-        revision=settings.revision,
-        token=settings.token,
-        endpoint=settings.hf_endpoint,
-        offline=settings.hf_hub_offline,
-        user_agent_origin=settings.hf_hub_user_agent_origin,
+        cache_dir=settings.hub.cache,
+        revision=settings.model.revision,
+        token=settings.hub.token,
+        endpoint=settings.hub.hf_endpoint,
+        offline=settings.hub.hf_hub_offline,
+        user_agent_origin=settings.hub.hf_hub_user_agent_origin,
     )
 
 
 def find_max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
     """The longest input in tokens. Raises StartError where no batch can hold it and it may not be cut."""
-    length, budget = checkpoint.max_input_length, settings.max_batch_tokens
+    length, budget = checkpoint.max_input_length, settings.limits.token_limit
     if length > budget:
-        if not settings.auto_truncate:
+        if not settings.model.auto_truncate:
             raise StartError(
                 f"`--max-batch-tokens` ({budget}) is less than the model's longest input ({length} tokens)",
                 hint=f"set `--max-batch-tokens` to {length} or more, or `--auto-truncate` to cut longer inputs",
@@ -112,14 +112,15 @@ def plan_engine(settings: Settings, model_type: str, matrices: int = 0) -> Engin
     if device is not None:
         from ..engines import torch
 
-        dtype = torch.choose_dtype(settings.dtype, device, model_type)
-        return EnginePlan("torch", dtype, settings.threads, torch.TorchEngine.streams, device)
+        dtype = torch.choose_dtype(settings.engine.dtype, device, model_type)
+        return EnginePlan("torch", dtype, settings.engine.threads, torch.TorchEngine.streams, device)
     with _without_converter():
         from ..engines import openvino
 
-    dtype, threads = openvino.choose_dtype(settings.dtype), settings.threads
+    dtype, threads = openvino.choose_dtype(settings.engine.dtype), settings.engine.threads
     is_large = threads <= FEW_THREADS and matrices * ELEMENT[dtype] > LARGE_COPY
-    return EnginePlan("openvino", dtype, threads, settings.streams or (1 if is_large else min(threads, MAX_STREAMS)))
+    streams = settings.engine.streams or (1 if is_large else min(threads, MAX_STREAMS))
+    return EnginePlan("openvino", dtype, threads, streams)
 
 
 def count_matrices(checkpoint: Checkpoint, vocabulary: int | None) -> int:
@@ -139,23 +140,23 @@ def plan_for(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
     if checkpoint.onnx is None:
         matrices = count_matrices(checkpoint, checkpoint.config.get("vocab_size"))
         return plan_engine(settings, checkpoint.model_type, matrices)
-    if settings.engine == "torch":
+    if settings.engine.engine == "torch":
         raise UnsupportedError(
             f"`--engine torch`: {checkpoint.onnx.file} is an ONNX graph, which OpenVINO runs",
             hint="use `--engine auto`",
         )
-    if settings.dtype == "int8":
+    if settings.engine.dtype == "int8":
         raise UnsupportedError(
             f"`--dtype int8`: {checkpoint.onnx.file} is an ONNX graph, which is run as it is",
             hint="use `--onnx-file` with a quantized graph, if the model has one",
         )
-    return plan_engine(replace(settings, engine="openvino"), checkpoint.model_type)
+    return plan_engine(replace(settings, engine=replace(settings.engine, engine="openvino")), checkpoint.model_type)
 
 
 def _plan_transformers(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
     """For a model that no file of ours covers. Raises UnsupportedError where Transformers can't run it instead."""
     problem = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported"
-    if settings.engine == "openvino":
+    if settings.engine.engine == "openvino":
         raise UnsupportedError(f"{problem} on OpenVINO", hint=f"supported are {', '.join(ARCHITECTURES)}")
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise UnsupportedError(
@@ -166,13 +167,13 @@ def _plan_transformers(checkpoint: Checkpoint, settings: Settings) -> EnginePlan
     from ..engines import torch
 
     device = torch.choose_device()
-    dtype = torch.choose_dtype(settings.dtype, device, checkpoint.model_type)
-    return EnginePlan("transformers", dtype, settings.threads, torch.TorchEngine.streams, device)
+    dtype = torch.choose_dtype(settings.engine.dtype, device, checkpoint.model_type)
+    return EnginePlan("transformers", dtype, settings.engine.threads, torch.TorchEngine.streams, device)
 
 
 def _torch_device(settings: Settings) -> str | None:
     """What PyTorch is to run the model on; None if another engine runs it. Raises StartError if PyTorch is missing."""
-    if settings.engine == "torch":
+    if settings.engine.engine == "torch":
         try:
             from ..engines.torch import choose_device
         except ModuleNotFoundError as problem:
@@ -180,7 +181,7 @@ def _torch_device(settings: Settings) -> str | None:
                 raise
             raise StartError("`--engine torch`: PyTorch 2.12 or newer is not installed", hint=INSTALL_TORCH) from None
         return choose_device()
-    if settings.engine == "openvino" or settings.dtype == "int8" or not has_gpu_driver():
+    if settings.engine.engine == "openvino" or settings.engine.dtype == "int8" or not has_gpu_driver():
         return None
     if find_spec("torch") is None:
         logger.info("The CPU is used: for the GPU, PyTorch is missing (%s)", INSTALL_TORCH)
@@ -196,19 +197,20 @@ def load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
     plan = plan_for(checkpoint, settings)
     logger.info(
         "Starting %s on %s (%s): %s (wanted: %s), %d threads, up to %d streams",
-        *(checkpoint.model_type, plan.name, plan.device, plan.dtype, settings.dtype, plan.threads, plan.streams),
+        *(checkpoint.model_type, plan.name, plan.device, plan.dtype, settings.engine.dtype, plan.threads, plan.streams),
     )
     engine = make_engine(checkpoint, plan, settings)
-    if "max_batch_tokens" in settings.given and checkpoint.pooling is not Pooling.SPLADE:  # its logits fill the memory
-        engine.batch_tokens = settings.max_batch_tokens
+    by_hand = settings.limits.max_batch_tokens
+    if by_hand is not None and checkpoint.pooling is not Pooling.SPLADE:  # its logits fill the memory
+        engine.batch_tokens = by_hand
     return engine
 
 
 def make_engine(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) -> Engine:
     if plan.name in ("torch", "transformers"):
-        if settings.streams not in (None, plan.streams):
+        if settings.engine.streams not in (None, plan.streams):
             logger.warning("`--streams` is ignored: PyTorch runs one batch after the other")
-        if settings.compile_cache is not None:
+        if settings.engine.compile_cache is not None:
             logger.warning("`--compile-cache` is ignored: PyTorch compiles nothing")
         if plan.name == "transformers":
             return _make_transformers(checkpoint, plan, settings)
@@ -218,7 +220,7 @@ def make_engine(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) ->
     from ..engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(
-        checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams, cache=settings.compile_cache
+        checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams, cache=settings.engine.compile_cache
     )
 
 
@@ -234,5 +236,5 @@ def _make_transformers(checkpoint: Checkpoint, plan: EnginePlan, settings: Setti
         device=plan.device,
         dtype=plan.dtype,
         threads=plan.threads,
-        trust_remote_code=settings.trust_remote_code,
+        trust_remote_code=settings.model.trust_remote_code,
     )

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ..settings import BatchLimits
 from .budget import Budget, Deadlines
 from .jobs import Job
-from .limits import Limits
 from .scheduler import Cost, Scheduler
 
 CANARY_EVERY_S = 1.0
@@ -69,8 +69,8 @@ class Dispatch:
     _since_canary: float = 0.0
 
     @staticmethod
-    def of(cost: Cost, limits: Limits, deadlines: Deadlines, *, batch_tokens: int) -> Dispatch:
-        budget = Budget(min(batch_tokens, limits.max_batch_tokens))
+    def of(cost: Cost, limits: BatchLimits, deadlines: Deadlines, *, batch_tokens: int) -> Dispatch:
+        budget = Budget(min(batch_tokens, limits.token_limit))
         scheduler: Scheduler[Job] = Scheduler(cost, max_tokens=budget.tokens, max_entries=limits.max_batch_requests)
         return Dispatch(scheduler, budget, deadlines)
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 
 from ..engines.base import Engine
 from ..errors import InferenceError, OverloadedError
+from ..settings import BatchLimits
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import BatchRun, Tracer
 from .batch import Computed, compute
 from .budget import FixedDeadline, MeasuredDeadline, is_out_of_memory
 from .dispatch import Dispatch, Flight
 from .jobs import Job, Pending, Row
-from .limits import Limits
 from .recovery import Repair, Watchdog
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Runner:
     def __init__(
         self,
         engine: Engine,
-        limits: Limits,
+        limits: BatchLimits,
         metrics: Metrics,
         clock: Callable[[], float],
         tracer: Tracer | None = None,
@@ -80,7 +80,7 @@ class Runner:
         self._clock = clock
         self._tracer = tracer
         self._new_engine = new_engine
-        self._most_tokens = limits.max_batch_tokens
+        self._most_tokens = limits.token_limit
         self._most_queued = limits.max_queued_tokens
         deadlines = MeasuredDeadline() if limits.batch_timeout is None else FixedDeadline(limits.batch_timeout)
         self._dispatch = Dispatch.of(engine.cost, limits, deadlines, batch_tokens=engine.batch_tokens)

@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 def create_app(models: Mapping[str, Model], settings: Settings) -> ASGIApp:
     """The application that serves `models`; the first of them answers requests that name none."""
     model = next(iter(models.values()))
-    handlers, keys = Handlers(model, settings), Keys(settings.api_key)
-    found = routes(model.info, settings.task)
+    handlers, keys = Handlers(model, settings), Keys(settings.server.api_key)
+    found = routes(model.info, settings.server.task)
     table = (*found, openapi_route(found))
-    room = Room(settings.max_queued_bytes)
-    endpoints = {route.path: Endpoint(route, handlers, keys, room, settings.payload_limit) for route in table}
+    room = Room(settings.limits.max_queued_bytes)
+    endpoints = {route.path: Endpoint(route, handlers, keys, room, settings.limits.payload_limit) for route in table}
     allowed = {route.path: route.allow for route in table}
-    return Cors(Router(endpoints), settings.cors_allow_origin, allowed)
+    return Cors(Router(endpoints), settings.server.cors_allow_origin, allowed)
 
 
 class Router:

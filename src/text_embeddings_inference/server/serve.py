@@ -50,16 +50,16 @@ class Sockets:
     def bind(settings: Settings) -> Sockets:
         """Takes the addresses that the server will listen on. Raises StartError where one is in use."""
         try:
-            metrics = _bind(settings.address, settings.prometheus_port)
+            metrics = _bind(settings.server.address, settings.telemetry.prometheus_port)
         except OSError as error:
             cause = OSError(f"failed to create HTTP listener: {_text(error)}")
             hint = "choose another port with --prometheus-port; 0 takes any free one"
             raise StartError("failed to build prometheus recorder", hint=hint) from cause
-        place = str(settings.listen_uds or _place(settings.address, settings.port))
+        place = str(settings.server.listen_uds or _place(settings.server.address, settings.server.port))
         try:
-            if settings.listen_uds is None:
-                return Sockets(_bind(settings.address, settings.port), metrics)
-            return Sockets(_bind_unix(settings.listen_uds), metrics, settings.listen_uds)
+            if settings.server.listen_uds is None:
+                return Sockets(_bind(settings.server.address, settings.server.port), metrics)
+            return Sockets(_bind_unix(settings.server.listen_uds), metrics, settings.server.listen_uds)
         except OSError as error:
             metrics.close()
             raise StartError(f"Could not bind TCP Listener on {place}") from OSError(_text(error))
@@ -100,22 +100,23 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
         patience = Patience.of(settings)
         figures = Listener(metrics_app(metrics), sockets.metrics, patience, connections=SPARE_FILES // 2)
         await stack.enter_async_context(figures)
-        tls, most = (settings.tls_cert, settings.tls_key), raise_file_limit(settings.max_connections)
+        most = raise_file_limit(settings.limits.max_connections)
+        tls = (settings.server.tls_cert, settings.server.tls_key)
         http = Listener(create_app(models, settings), sockets.http, patience, connections=most, tls=tls)
         await stack.enter_async_context(http)
         servers: list[Cuttable] = [figures, http]
-        if settings.grpc_port is not None:
+        if settings.server.grpc_port is not None:
             from .grpc.server import GrpcServer  # grpcio takes 0.1 s to import
 
             grpc = await stack.enter_async_context(GrpcServer(next(iter(models.values())), settings))
             servers.append(grpc)
-            logger.info("Starting gRPC server: %s", _place(settings.address, grpc.port))
+            logger.info("Starting gRPC server: %s", _place(settings.server.address, grpc.port))
         logger.info("Starting HTTP server: %s", sockets.place)
         logger.info("Ready")
         await ending.wait()
         http.stop_accepting()
-        if settings.shutdown_grace is not None:
-            ending.cut_short(models.values(), servers, after=settings.shutdown_grace)
+        if settings.server.shutdown_grace is not None:
+            ending.cut_short(models.values(), servers, after=settings.server.shutdown_grace)
 
 
 class Listener:

@@ -12,10 +12,9 @@ import textwrap
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import SettingsError
-from .options import Option, Variable, options_of, variables_of
+from .options import Option, Variable
 
 WIDTH = 100
 INDENT = " " * 10
@@ -27,18 +26,18 @@ class Shown(Exception):  # noqa: N818 - not an error: the user asked for the hel
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """The options of one program. `version` and `about` are what the help and `--version` say of it."""
+    """The options of one program."""
 
     program: str
+    """Its name."""
     version: str
+    """What `--version` says."""
     about: str
+    """What the help says first."""
     options: Mapping[str, Option]
+    """By field name, in the order of the help."""
     variables: Mapping[str, Variable]
-
-    @staticmethod
-    def of(settings: type[Any], *, program: str, version: str, about: str) -> CommandLine:
-        """The command line of the dataclass `settings`."""
-        return CommandLine(program, version, about, options_of(settings), variables_of(settings))
+    """Those that are no options, by field name."""
 
     @property
     def usage(self) -> str:
@@ -173,7 +172,7 @@ def _tip(word: str, known: Iterable[str], what: str = "argument") -> str:
 def _help(option: Option, *, long: bool) -> list[str]:
     """The lines about one option."""
     head = f"  {option.short}, {option.usage}" if option.short else f"      {option.usage}"
-    notes = [f"[default: {option.default}]"] if option.default and option.value.takes != "nothing" else []
+    notes = [f"[default: {option.default_text}]"] if option.default_text and option.value.takes != "nothing" else []
     if option.value.possible and option.value.takes == "value":
         notes.append(f"[possible values: {', '.join(option.value.possible)}]")
     if not long:

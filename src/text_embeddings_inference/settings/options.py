@@ -1,4 +1,4 @@
-"""Options declared as dataclass fields: each made by `option` is a long option and an environment variable.
+"""Options declared as dataclass fields: each is a long option and an environment variable.
 
 The flag is the field's name with hyphens, the variable its name in capitals; `command_line` parses them.
 """
@@ -6,14 +6,25 @@ The flag is the field's name with hyphens, the variable its name in capitals; `c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 OPTION = "option"
 VARIABLE = "variable"
 """The metadata keys under which a field carries its declaration."""
+
+MODEL = "Model"
+PROMPTS = "Prompts"
+LIMITS = "Serving limits"
+SERVER = "Server"
+HUB = "Hub"
+TELEMETRY = "Logs, metrics and traces"
+ENGINE = "Engine (not in text-embeddings-inference 1.9.3)"
+TRANSPORT = "Transport (not in text-embeddings-inference 1.9.3)"
+GROUPS = (MODEL, PROMPTS, LIMITS, SERVER, HUB, TELEMETRY, ENGINE, TRANSPORT)
+"""The headings of the help, in its order."""
 
 Takes: TypeAlias = Literal["value", "optional value", "nothing"]
 
@@ -129,26 +140,37 @@ class Flag(Boolean):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What is known of an option besides its field's name and default.
-
-    about: one line; details: more, for `--help`; default: its text where the value itself says too little;
-    repeatable: the values are gathered in a tuple; conflicts, requires: names of other fields; gives: the
-    field whose value the option's value is, too.
-    """
+    """An option of the command line; `field` makes the dataclass field that holds its value."""
 
     value: Text
     group: str
+    """The heading of the help that it stands under: one of `GROUPS`."""
     about: str
+    """One line."""
     details: str = ""
-    default: str = ""
+    """More, for `--help`."""
+    default_text: str = ""
+    """How the default is shown where the value itself says too little."""
     short: str = ""
+    """The short flag, as `-p`."""
     repeatable: bool = False
+    """May be given several times: the values are gathered in a tuple."""
     hidden: bool = False
+    """Is not shown by the help."""
     conflicts: tuple[str, ...] = ()
+    """Names of options that can't be given together with it."""
     requires: tuple[str, ...] = ()
+    """Names of options that must be given with it."""
     gives: str = ""
+    """The name of the option whose value this option's value is, too."""
     name: str = ""
+    """The name of the dataclass field (filled in by `options_of`)."""
     required: bool = False
+    """Whether the field has no default (filled in by `options_of`)."""
+
+    def field(self, default: Any = MISSING, *, factory: Any = MISSING, secret: bool = False) -> Any:
+        """The dataclass field of this option; `secret` keeps its value out of the repr."""
+        return field(default=default, default_factory=factory, repr=not secret, metadata={OPTION: self})
 
     @property
     def flag(self) -> str:
@@ -167,61 +189,44 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable that is no option. Empty counts as unset unless `parse` is to see it."""
+    """A variable of the environment that is no option; `field` makes the dataclass field that holds its value."""
 
     name: str
     about: str
+    """What it means, and its default."""
     parse: Callable[[str], object] = str
+    """From its text to the value."""
     empty_counts: bool = False
+    """Whether the empty text is a value too, not the same as unset."""
+
+    def field(self, default: Any) -> Any:
+        """The dataclass field of this variable."""
+        return field(default=default, metadata={VARIABLE: self})
 
 
-def option(
-    value: Text,
-    group: str,
-    about: str,
-    *,
-    default: Any = MISSING,
-    default_factory: Any = MISSING,
-    default_text: str = "",
-    details: str = "",
-    short: str = "",
-    repeatable: bool = False,
-    hidden: bool = False,
-    secret: bool = False,
-    conflicts: tuple[str, ...] = (),
-    requires: tuple[str, ...] = (),
-    gives: str = "",
-) -> Any:
-    """A dataclass field that is an option (see `Option`); `secret` keeps its value out of the repr."""
-    declared = Option(value, group, about, details, default_text, short, repeatable, hidden, conflicts, requires, gives)
-    return field(default=default, default_factory=default_factory, repr=not secret, metadata={OPTION: declared})
+def declared_in(parts: Iterable[type[Any]]) -> Iterator[Field[Any]]:
+    """The fields of several dataclasses."""
+    return (declared for part in parts for declared in fields(part))
 
 
-def variable(
-    name: str, about: str, *, default: Any, parse: Callable[[str], object] = str, empty_counts: bool = False
-) -> Any:
-    """A dataclass field that is read from the environment only (see `Variable`)."""
-    return field(default=default, metadata={VARIABLE: Variable(name, about, parse, empty_counts)})
-
-
-def options_of(settings: type[Any]) -> dict[str, Option]:
-    """The options of a dataclass by field name, in its order, defaults filled in."""
+def options_of(*parts: type[Any]) -> dict[str, Option]:
+    """The options of dataclasses by field name, in their order, defaults filled in."""
     found: dict[str, Option] = {}
-    for declared in fields(settings):
+    for declared in declared_in(parts):
         if OPTION in declared.metadata:
             option = declared.metadata[OPTION]
             found[declared.name] = replace(
                 option,
                 name=declared.name,
                 required=declared.default is MISSING and declared.default_factory is MISSING,
-                default=option.default or _text(declared.default),
+                default_text=option.default_text or _text(declared.default),
             )
     return found
 
 
-def variables_of(settings: type[Any]) -> dict[str, Variable]:
-    """The variables of a dataclass that are no options, by field name."""
-    return {f.name: f.metadata[VARIABLE] for f in fields(settings) if VARIABLE in f.metadata}
+def variables_of(*parts: type[Any]) -> dict[str, Variable]:
+    """The variables of dataclasses that are no options, by field name."""
+    return {f.name: f.metadata[VARIABLE] for f in declared_in(parts) if VARIABLE in f.metadata}
 
 
 def _text(default: object) -> str:

@@ -13,8 +13,8 @@ import pytest
 from tests.fakes import FakeEngine, fake_info, fake_model, pooled_vector, until
 from tests.server.client import JSON, Client, Request
 from text_embeddings_inference.errors import OverloadedError
-from text_embeddings_inference.queueing.limits import Limits
 from text_embeddings_inference.server.accounting import Refusals
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Kind
 
 RAW = {"normalize": False}

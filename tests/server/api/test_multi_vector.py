@@ -30,7 +30,7 @@ ROLES = {"query": COLBERT["colbert"]["queries"], "document": COLBERT["colbert"][
 
 
 def serve(name: str, **options: Any) -> Client:
-    settings = Settings(model_id=str(MODELS / name), dtype="float32", streams=1, **options)
+    settings = Settings.of(model_id=str(MODELS / name), dtype="float32", streams=1, **options)
     return Client(Model.load(settings), settings)
 
 

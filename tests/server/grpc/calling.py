@@ -54,7 +54,7 @@ async def calling(model: Model | None = None, **settings: Any) -> AsyncIterator[
     given: dict[str, Any] = {"model_id": "fake/model", "hostname": "127.0.0.1", "grpc_port": 0} | settings
     try:
         async with (
-            GrpcServer(model, Settings(**given)) as server,
+            GrpcServer(model, Settings.of(**given)) as server,
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
             yield Stub(channel, tei_pb2)

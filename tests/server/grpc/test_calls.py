@@ -23,9 +23,9 @@ COSTS += ("x-tokenization-time", "x-queue-time", "x-inference-time")
 
 
 def load(name: str, **options: Any) -> Model:
-    settings = Settings(model_id=str(MODELS / name), dtype="float32", threads=1, **options)
+    settings = Settings.of(model_id=str(MODELS / name), dtype="float32", threads=1, **options)
     model = Model.load(settings)
-    model.warm_up(Settings(model_id=name, warmup="off"))
+    model.warm_up(Settings.of(model_id=name, warmup="off"))
     return model
 
 

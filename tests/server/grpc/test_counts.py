@@ -9,8 +9,8 @@ import pytest
 
 from tests.fakes import fake_info, fake_model
 from tests.server.grpc.calling import Stub, calling, run, status
-from text_embeddings_inference.queueing.limits import Limits
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Kind, ModelInfo, Pooling
 
 EMBEDDING = fake_info()

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer
 from tests.server.grpc.calling import calling, run, status
-from text_embeddings_inference.queueing.limits import Limits
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.server.grpc.streams import in_order
+from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Kind
 
 

@@ -73,7 +73,7 @@ class Connection:
     """A client's end, and the clock."""
 
     def __init__(self, engine: FakeEngine, **settings: Any) -> None:
-        given = Settings(model_id="fake", **settings)
+        given = Settings.of(model_id="fake", **settings)
         self.model = fake_model(engine)
         config = uvicorn.Config(create_app({"fake": self.model}, given), interface="asgi3", log_config=None)
         self.state = ServerState()

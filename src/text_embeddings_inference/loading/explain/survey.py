@@ -29,15 +29,15 @@ ANY_VOCABULARY = 1 << 31
 
 def explain(settings: Settings, problems: Problems) -> Explanation:
     """How the model would be served, with everything in `problems` that stands in the way."""
-    found = Explanation(model=settings.model_id, served=False)
+    found = Explanation(model=settings.model.model_id, served=False)
     with (
         problems.watch_log(),
         problems.step(),
         preview(
-            settings.model_id,
+            settings.model.model_id,
             hub_access(settings),
-            dense_path=settings.dense_path,
-            onnx_file=settings.onnx_file,
+            dense_path=settings.model.dense_path,
+            onnx_file=settings.model.onnx_file,
         ) as files,
     ):
         found = _survey(found, files, settings, problems)
@@ -52,14 +52,14 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
     with problems.step():
         checkpoint = open_checkpoint(
             files.folder,
-            pooling=settings.pooling,
-            dense_path=settings.dense_path,
-            onnx_file=settings.onnx_file,
+            pooling=settings.model.pooling,
+            dense_path=settings.model.dense_path,
+            onnx_file=settings.model.onnx_file,
             weights=Weights((), ()) if any(file.name.endswith(".bin") for file in files.unread) else None,
             step=problems.step,
         )
         found = replace(
-            found, task=_task(checkpoint), prompts=checkpoint.prompts, default_prompt=settings.default_prompt
+            found, task=_task(checkpoint), prompts=checkpoint.prompts, default_prompt=settings.model.default_prompt
         )
         plan = network = None
         with problems.step():
@@ -85,7 +85,7 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
         found = replace(
             found,
             limits=Limits(
-                limits, checkpoint.max_input_length, checkpoint.sources.max_input_length, settings.max_batch_tokens
+                limits, checkpoint.max_input_length, checkpoint.sources.max_input_length, settings.limits.token_limit
             ),
         )
         if checkpoint.tokenizer_file.is_file():
@@ -93,7 +93,7 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
                 load_tokenizer(
                     checkpoint,
                     settings,
-                    max_input_length=limits or settings.max_batch_tokens,
+                    max_input_length=limits or settings.limits.token_limit,
                     vocabulary=ANY_VOCABULARY if network is None else network.vocabulary,
                 )
         if plan is not None:
@@ -114,7 +114,7 @@ def _foreign(checkpoint: Checkpoint) -> Architecture:
 
 def _graph(checkpoint: Checkpoint, settings: Settings) -> Architecture:
     assert checkpoint.onnx is not None
-    reason = "there are no other weights" if settings.onnx_file is None else "of `--onnx-file`"
+    reason = "there are no other weights" if settings.model.onnx_file is None else "of `--onnx-file`"
     return Architecture(checkpoint.onnx.file.name, "an ONNX graph, which is run as it is", reason)
 
 

@@ -84,7 +84,7 @@ class Handlers:
         if request.model not in (None, name):
             logger.warning("A request names another model than `%s`, which answers it", name)
         items, method = self._inputs(request.input, "input")
-        options = EncodeOptions(truncate=self._settings.auto_truncate)
+        options = EncodeOptions(truncate=self._settings.model.auto_truncate)
         done = await self._accounting.timed(
             "openai_embed", method, self.model.embed(items, options, dimensions=request.dimensions)
         )
@@ -160,6 +160,6 @@ class Handlers:
 
     def _options(self, request: Optioned) -> EncodeOptions:
         """How the inputs of a request become tokens, the server's defaults filled in."""
-        truncate = self._settings.auto_truncate if request.truncate is None else request.truncate
+        truncate = self._settings.model.auto_truncate if request.truncate is None else request.truncate
         direction: Literal["left", "right"] = "left" if request.truncation_direction in ("Left", "left") else "right"
         return EncodeOptions(truncate, direction, getattr(request, "prompt_name", None))

@@ -81,10 +81,10 @@ class Calls:
             model_type=MODEL_TYPES[info.kind],
             max_concurrent_requests=limits.max_concurrent_requests,
             max_input_length=info.max_input_length,
-            max_batch_tokens=limits.max_batch_tokens,
+            max_batch_tokens=limits.token_limit,
             max_batch_requests=limits.max_batch_requests or None,
             max_client_batch_size=limits.max_client_batch_size,
-            tokenization_workers=self._settings.tokenization_workers,
+            tokenization_workers=self._settings.limits.tokenization_workers,
         )
         return Reply(response.SerializeToString())
 

@@ -29,7 +29,7 @@ class GrpcServer:
     def __init__(self, model: Model, settings: Settings) -> None:
         self.port = 0
         self._settings = settings
-        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=settings.max_connections)
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=settings.limits.max_connections)
         self._server.add_generic_rpc_handlers((*Service(model, settings).handlers(), Unknown()))
         self._health = Health(model)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -53,11 +53,11 @@ class GrpcServer:
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    place = f"{settings.address}:{settings.grpc_port}"
+    place = f"{settings.server.address}:{settings.server.grpc_port}"
     try:
-        if settings.tls_cert is None or settings.tls_key is None:
+        if settings.server.tls_cert is None or settings.server.tls_key is None:
             return int(server.add_insecure_port(place))
-        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        pair = (settings.server.tls_key.read_bytes(), settings.server.tls_cert.read_bytes())
         return int(server.add_secure_port(place, grpc.ssl_server_credentials([pair])))
     except (RuntimeError, OSError) as error:
         raise StartError(f"Could not bind gRPC on {place}", hint="choose another port with --grpc-port") from error

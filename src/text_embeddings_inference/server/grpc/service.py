@@ -70,8 +70,8 @@ class Service:
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._calls = Calls(model, settings)
-        self._keys = Keys(settings.api_key)
-        self._most = settings.grpc_max_parallel_stream_requests
+        self._keys = Keys(settings.server.api_key)
+        self._most = settings.server.grpc_max_parallel_stream_requests
         self._traces = model.tracer is not None
 
     def handlers(self) -> Iterable[grpc.GenericRpcHandler]:

@@ -22,4 +22,4 @@ class Patience:
 
     @staticmethod
     def of(settings: Settings) -> Patience:
-        return Patience(settings.client_timeout, settings.keep_alive_timeout)
+        return Patience(settings.server.client_timeout, settings.server.keep_alive_timeout)

@@ -1,0 +1,55 @@
+"""What runs the model, and in which numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..machine import usable_cpus
+from .options import ENGINE, AutoInteger, File, Integer, Option, words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What runs the model, and in which numbers."""
+
+    engine: Literal["auto", "openvino", "torch"] = Option(
+        words("auto", "openvino", "torch"),
+        ENGINE,
+        "What runs the model: OpenVINO on CPUs, PyTorch on GPUs",
+        details="auto: PyTorch where it is installed and finds a GPU, else OpenVINO.",
+    ).field("auto")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Option(
+        words("auto", "float32", "bfloat16", "float16", "int8"),
+        ENGINE,
+        "Number type of weights and computation",
+        details="auto: float16 on GPUs; on CPUs bfloat16 if they compute it natively, else float32. int8: weights in 8 "
+        "bits, on CPUs with VNNI activations too; how near the vectors stay to those of float32 is measured at start "
+        "and logged.",
+    ).field("auto")
+    threads: int = Option(
+        Integer(1),
+        ENGINE,
+        "Threads of the engine, all streams together",
+        details="CPUs are counted within the process's affinity mask and cgroup quota.",
+        default_text="usable CPUs",
+    ).field(factory=usable_cpus)
+    streams: int | None = Option(
+        AutoInteger(1),
+        ENGINE,
+        "Batches the engine runs at the same time, each on its share of the threads",
+        details="Several streams answer more requests per second with small models, one answers a single request "
+        "soonest. A number, or `auto` to let the engine choose.",
+        default_text="auto",
+    ).field(None)
+    warmup: Literal["off", "fast", "full"] = Option(
+        words("off", "fast", "full"),
+        ENGINE,
+        "What is measured to choose the size of batches and the number of streams",
+        details="fast: half a second's worth, in the first quiet moment after the start. full: all that helps, before "
+        "the server is ready. off: nothing. What is set by `--max-batch-tokens` and `--streams` stays.",
+    ).field("fast")
+    compile_cache: Path | None = Option(
+        File(), ENGINE, "Folder for compiled models: starts are faster, and need the memory of the weights once more"
+    ).field(None)

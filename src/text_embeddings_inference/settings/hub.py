@@ -1,0 +1,55 @@
+"""Where models come from that are not in a folder: the Hub, and its cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .options import HUB, Option, Text, Variable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubOptions:
+    """Where models come from that are not in a folder: the Hub, and its cache."""
+
+    hf_token: str | None = Option(
+        Text(),
+        HUB,
+        "Token for the Hub",
+        details="Without it the file `token` in HF_HOME is used, if there is one.",
+        conflicts=("hf_api_token",),
+    ).field(None, secret=True)
+    hf_api_token: str | None = Option(Text(), HUB, "Deprecated: use `--hf-token`", hidden=True).field(None, secret=True)
+    huggingface_hub_cache: str | None = Option(
+        Text(), HUB, "Folder of the Hub cache", default_text="$HF_HOME/hub"
+    ).field(None)
+    hf_home: Path = Variable(
+        "HF_HOME", "Folder of the Hub's cache and token. [default: ~/.cache/huggingface]", parse=Path
+    ).field(Path("~/.cache/huggingface"))
+    hf_endpoint: str = Variable("HF_ENDPOINT", "Address of the Hub. [default: https://huggingface.co]").field(
+        "https://huggingface.co"
+    )
+    hf_hub_user_agent_origin: str | None = Variable(
+        "HF_HUB_USER_AGENT_ORIGIN", "Told to the Hub as the origin of requests."
+    ).field(None)
+    hf_hub_offline: bool = Variable(
+        "HF_HUB_OFFLINE",
+        "1, true, yes or on: use what the Hub cache holds, without any network.",
+        parse=lambda text: text.lower() in ("1", "true", "yes", "on"),
+    ).field(False)
+
+    @property
+    def token(self) -> str | None:
+        """The Hub token, whichever option it came by."""
+        return self.hf_api_token if self.hf_token is None else self.hf_token
+
+    @property
+    def cache(self) -> Path:
+        """The folder of the Hub cache."""
+        if self.huggingface_hub_cache is not None:
+            return Path(self.huggingface_hub_cache)
+        return self.hf_home.expanduser() / "hub"
+
+    def warnings(self) -> list[str]:
+        """What the start log should say about settings that have no effect, or not the one expected."""
+        return [] if self.hf_api_token is None else ["`--hf-api-token` is deprecated, use `--hf-token`"]

@@ -1,0 +1,107 @@
+"""All settings of a server, sorted by what they set, and the command line that they come from.
+
+Flag and variable follow from a field's name: `max_batch_tokens` is `--max-batch-tokens` and `MAX_BATCH_TOKENS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, fields
+from typing import Any
+
+from .command_line import CommandLine
+from .engine import EngineOptions
+from .hub import HubOptions
+from .limits import Limits
+from .model import ModelOptions
+from .options import GROUPS, OPTION, options_of, variables_of
+from .server import ServerOptions
+from .telemetry import TelemetryOptions
+
+PROGRAM = "text-embeddings-router"
+CONTRACT_VERSION = "1.9.3"
+"""The version of text-embeddings-inference whose behaviour we give; clients see it in `--version` and `/info`."""
+
+PARTS: Mapping[str, type[Any]] = {
+    "model": ModelOptions,
+    "engine": EngineOptions,
+    "limits": Limits,
+    "server": ServerOptions,
+    "hub": HubOptions,
+    "telemetry": TelemetryOptions,
+}
+"""Field of `Settings` -> its class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server runs with."""
+
+    model: ModelOptions
+    """Which model is served, and how its inputs are taken."""
+    hub: HubOptions
+    """Where models come from that are not in a folder."""
+    engine: EngineOptions
+    """What runs the model, and in which numbers."""
+    limits: Limits
+    """What is let in, and what a batch may be."""
+    server: ServerOptions
+    """Where clients find the server."""
+    telemetry: TelemetryOptions
+    """What is logged, counted and traced."""
+
+    @staticmethod
+    def of(**values: Any) -> Settings:
+        """The settings with these values, each by the name of its option; the others have their defaults.
+
+        Raises TypeError for a name that is no option's, and where `model_id` is missing.
+        """
+        parts = {}
+        for name, part in PARTS.items():
+            own = {declared.name for declared in fields(part)} & values.keys()
+            parts[name] = part(**{key: values.pop(key) for key in own})
+        if values:
+            raise TypeError(f"there is no option {next(iter(values))!r}")
+        return Settings(**parts)
+
+    @staticmethod
+    def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+        """The settings of a command line (without the program's name) and an environment.
+
+        Raises SettingsError where one is wrong, and `command_line.Shown` when only help or version was asked for.
+        """
+        return Settings.of(**command_line().parse(argv, environ))
+
+    def warnings(self) -> list[str]:
+        """What the start log should say about settings that have no effect, or not the one expected."""
+        return [*self.server.warnings(), *self.hub.warnings()]
+
+    def redacted(self) -> str:
+        """All settings in one line, keys and tokens starred out."""
+        shown = []
+        for declared, value in self._values():
+            option = declared.metadata.get(OPTION)
+            if option is not None and not (option.hidden and value is None):
+                known = option.default_text if value is None and option.default_text else repr(value)
+                text = re.sub(r"//[^/@]*@", "//***@", known)  # a name and a password in an address
+                shown.append(f"{declared.name}={'***' if value and not declared.repr else text}")
+        return ", ".join(shown)
+
+    def _values(self) -> Iterator[tuple[Field[Any], object]]:
+        for name in PARTS:
+            part = getattr(self, name)
+            for declared in fields(part):
+                yield declared, getattr(part, declared.name)
+
+
+def command_line() -> CommandLine:
+    """The command line of the server."""
+    options = options_of(*PARTS.values())
+    return CommandLine(
+        PROGRAM,
+        CONTRACT_VERSION,
+        "Serves models for text embedding, reranking, sparse embedding and classification.",
+        dict(sorted(options.items(), key=lambda item: GROUPS.index(item[1].group))),
+        variables_of(*PARTS.values()),
+    )
