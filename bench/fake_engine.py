@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from text_embeddings_inference.cli import configure_logs, tracing
+from text_embeddings_inference.engines.base import Capacity, Trials
 from text_embeddings_inference.inference import Model
 from text_embeddings_inference.loading.load import load_parts
 from text_embeddings_inference.server.serve import serve
@@ -31,8 +32,9 @@ class FakeEngine:
     name = "fake"
     dtype = "float32"
     dimensions = DIMENSIONS
-    streams = 1
-    batch_tokens = 16384
+    cores = 1
+    capacity = Capacity(1, 16384)
+    trials = Trials()
 
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
@@ -44,14 +46,11 @@ class FakeEngine:
     def cost(self, longest: int, count: int, tokens: int) -> int:
         return longest * count
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         return Output(np.repeat(self._vector[None], len(batch.lengths), axis=0), None)
 
-    def tune_batch_tokens(self, seconds: float) -> None:
-        """There is nothing to find out."""
-
-    def tune_streams(self, seconds: float) -> None:
-        """There is nothing to find out."""
+    def prepare(self, streams: int) -> None:
+        """There is one."""
 
     def close(self) -> None:
         """There is nothing to give back."""

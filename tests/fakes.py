@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from text_embeddings_inference.engines.base import Capacity, Trials
 from text_embeddings_inference.inference import Model
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.telemetry.metrics import Metrics
@@ -55,7 +56,7 @@ class Ran:
 
     inputs: list[list[int]]
     tokens: bool
-    alone: bool
+    cores: int | None
     thread: str
 
 
@@ -64,7 +65,6 @@ class FakeEngine:
 
     bad_ids: a batch with one of these raises RuntimeError; nan_ids: the vectors of an input with one of these are NaN;
     zero_ids: they are zeros; on_run: called with each batch before it is computed, may raise. `batches` holds what ran.
-    Measuring doubles `batch_tokens` and leaves one stream; `tuned` holds what was measured; on_tune may raise.
     """
 
     name = "fake"
@@ -81,16 +81,15 @@ class FakeEngine:
         on_run: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
         self.dimensions = dimensions
-        self.streams = streams
-        self.batch_tokens = batch_tokens
+        self.cores = 8
+        self.capacity = Capacity(streams, batch_tokens)
+        self.trials = Trials()
         self.bad_ids: set[int] = set()
         self.nan_ids: set[int] = set()
         self.zero_ids: set[int] = set()
         self.on_run = on_run
         self.batches: list[Ran] = []
         self.closed = 0
-        self.tuned: list[tuple[str, float]] = []
-        self.on_tune: Callable[[], None] = lambda: None
         self._packed = packed
         self._allowed: float = float("inf")  # batches that may run, of all that ever come
         self._changed = threading.Condition()
@@ -117,11 +116,11 @@ class FakeEngine:
     def cost(self, longest: int, count: int, tokens: int) -> int:
         return tokens if self._packed else longest * count
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         inputs = _inputs(batch)
         with self._changed:
             number = len(self.batches)
-            self.batches.append(Ran(inputs, tokens, alone, threading.current_thread().name))
+            self.batches.append(Ran(inputs, tokens, cores, threading.current_thread().name))
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: number < self._allowed, PATIENCE), "nobody let the batch run"
         self.on_run(batch)
@@ -131,14 +130,8 @@ class FakeEngine:
         pooled = np.stack([self._special(pooled_vector(ids, self.dimensions), ids) for ids in inputs])
         return Output(pooled, self._hidden(batch, inputs) if tokens else None)
 
-    def tune_batch_tokens(self, seconds: float) -> None:
-        self.tuned.append(("batch_tokens", seconds))
-        self.on_tune()
-        self.batch_tokens *= 2
-
-    def tune_streams(self, seconds: float) -> None:
-        self.tuned.append(("streams", seconds))
-        self.streams = 1
+    def prepare(self, streams: int) -> None:
+        """There is nothing to compile."""
 
     def close(self) -> None:
         self.closed += 1

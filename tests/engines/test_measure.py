@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from text_embeddings_inference.engines.measure import Stopwatch, best_batch, fastest
+from fakes import FakeEngine
+from text_embeddings_inference.engines.base import Capacity, Trials
+from text_embeddings_inference.engines.measure import Stopwatch, best_batch, fastest, measure
+from text_embeddings_inference.types import Batch
 
 SIZES = (256, 512, 1024, 2048)
 DEFAULT = 700
@@ -73,3 +78,59 @@ def test_fastest_leaves_out_the_first_run() -> None:
     times = iter([9.0, 3.0, 2.0])
     assert fastest(lambda: next(times), Stopwatch(100, lambda: 0.0)) == 2.0
     assert fastest(lambda: 51.0, Stopwatch(100, lambda: 0.0)) is None
+
+
+# --- an engine whose batches take as long as is said ------------------------------------------------------------------
+
+CAPACITY = Capacity(streams=2, batch_tokens=100)
+
+
+def engine(seconds_alone: float = 0, seconds_side_by_side: float = 0) -> FakeEngine:
+    made = FakeEngine(streams=2)
+    made.trials = Trials((8, 16), length=4)
+
+    def take_time(batch: Batch) -> None:
+        time.sleep(seconds_alone if made.batches[-1].cores == made.cores else seconds_side_by_side)
+
+    made.on_run = take_time
+    return made
+
+
+def test_what_is_run() -> None:
+    measured = engine(seconds_alone=0.002)
+    found = measure(measured, CAPACITY, ["batch_tokens"], 60)
+    assert found.batch_tokens in (8, 16)
+    assert found.streams == 2, "nobody asked"
+    assert {len(ran.inputs) for ran in measured.batches} == {2, 4}
+    assert {len(ids) for ran in measured.batches for ids in ran.inputs} == {4}
+    assert {ran.cores for ran in measured.batches} == {measured.cores}
+
+
+@pytest.mark.parametrize(("alone", "side_by_side", "streams"), [(0.001, 0.05, 1), (0.05, 0.001, 2)])
+def test_streams_that_gain_nothing_are_given_up(alone: float, side_by_side: float, streams: int) -> None:
+    measured = engine(alone, side_by_side)
+    prepared: list[int] = []
+    measured.prepare = prepared.append  # type: ignore[method-assign]
+    assert measure(measured, CAPACITY, ["streams"], 60) == Capacity(streams, 100)
+    assert prepared == ([2, 1] if streams == 1 else [2])
+    assert {ran.cores for ran in measured.batches} == {8, 4}
+
+
+def test_one_stream_is_not_compared_with_itself() -> None:
+    assert measure(measured := engine(), Capacity(1, 100), ["streams"], 60) == Capacity(1, 100)
+    assert not measured.batches
+
+
+@pytest.mark.parametrize("quantity", ["batch_tokens", "streams"])
+def test_other_batches_end_a_measurement(quantity: str) -> None:
+    with pytest.raises(InterruptedError):
+        measure(engine(), CAPACITY, [quantity], 60, undisturbed=lambda: False)  # type: ignore[list-item]
+
+
+def test_a_size_that_is_too_large_ends_the_measurement() -> None:
+    def too_large(batch: Batch) -> None:
+        raise MemoryError
+
+    measured = engine()
+    measured.on_run = too_large
+    assert measure(measured, CAPACITY, ["batch_tokens"], 60) == CAPACITY

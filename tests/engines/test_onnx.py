@@ -44,7 +44,7 @@ def checkpoint(graph: OnnxGraph, *, pooling: Pooling = Pooling.MAX) -> Checkpoin
 def run(opened: Checkpoint, *encodings: Encoding, tokens: bool = False) -> Output:
     engine = OpenVINOEngine(opened, dtype="float32", threads=1, streams=1)
     try:
-        return engine.run(engine.arrange(list(encodings)), tokens=tokens, alone=True)
+        return engine.run(engine.arrange(list(encodings)), tokens=tokens)
     finally:
         engine.close()
 

@@ -11,15 +11,15 @@ import pytest
 from oracle.expected import MODELS, Fixture
 from tests.fakes import until
 from text_embeddings_inference.checkpoint import Weights, open_checkpoint
+from text_embeddings_inference.engines.measure import measure
 from text_embeddings_inference.engines.openvino import (
     RELEASE_EVERY_S,
-    SPLADE_ELEMENTS,
-    TUNING_SIZES,
+    TRIAL_SIZES,
     OpenVINOEngine,
     kept_small,
 )
 from text_embeddings_inference.errors import StartError
-from text_embeddings_inference.types import Encoding, Output
+from text_embeddings_inference.types import Output
 
 ENCODINGS = [case.encoding for case in Fixture("bert").cases]
 
@@ -29,49 +29,40 @@ def make(name: str = "bert", *, streams: int = 2, cache: Path | None = None) -> 
 
 
 def run(engine: OpenVINOEngine) -> Output:
-    return engine.run(engine.arrange(ENCODINGS), tokens=False, alone=False)
+    return engine.run(engine.arrange(ENCODINGS), cores=1)
 
 
-def test_measures_itself() -> None:
+def test_is_measured() -> None:
     engine = make()
     expected = run(engine).pooled
-    engine.tune_batch_tokens(5)
-    engine.tune_streams(5)
-    assert engine.batch_tokens in TUNING_SIZES
-    assert engine.streams in (1, 2)
+    found = measure(engine, engine.capacity, ("batch_tokens", "streams"), seconds=5)
+    assert found.batch_tokens in TRIAL_SIZES
+    assert found.streams in (1, 2)
     assert np.abs(run(engine).pooled - expected).max() <= 1e-5
     engine.close()
 
 
-def test_one_stream_is_not_compared_with_itself() -> None:
-    engine = make(streams=1)
-    engine.tune_streams(5)
-    assert engine.streams == 1
-    engine.close()
+def test_several_streams_are_measured_in_the_form_that_is_compiled_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+    compile_model = OpenVINOEngine._compile
 
+    def slowly(self: OpenVINOEngine, streams: int) -> object:
+        if streams > 1:
+            time.sleep(0.2)
+        compiled.append(streams)
+        return compile_model(self, streams)
 
-def test_other_batches_end_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVINOEngine, "_compile", slowly)
     engine = make()
-    arrange, before = engine.arrange, engine.batch_tokens
-
-    def arrange_while_another_runs(encodings: list[Encoding]) -> object:
-        engine.runs += 1
-        return arrange(encodings)
-
-    monkeypatch.setattr(engine, "arrange", arrange_while_another_runs)
-    with pytest.raises(InterruptedError):
-        engine.tune_batch_tokens(5)
-    with pytest.raises(InterruptedError):
-        engine.tune_streams(5)
-    assert (engine.batch_tokens, engine.streams) == (before, 2)
+    engine.prepare(2)
+    assert compiled == [1, 2]
     engine.close()
 
 
 def test_splade_batches_stay_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("text_embeddings_inference.engines.openvino.SPLADE_ELEMENTS", 900 * 300)
     engine = make("bert-splade")
-    engine.tune_batch_tokens(5)
-    assert engine.batch_tokens <= 300 < SPLADE_ELEMENTS
+    assert (engine.capacity.batch_tokens, engine.trials.sizes) == (300, (256,))
     engine.close()
 
 

@@ -22,6 +22,8 @@ if not HAS_TORCH:
 import torch
 
 from text_embeddings_inference.engines import torch as module
+from text_embeddings_inference.engines.base import Capacity
+from text_embeddings_inference.engines.measure import measure
 from text_embeddings_inference.engines.torch import TorchEngine, choose_device, choose_dtype
 
 
@@ -34,7 +36,7 @@ def sequence(length: int, first: int = 5) -> Encoding:
 
 
 def run(engine: TorchEngine, *encodings: Encoding) -> Any:
-    return engine.run(engine.arrange(list(encodings)), tokens=False, alone=True).pooled
+    return engine.run(engine.arrange(list(encodings))).pooled
 
 
 def test_a_batch_that_is_too_large_fails_and_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +117,7 @@ def test_layouts() -> None:
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_results_are_float32_arrays_of_their_own(dtype: str, layout: str) -> None:
     engine = make("bert-cls", dtype=dtype, layout=layout)
-    output = engine.run(engine.arrange([sequence(3), sequence(9)]), tokens=True, alone=False)
+    output = engine.run(engine.arrange([sequence(3), sequence(9)]), tokens=True, cores=1)
     assert output.tokens is not None
     assert (output.pooled.dtype, output.tokens.dtype) == (np.float32, np.float32)
     assert output.pooled.flags.c_contiguous, "a view keeps all hidden states in memory"
@@ -125,42 +127,16 @@ def test_results_are_float32_arrays_of_their_own(dtype: str, layout: str) -> Non
 def test_splade_gets_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CPU_SIZES", replace(module.CPU_SIZES, splade_bytes=10 * 4 * 900))
     engine = make("bert-splade")
-    engine.tune_batch_tokens(5)
-    assert (engine.batch_tokens, make("bert-splade", dtype="float16").batch_tokens) == (10, 20)
-    assert make("bert").batch_tokens == module.CPU_SIZES.batch_tokens
+    assert measure(engine, engine.capacity, ["batch_tokens"], 5) == Capacity(1, 10)
+    assert make("bert-splade", dtype="float16").capacity.batch_tokens == 20
+    assert make("bert").capacity.batch_tokens == module.CPU_SIZES.batch_tokens
 
 
-def test_measures_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CPU_SIZES", replace(module.CPU_SIZES, tuning=(64, 128, 256)))
+def test_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CPU_SIZES", replace(module.CPU_SIZES, trials=(64, 128, 256)))
     engine = make()
-    engine.tune_batch_tokens(5)
-    engine.tune_streams(5)
-    assert engine.batch_tokens in (64, 128, 256)
-    assert engine.streams == 1
-
-
-def test_a_size_that_is_too_large_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_large(*_: Any, **__: Any) -> Any:
-        raise MemoryError
-
-    engine = make()
-    before = engine.batch_tokens
-    monkeypatch.setattr(engine, "run", too_large)
-    engine.tune_batch_tokens(5)
-    assert engine.batch_tokens == before
-
-
-def test_other_batches_end_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = make()
-    inputs = engine._inputs
-
-    def another_runs_too(batch: Any) -> Any:
-        engine._runs += 1
-        return inputs(batch)
-
-    monkeypatch.setattr(engine, "_inputs", another_runs_too)
-    with pytest.raises(InterruptedError):
-        engine.tune_batch_tokens(5)
+    found = measure(engine, engine.capacity, ["batch_tokens", "streams"], 5)
+    assert (found.batch_tokens in (64, 128, 256), found.streams) == (True, 1)
 
 
 def test_threads() -> None:

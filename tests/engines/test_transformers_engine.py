@@ -61,7 +61,7 @@ def test_embeddings(tmp_path: Path, pooling: Pooling) -> None:
     engine = TransformersEngine(
         open_checkpoint(tmp_path, pooling=pooling), device="cpu", dtype="float32", threads=1, trust_remote_code=False
     )
-    output = engine.run(engine.arrange(encodings()), tokens=True, alone=True)
+    output = engine.run(engine.arrange(encodings()), tokens=True)
     assert (engine.name, engine.dimensions, engine.vocabulary) == ("transformers", 32, 900)
     assert output.tokens is not None
     for row, encoding in enumerate(encodings()):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.oracle.expected import MODELS, Fixture
-from text_embeddings_inference.engines.base import Engine
+from text_embeddings_inference.engines.base import Capacity, Engine, Trials
 from text_embeddings_inference.loading.fidelity import FAITHFUL, fidelity
 from text_embeddings_inference.loading.load import fits_twice, load_parts, measure_fidelity
 from text_embeddings_inference.settings import Settings
@@ -21,7 +21,8 @@ TOKENIZER_FILE = MODELS / "bert" / "tokenizer.json"
 class Turned:
     """Gives `(1, 0)` for each input but the last, which is turned by `angle`, or all of it divided by `shrink`."""
 
-    name, dtype, dimensions, vocabulary, streams, batch_tokens = "turned", "float32", 2, 900, 1, 1024
+    name, dtype, dimensions, vocabulary, cores = "turned", "float32", 2, 900, 1
+    capacity, trials = Capacity(1, 1024), Trials()
 
     def __init__(self, angle: float = 0, shrink: float = 1) -> None:
         self._last = np.array([np.cos(angle), np.sin(angle)], np.float32)
@@ -33,16 +34,13 @@ class Turned:
     def cost(self, longest: int, count: int, tokens: int) -> int:
         return longest * count
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         pooled = np.tile(np.array([[1, 0]], np.float32), (len(batch.lengths), 1))
         pooled[-1] = self._last
         return Output(pooled / np.float32(self._shrink), None)
 
-    def tune_batch_tokens(self, seconds: float) -> None:
-        """There is nothing to find out."""
-
-    def tune_streams(self, seconds: float) -> None:
-        """There is nothing to find out."""
+    def prepare(self, streams: int) -> None:
+        """There is one."""
 
     def close(self) -> None:
         """There is nothing to give back."""

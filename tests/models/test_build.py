@@ -25,7 +25,7 @@ def build_numpy(folder: Path, pooling: Pooling | None = None) -> Network:
 
 def run_numpy(folder: Path, encoding: Encoding, pooling: Pooling | None = None) -> Output:
     engine = NumpyEngine(open_checkpoint(folder, pooling=pooling), "padded")
-    return engine.run(Batch.pad([encoding]), tokens=False, alone=True)
+    return engine.run(Batch.pad([encoding]))
 
 
 def refusal(folder: Path, pooling: Pooling | None = None) -> StartError:

@@ -149,7 +149,7 @@ def test_names_of_other_classes_and_of_old_conversions(tmp_path: Path, name: str
     folder = edit(tmp_path, name, rename=names, add=added)
     case = Fixture(name).cases[0]
     engine = NumpyEngine(open_checkpoint(folder), "padded")
-    pooled = engine.run(Batch.pad([case.encoding]), tokens=False, alone=True).pooled[0]
+    pooled = engine.run(Batch.pad([case.encoding])).pooled[0]
     assert np.abs(pooled - case.output).max() < 1e-4
 
 

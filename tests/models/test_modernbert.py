@@ -30,7 +30,7 @@ BIASES: dict[str, dict[str, tuple[int, ...]]] = {
 
 def logits(folder: Path) -> Float32Array:
     engine = NumpyEngine(open_checkpoint(folder), "padded")
-    return engine.run(Batch.pad([Fixture("modernbert-classifier").cases[0].encoding]), tokens=False, alone=True).pooled
+    return engine.run(Batch.pad([Fixture("modernbert-classifier").cases[0].encoding])).pooled
 
 
 @pytest.mark.parametrize("key", BIASES)
@@ -52,7 +52,7 @@ def test_layers_by_number(tmp_path: Path) -> None:
 
     def run(folder: Path) -> Float32Array:
         engine = NumpyEngine(open_checkpoint(folder), "padded")
-        return engine.run(Batch.pad([case.encoding]), tokens=False, alone=True).pooled[0]
+        return engine.run(Batch.pad([case.encoding])).pooled[0]
 
     listed = run(edit(tmp_path / "listed", "modernbert-classifier", config={"layer_types": types}))
     counted = run(edit(tmp_path / "counted", "modernbert-classifier", config={"global_attn_every_n_layers": 2}))

@@ -16,7 +16,7 @@ from text_embeddings_inference.types import Batch, Float32Array
 
 def pooled(folder: Path, name: str) -> Float32Array:
     engine = NumpyEngine(open_checkpoint(folder), "padded")
-    return engine.run(Batch.pad([Fixture(name).cases[0].encoding]), tokens=False, alone=True).pooled[0]
+    return engine.run(Batch.pad([Fixture(name).cases[0].encoding])).pooled[0]
 
 
 def test_told_apart_by_a_key() -> None:

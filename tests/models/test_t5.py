@@ -16,7 +16,7 @@ FEED_FORWARD = "encoder.block.{i}.layer.1.DenseReluDense"
 
 def pooled(folder: Path) -> Float32Array:
     engine = NumpyEngine(open_checkpoint(folder), "padded")
-    return engine.run(Batch.pad([Fixture("t5-encoder").cases[0].encoding]), tokens=False, alone=True).pooled[0]
+    return engine.run(Batch.pad([Fixture("t5-encoder").cases[0].encoding])).pooled[0]
 
 
 def test_gated_feed_forward(tmp_path: Path) -> None:

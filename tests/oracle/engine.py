@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from text_embeddings_inference.checkpoint import Checkpoint
+from text_embeddings_inference.engines.base import Capacity, Trials
 from text_embeddings_inference.models.build import build
 from text_embeddings_inference.ops.spec import Inputs, Layout, Value
 from text_embeddings_inference.types import Batch, Encoding, Output
@@ -19,8 +20,9 @@ class NumpyEngine:
 
     name = "numpy"
     dtype = "float64"
-    streams = 1
-    batch_tokens = 1024
+    cores = 1
+    capacity = Capacity(1, 1024)
+    trials = Trials()
 
     def __init__(self, checkpoint: Checkpoint, layout: Literal["padded", "packed"]) -> None:
         self._ops = NumpyOps()
@@ -35,18 +37,15 @@ class NumpyEngine:
     def cost(self, longest: int, count: int, tokens: int) -> int:
         return longest * count if self._layout == "padded" else tokens
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         type_ids = np.zeros_like(batch.input_ids) if batch.type_ids is None else batch.type_ids
         inputs = Inputs(Value(batch.input_ids), Value(type_ids), Layout(Sequences.of(batch)))
         results = self._network.run(self._ops, inputs)
         hidden = results.tokens.raw.astype(np.float32) if tokens and results.tokens is not None else None
         return Output(results.pooled.raw.astype(np.float32), hidden)
 
-    def tune_batch_tokens(self, seconds: float) -> None:
-        """There is nothing to find out."""
-
-    def tune_streams(self, seconds: float) -> None:
-        """There is nothing to find out."""
+    def prepare(self, streams: int) -> None:
+        """There is one."""
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -38,7 +38,7 @@ class Model:
     def run(self, encodings: list[Encoding]) -> list[Row]:
         """Runs one batch; checks shapes and types, and that what belongs to a token is finite."""
         batch = self._engine.arrange(encodings)
-        output = self._engine.run(batch, tokens=self._gives_tokens, alone=True)
+        output = self._engine.run(batch, tokens=self._gives_tokens)
         assert output.pooled.dtype == np.float32
         assert output.pooled.shape == (len(encodings), self._engine.dimensions)
         assert np.isfinite(output.pooled).all()

@@ -35,8 +35,8 @@ class Script(FakeEngine):
             self.hanging += 1
             assert self.gate.wait(PATIENCE)
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
-        output = super().run(batch, tokens=tokens, alone=alone)
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
+        output = super().run(batch, tokens=tokens, cores=cores)
         spoilt = bool(np.isnan(output.pooled).any())
         return Output(np.full_like(output.pooled, np.nan), output.tokens) if spoilt else output
 

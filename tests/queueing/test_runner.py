@@ -45,7 +45,7 @@ def test_an_idle_engine_is_asked_at_once_and_has_all_cores() -> None:
         home.ask([1, 2])
         home.engine.wait_for(1)
         assert home.engine.batches[0].inputs == [[1, 2]]
-        assert home.engine.batches[0].alone
+        assert home.engine.batches[0].cores is None
 
 
 def test_what_gathered_while_the_engine_was_busy_runs_together() -> None:
@@ -58,7 +58,7 @@ def test_what_gathered_while_the_engine_was_busy_runs_together() -> None:
         home.engine.let(1)
         home.engine.wait_for(2)
         assert home.engine.batches[1].inputs == [[2], [3], [4], [5], [6]]
-        assert home.engine.batches[1].alone
+        assert home.engine.batches[1].cores is None
 
 
 def test_one_full_batch_is_formed_ahead() -> None:
@@ -70,7 +70,6 @@ def test_one_full_batch_is_formed_ahead() -> None:
         home.ask([3] * 4)
         home.engine.wait_for(2)  # while the first is held
         assert home.engine.batches[1].inputs == [[2] * 4, [3] * 4]
-        assert not home.engine.batches[1].alone
         late = [home.ask([id_] * 4) for id_ in (4, 5, 6)]  # full again, but there is one ahead already
         home.engine.let()
         for request in late:
@@ -84,7 +83,7 @@ def test_what_waits_is_shared_out_between_idle_streams() -> None:
         request = home.ask(*[[id_] for id_ in range(1, 7)])
         home.engine.wait_for(3)
         assert home.sizes == [2, 2, 2]
-        assert not any(ran.alone for ran in home.engine.batches[:2])
+        assert [ran.cores for ran in home.engine.batches[:2]] == [8 // 3] * 2
         home.engine.let()
         request.check()
 
@@ -209,8 +208,8 @@ def test_an_exception_without_text_is_named(caplog: pytest.LogCaptureFixture) ->
 class Broken(FakeEngine):
     """Forgets the last row of its output."""
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
-        output = super().run(batch, tokens=tokens, alone=alone)
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
+        output = super().run(batch, tokens=tokens, cores=cores)
         return Output(output.pooled[:-1], output.tokens)
 
 
@@ -311,8 +310,8 @@ def test_an_answer_is_freed_with_its_request() -> None:
     outputs: list[weakref.ref[Any]] = []
 
     class Watched(FakeEngine):
-        def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
-            output = super().run(batch, tokens=tokens, alone=alone)
+        def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
+            output = super().run(batch, tokens=tokens, cores=cores)
             outputs.append(weakref.ref(output.pooled))
             return output
 

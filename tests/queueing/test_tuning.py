@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pytest
 
 from fakes import PATIENCE, FakeEngine, fake_model
+from text_embeddings_inference.engines.base import Capacity, Engine
 from text_embeddings_inference.queueing import tuning
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import EncodeOptions
@@ -18,8 +20,31 @@ def settings(warmup: str, **options: int) -> Settings:
     return Settings.of(model_id="fake", warmup=warmup, **options)
 
 
-def measured(engine: FakeEngine) -> list[str]:
-    return [what for what, _ in engine.tuned]
+class Measure:
+    """In place of `measure`: doubles the batches and leaves one stream. `on_call` may raise."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], float]] = []
+        self.on_call: Callable[[], None] = lambda: None
+
+    def __call__(
+        self,
+        engine: Engine,
+        capacity: Capacity,
+        wanted: Collection[str],
+        seconds: float,
+        undisturbed: Callable[[], bool],
+    ) -> Capacity:
+        self.calls.append((list(wanted), seconds))
+        self.on_call()
+        return Capacity(1, 2 * capacity.batch_tokens)
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
+    stand_in = Measure()
+    monkeypatch.setattr(tuning, "measure", stand_in)
+    return stand_in
 
 
 def run(engine: FakeEngine, wanted: Settings, texts: int = 0) -> None:
@@ -35,28 +60,30 @@ def run(engine: FakeEngine, wanted: Settings, texts: int = 0) -> None:
     asyncio.run(life())
 
 
-def test_off_measures_nothing() -> None:
-    engine = FakeEngine()
-    run(engine, settings("off"))
-    assert not engine.tuned
+def test_off_measures_nothing(measure: Measure) -> None:
+    run(FakeEngine(), settings("off"))
+    assert not measure.calls
 
 
-def test_full_measures_before_the_server_is_ready() -> None:
-    engine = FakeEngine(streams=2)
-    run(engine, settings("full"))
-    assert engine.tuned == [("batch_tokens", tuning.FULL_S), ("streams", tuning.FULL_S)]
+def test_full_measures_before_the_server_is_ready(measure: Measure) -> None:
+    run(FakeEngine(streams=2), settings("full"))
+    assert measure.calls == [(["batch_tokens", "streams"], tuning.FULL_S)]
 
 
 @pytest.mark.parametrize(
-    ("given", "found_out"), [("max_batch_tokens", ["streams"]), ("streams", ["batch_tokens"]), ("port", None)]
+    ("given", "found_out"),
+    [
+        ("max_batch_tokens", ["streams"]),
+        ("streams", ["batch_tokens"]),
+        ("port", ["batch_tokens", "streams"]),
+    ],
 )
-def test_what_was_set_by_hand_stays(given: str, found_out: list[str] | None) -> None:
-    engine = FakeEngine(streams=2)
-    run(engine, settings("full", **{given: 2}))
-    assert measured(engine) == (found_out or ["batch_tokens", "streams"])
+def test_what_was_set_by_hand_stays(given: str, found_out: list[str], measure: Measure) -> None:
+    run(FakeEngine(streams=2), settings("full", **{given: 2}))
+    assert [wanted for wanted, _ in measure.calls] == [found_out]
 
 
-def test_batches_are_of_the_size_that_was_found() -> None:
+def test_batches_are_of_the_size_that_was_found(measure: Measure) -> None:
     """16 texts of 4 tokens: two batches of 32 tokens before, one of 64 after the engine was measured."""
     before, after = FakeEngine(batch_tokens=32), FakeEngine(batch_tokens=32)
     run(before, settings("off"), texts=16)
@@ -65,47 +92,66 @@ def test_batches_are_of_the_size_that_was_found() -> None:
     assert max(len(batch.inputs) for batch in after.batches) == 16
 
 
-def test_fast_measures_in_a_quiet_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_measures_in_a_quiet_moment(monkeypatch: pytest.MonkeyPatch, measure: Measure) -> None:
     monkeypatch.setattr(tuning, "QUIET_S", 0.001)
-    engine, done = FakeEngine(), threading.Event()
-    interruptions = iter([True, True, False])
+    done, interruptions = threading.Event(), iter([True, True, False])
 
     def interrupt() -> None:
         if next(interruptions):
             raise InterruptedError
         done.set()
 
-    engine.on_tune = interrupt
+    measure.on_call = interrupt
 
     async def life() -> None:
-        model = fake_model(engine)
+        model = fake_model(FakeEngine())
         model.warm_up(settings("fast"))
         assert await asyncio.get_running_loop().run_in_executor(None, done.wait, PATIENCE)
         await model.close()
 
     asyncio.run(life())
-    assert measured(engine) == ["batch_tokens"] * 3 + ["streams"]
-    assert {seconds for _, seconds in engine.tuned} == {tuning.FAST_S}
+    assert measure.calls == [(["batch_tokens", "streams"], tuning.FAST_S)] * 3
 
 
-def test_fast_gives_up_where_it_is_never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_gives_up_where_it_is_never_quiet(monkeypatch: pytest.MonkeyPatch, measure: Measure) -> None:
     monkeypatch.setattr(tuning, "QUIET_S", 0.0)
-    engine = FakeEngine()
 
     def interrupt() -> None:
         raise InterruptedError
 
-    engine.on_tune = interrupt
-    model = fake_model(engine)
-    tuner = tuning.Tuner(engine, model._runner, batch_tokens=True, streams=True)
+    measure.on_call = interrupt
+    model = fake_model()
+    tuner = tuning.Tuner(model._runner, ["batch_tokens"])
     tuner.start()
     assert tuner._thread is not None
     tuner._thread.join(PATIENCE)
-    assert measured(engine) == ["batch_tokens"] * tuning.ATTEMPTS
+    assert len(measure.calls) == tuning.ATTEMPTS
     asyncio.run(model.close())
 
 
-def test_nothing_is_measured_while_batches_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_batches_disturb() -> None:
+    """A batch that runs while the engine is measured."""
+
+    async def life() -> None:
+        model = fake_model(engine := FakeEngine(streams=2))
+        asked = False
+
+        def ask_once(batch: object) -> None:
+            nonlocal asked
+            if not asked:
+                asked = True
+                asyncio.run_coroutine_threadsafe(model.embed(["1"], EncodeOptions()), loop).result(PATIENCE)
+
+        loop, engine.on_run = asyncio.get_running_loop(), ask_once
+        tuner = tuning.Tuner(model._runner, ["streams"])
+        with pytest.raises(InterruptedError):
+            await loop.run_in_executor(None, tuner.run)
+        await model.close()
+
+    asyncio.run(life())
+
+
+def test_nothing_is_measured_while_batches_run(monkeypatch: pytest.MonkeyPatch, measure: Measure) -> None:
     monkeypatch.setattr(tuning, "QUIET_S", 0.001)
     engine = FakeEngine()
 
@@ -113,12 +159,20 @@ def test_nothing_is_measured_while_batches_run(monkeypatch: pytest.MonkeyPatch) 
         model = fake_model(engine)
         model.warm_up(settings("off"))
         engine.hold()
-        tuner = tuning.Tuner(engine, model._runner, batch_tokens=True, streams=True)
+        looked = threading.Semaphore(0)
+        idle = type(model._runner).idle
+        monkeypatch.setattr(
+            type(model._runner),
+            "idle",
+            property(lambda self: (idle.fget(self), looked.release())[0]),  # type: ignore[attr-defined]
+        )
+        tuner = tuning.Tuner(model._runner, ["batch_tokens"])
         asking = asyncio.create_task(model.embed(["1"], EncodeOptions()))
         await asyncio.get_running_loop().run_in_executor(None, engine.wait_for, len(engine.batches) + 1)
         tuner.start()
-        await asyncio.sleep(0.05)
-        assert not engine.tuned
+        for _ in range(3):
+            assert await asyncio.get_running_loop().run_in_executor(None, looked.acquire, True, PATIENCE)
+        assert not measure.calls
         tuner.close()
         engine.let()
         answer = await asking

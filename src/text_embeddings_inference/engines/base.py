@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..types import Batch, Encoding, Output
 
 
-class Engine(Protocol):
-    """One model, compiled for one kind of hardware.
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The batches that an engine is given."""
 
-    name: `openvino`, `torch`; dtype: what it computes in; dimensions: width `D` of the pooled vectors; vocabulary: how
-    many token ids there are; streams: how many batches it can run side by side; batch_tokens: computed tokens of a
-    batch above which larger batches gain nothing.
-    """
+    streams: int
+    """Batches that run side by side."""
+    batch_tokens: int
+    """Computed tokens of a batch above which larger batches gain nothing."""
+
+
+TRIAL_LENGTH = 32
+"""Tokens of the texts that are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What is run to measure an engine's capacity."""
+
+    sizes: tuple[int, ...] = ()
+    """Computed tokens of the batches that are compared, ascending."""
+    length: int = TRIAL_LENGTH
+    """Tokens of each of their texts."""
+
+
+class Engine(Protocol):
+    """One model, compiled for one kind of hardware."""
 
     name: str
+    """Of its kind, as `/info` shows it."""
     dtype: str
+    """What it computes in."""
     dimensions: int
+    """Width `D` of the pooled vectors."""
     vocabulary: int
-    streams: int
-    batch_tokens: int
+    """How many token ids there are."""
+    cores: int
+    """CPU cores it may use, all streams together."""
+    capacity: Capacity
+    """What it does well with before anything is measured; `streams` is the most it can."""
+    trials: Trials
+    """What is worth measuring."""
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
         """The encodings in the layout this engine runs."""
@@ -30,22 +58,23 @@ class Engine(Protocol):
         """Tokens it computes for `count` sequences of `tokens` tokens in all, the longest of `longest`."""
         ...
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         """Run one batch and wait for it; called from several threads at once.
 
-        tokens: the last hidden states are wanted; alone: nothing else is running or waiting, so the batch may have all
-        cores. Raises whatever the hardware's library raises.
+        tokens: what each token gets is wanted too; cores: so many may be used for this batch, None for all of them.
+        Raises whatever the hardware's library raises, MemoryError where there is too little memory for the batch.
         """
         ...
 
-    def tune_batch_tokens(self, seconds: float) -> None:
-        """Measure for at most so long, and set `batch_tokens`. Raises InterruptedError where other batches ran."""
-        ...
-
-    def tune_streams(self, seconds: float) -> None:
-        """Measure for at most so long, and set `streams` to 1 if more gain nothing. Raises InterruptedError too."""
+    def prepare(self, streams: int) -> None:
+        """Wait until so many batches can run side by side, and give back what only more would need."""
         ...
 
     def close(self) -> None:
         """Give back memory and threads; no batch may be running."""
         ...
+
+
+def share_of_cores(engine: Engine, streams: int) -> int:
+    """Cores for each of so many batches that run side by side, at least one."""
+    return max(1, engine.cores // streams)

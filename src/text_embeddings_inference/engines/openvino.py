@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -26,7 +27,7 @@ from ..ops.openvino_float32 import Float32OpenVINOOps
 from ..ops.openvino_int8 import Int8OpenVINOOps
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
-from .measure import ENOUGH, Stopwatch, best_batch, fastest
+from .base import Capacity, Trials
 from .onnx import build_onnx
 
 logger = logging.getLogger(__name__)
@@ -37,10 +38,8 @@ SPLADE_ELEMENTS = 1 << 25
 """SPLADE's logits are `[B, S, V]`: at most this many of them (128 MB), which are about 1,000 tokens of BERT."""
 WIDTH_MULTIPLE = 8
 """Padded widths are rounded up to it: OpenVINO makes and keeps kernels for every shape it sees (docs/log.md)."""
-TUNING_SIZES = (256, 512, 1024, 2048)
-"""Batches that are tried, in tokens."""
-TUNING_LENGTH = 32
-"""Tokens of their texts; every model takes so many."""
+TRIAL_SIZES = (256, 512, 1024, 2048)
+"""Batches that are measured, in tokens."""
 WARM_UP_TOKENS = 8
 """A text of a few words: the kernels of a single token are others than those of all longer texts."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
@@ -90,30 +89,36 @@ class OpenVINOEngine:
     name = "openvino"
 
     def __init__(
-        self, checkpoint: Checkpoint, *, dtype: str, threads: int, streams: int, cache: Path | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: str,
+        threads: int,
+        streams: int,
+        batch_tokens: int | None = None,
+        cache: Path | None = None,
     ) -> None:
-        """cache: folder of compiled models, None for none.
+        """batch_tokens: set by hand, None for what does well; cache: folder of compiled models, None for none.
 
-        Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`)."""
+        Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.build`)."""
         self.dtype = dtype
-        self.streams = streams
+        self.cores = threads
         self._checkpoint = checkpoint
-        self._threads = threads
-        self._cache = cache
-        self.runs = 0
-        self._ops = OPS[dtype](checkpoint.longest)
-        if cache is not None:
-            _make_folder(cache)
-        self._graph, network = _build_graph(checkpoint, self._ops)
+        self._streams = streams
+        ops = OPS[dtype](checkpoint.longest)
+        graph, network = _build_graph(checkpoint, ops)
+        self._graph: ov.Model | None = graph
+        self._properties = _properties(ops, PRECISIONS[dtype], threads, cache)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
-        self.batch_tokens = BATCH_TOKENS[dtype]
-        self._most_tokens = TUNING_SIZES[-1]
+        best, most = batch_tokens or BATCH_TOKENS[dtype], math.inf
         if checkpoint.pooling is Pooling.SPLADE:
-            self._most_tokens = max(1, SPLADE_ELEMENTS // network.vocabulary)
-            self.batch_tokens = min(self.batch_tokens, self._most_tokens)
+            most = max(1, SPLADE_ELEMENTS // network.vocabulary)
+            best = int(min(BATCH_TOKENS[dtype], most))
+        self.capacity = Capacity(streams, best)
+        self.trials = Trials(tuple(size for size in TRIAL_SIZES if size <= most))
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
-        self._wide = self._compiler.submit(self._compile, 1)
+        self._wide: Future[_Compiled] | None = self._compiler.submit(self._compile, 1)
         self._narrow: Future[_Compiled] | None = None
         self._lock = threading.Lock()
 
@@ -127,51 +132,39 @@ class OpenVINOEngine:
         """`longest` rounded up, but not to more positions than the model has."""
         return max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self._checkpoint.longest))
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
-        self.runs += 1
-        compiled = self._wide if alone or self.streams == 1 else self._under_load()
-        return compiled.result().run(batch, tokens=tokens)
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
+        wide = self._wide
+        assert wide is not None, "the engine is closed"
+        has_all = cores is None or cores >= self.cores
+        return (wide if has_all or self._streams == 1 else self._narrow_or(wide)).result().run(batch, tokens=tokens)
 
-    def tune_batch_tokens(self, seconds: float) -> None:
-        measured, watch = _Measured(self, self._wide.result()), Stopwatch(seconds)
-        sizes = [size for size in TUNING_SIZES if size <= self._most_tokens]
-        self.batch_tokens = best_batch(sizes, measured.run, watch, self.batch_tokens)
-
-    def tune_streams(self, seconds: float) -> None:
-        """The time does not include compiling the form for several streams, which load would ask for anyway."""
-        if self.streams == 1:
-            return
-        tokens, streams = min(TUNING_SIZES[0], self._most_tokens), self.streams
-        wide, narrow = _Measured(self, self._wide.result()), _Measured(self, self._under_load().result())
-        watch = Stopwatch(seconds)
-        one = fastest(lambda: wide.run(tokens, batches=streams), watch)
-        several = fastest(lambda: narrow.run(tokens, batches=streams, side_by_side=streams), watch)
-        if one and several and one * ENOUGH <= several:
-            self.streams, self._narrow = 1, None
+    def prepare(self, streams: int) -> None:
+        self._streams = streams
+        if streams > 1:
+            self._compiled_narrow().result()
+        else:
+            self._narrow = None
 
     def close(self) -> None:
         self._compiler.shutdown()
+        self._graph = self._wide = self._narrow = None  # constants and compiled models are most of an engine's memory
         self._checkpoint.weights.release()
 
-    def _under_load(self) -> Future[_Compiled]:
+    def _narrow_or(self, wide: Future[_Compiled]) -> Future[_Compiled]:
+        """The form for several streams, or `wide` until it is compiled."""
+        narrow = self._compiled_narrow()
+        return narrow if narrow.done() and narrow.exception() is None else wide
+
+    def _compiled_narrow(self) -> Future[_Compiled]:
         with self._lock:
             if self._narrow is None:
-                self._narrow = self._compiler.submit(self._compile, self.streams)
-        is_ready = self._narrow.done() and self._narrow.exception() is None
-        return self._narrow if is_ready else self._wide
+                self._narrow = self._compiler.submit(self._compile, self._streams)
+            return self._narrow
 
     def _compile(self, streams: int) -> _Compiled:
-        properties = {
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": self._threads,
-            "INFERENCE_PRECISION_HINT": PRECISIONS[self.dtype],
-            "ENABLE_CPU_PINNING": False,
-        }
-        if self._cache is not None:
-            properties["CACHE_DIR"] = str(self._cache)
-        if isinstance(self._ops, Int8OpenVINOOps):
-            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self._ops.group
+        assert self._graph is not None, "the engine is closed"
         with kept_small(self._checkpoint.weights):  # the compiled model gets its own, rearranged copy of the matrices
+            properties = self._properties | {"NUM_STREAMS": streams}
             compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
             compiled.run(Batch.pad([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False)
         return compiled
@@ -200,26 +193,6 @@ class _Compiled:
         return Output(pooled, hidden)
 
 
-class _Measured:
-    """A compiled model under the stopwatch."""
-
-    def __init__(self, engine: OpenVINOEngine, compiled: _Compiled) -> None:
-        self._engine = engine
-        self._compiled = compiled
-        self._runs_before = engine.runs
-
-    def run(self, tokens: int, *, batches: int = 1, side_by_side: int = 1) -> float:
-        """Seconds for some batches of so many tokens. Raises InterruptedError if others ran meanwhile."""
-        batch = self._engine.arrange([Encoding(np.ones(TUNING_LENGTH, np.int32), None, 0)] * (tokens // TUNING_LENGTH))
-        with ThreadPoolExecutor(side_by_side) as pool:
-            start = time.perf_counter()
-            list(pool.map(lambda _: self._compiled.run(batch, tokens=False), range(batches)))
-            seconds = time.perf_counter() - start
-        if self._engine.runs != self._runs_before:
-            raise InterruptedError
-        return seconds
-
-
 @contextmanager
 def kept_small(weights: Weights) -> Iterator[None]:
     """Gives the memory of mapped weights back while they are read, and at the end: else it adds to the peak."""
@@ -239,11 +212,22 @@ def kept_small(weights: Weights) -> Iterator[None]:
         weights.release()
 
 
-def _make_folder(cache: Path) -> None:
+def _properties(ops: OpenVINOOps, precision: str, threads: int, cache: Path | None) -> dict[str, Any]:
+    """What OpenVINO compiles with, but for the number of streams."""
+    properties: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "ENABLE_CPU_PINNING": False,
+    }
+    if isinstance(ops, Int8OpenVINOOps):
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = ops.group
+    if cache is None:
+        return properties
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(f"can't make the folder {cache} for compiled models: {error.strerror}") from error
+    return properties | {"CACHE_DIR": str(cache)}
 
 
 def _feed(batch: Batch) -> list[NDArray[np.int32]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +18,7 @@ from ..ops.spec import Inputs, Layout, Value
 from ..ops.torch import TorchOps, has_varlen
 from ..ops.torch_sequences import Sequences
 from ..types import Batch, Encoding, Output, Pooling
-from .measure import Stopwatch, best_batch
+from .base import TRIAL_LENGTH, Capacity, Trials
 
 DTYPES = ("float32", "float16", "bfloat16")
 OVERFLOWING = ("t5", "gemma3_text")
@@ -31,18 +29,18 @@ BFLOAT16_CPUS = ("amx_bf16", "avx512_bf16")
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of batches. batch_tokens: before anything is measured; tuning: what is tried, in tokens; splade_bytes: the most
-    that SPLADE's logits `[*, V]` may take."""
+    """Of batches, on one kind of device."""
 
     batch_tokens: int
-    tuning: tuple[int, ...]
+    """Computed tokens, before anything is measured."""
+    trials: tuple[int, ...]
+    """Computed tokens of those that are measured, ascending."""
     splade_bytes: int
+    """The most that SPLADE's logits `[*, V]` may take."""
 
 
 CPU_SIZES = Sizes(1024, (512, 1024, 2048, 4096), 1 << 27)
 GPU_SIZES = Sizes(16384, (2048, 4096, 8192, 16384, 32768), 1 << 30)
-TUNING_LENGTH = 32
-"""Tokens of the sequences that are measured."""
 
 
 def choose_device() -> str:
@@ -70,7 +68,6 @@ class TorchEngine:
     """
 
     name = "torch"
-    streams = 1
 
     def __init__(
         self,
@@ -79,6 +76,7 @@ class TorchEngine:
         device: str,
         dtype: str,
         threads: int,
+        batch_tokens: int | None = None,
         layout: Literal["padded", "packed"] | None = None,
         builder: Callable[[Checkpoint, TorchOps], Network] | None = None,
     ) -> None:
@@ -89,6 +87,7 @@ class TorchEngine:
         """
         torch.set_num_threads(threads)  # of the process: PyTorch knows no other
         self.dtype = dtype
+        self.cores = threads
         self._checkpoint = checkpoint
         self._device = torch.device(device)
         number_type = getattr(torch, dtype)
@@ -96,21 +95,23 @@ class TorchEngine:
         self._ops = TorchOps(self._device, number_type, checkpoint.longest)
         try:
             with torch.inference_mode():
-                self._network = (builder or build)(checkpoint, self._ops)
+                network = (builder or build)(checkpoint, self._ops)
         except torch.OutOfMemoryError as problem:
             hint = "use `--dtype float16`" if dtype == "float32" else "free memory there, or use a smaller model"
             raise StartError(f"the model does not fit into the memory of the {device} device", hint=hint) from problem
         if device != "cpu" or dtype != "float32":
             checkpoint.weights.release()  # the engine has a copy of its own
-        self.dimensions = self._network.dimensions
-        self.vocabulary = self._network.vocabulary
+        self._network: Network | None = network
+        self.dimensions = network.dimensions
+        self.vocabulary = network.vocabulary
         sizes = CPU_SIZES if device == "cpu" else GPU_SIZES
-        most = sizes.tuning[-1]
+        best, most = batch_tokens or sizes.batch_tokens, sizes.trials[-1]
         if checkpoint.pooling is Pooling.SPLADE:
             most = max(1, sizes.splade_bytes // number_type.itemsize // self.vocabulary)
-        self.batch_tokens = min(sizes.batch_tokens, most)
-        self._tuning_sizes = [size for size in sizes.tuning if size <= most]
-        self._runs = 0
+            best = min(sizes.batch_tokens, most)
+        self.capacity = Capacity(1, best)
+        length = min(TRIAL_LENGTH, checkpoint.max_input_length)
+        self.trials = Trials(tuple(size for size in sizes.trials if size <= most), length)
         self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
@@ -119,7 +120,7 @@ class TorchEngine:
     def cost(self, longest: int, count: int, tokens: int) -> int:
         return tokens if self._packs else longest * count
 
-    def run(self, batch: Batch, *, tokens: bool, alone: bool) -> Output:
+    def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         """See `base.Engine.run`. Raises MemoryError where the device's memory is too small for the batch."""
         try:
             return self._run(batch, tokens=tokens)
@@ -128,36 +129,18 @@ class TorchEngine:
         torch.accelerator.empty_cache()
         raise MemoryError(f"the {self._device.type} device has too little memory for a batch of {batch.tokens} tokens")
 
-    def tune_batch_tokens(self, seconds: float) -> None:
-        if self._tuning_sizes:
-            watch = Stopwatch(seconds)
-            self.batch_tokens = best_batch(self._tuning_sizes, self._measure, watch, self.batch_tokens)
-
-    def tune_streams(self, seconds: float) -> None:
-        """There is one."""
+    def prepare(self, streams: int) -> None:
+        """One batch runs after the other: nothing is needed for it."""
 
     def close(self) -> None:
-        del self._network, self._ops
+        self._network = None  # and with it the weights
         self._checkpoint.weights.release()
         if self._device.type != "cpu":
             torch.accelerator.empty_cache()
 
-    def _measure(self, tokens: int) -> float:
-        """Seconds for a batch of so many tokens, infinite if it is too large for the memory."""
-        length = min(TUNING_LENGTH, self._checkpoint.max_input_length)
-        batch = self.arrange([Encoding(np.ones(length, np.int32), None, 0)] * (tokens // length))
-        start, runs = time.perf_counter(), self._runs
-        try:
-            self.run(batch, tokens=False, alone=True)
-        except MemoryError:
-            return math.inf
-        if self._runs != runs + 1:
-            raise InterruptedError
-        return time.perf_counter() - start
-
     def _run(self, batch: Batch, *, tokens: bool) -> Output:
         with self._lock, torch.inference_mode():
-            self._runs += 1
+            assert self._network is not None, "the engine is closed"
             results = self._network.run(self._ops, self._inputs(batch))
             pooled = self._to_host(results.pooled.raw)
             hidden = self._to_host(results.tokens.raw) if tokens and results.tokens is not None else None

@@ -15,6 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ..engines.base import Engine
+from ..engines.measure import Quantity
 from ..errors import (
     BatchSizeError,
     DimensionsError,
@@ -126,13 +127,15 @@ class Model:
     def warm_up(self, settings: Settings) -> None:
         """Waits until the engine is compiled, and runs it once; measures it as `--warmup` says. Raises StartError."""
         warm_up(self._runner.engine)
-        self._tuner = Tuner(
-            self._runner.engine,
-            self._runner,
-            batch_tokens=settings.limits.max_batch_tokens is None,
-            streams=settings.engine.streams is None,
-        )
+        wanted: list[Quantity] = []
+        if settings.limits.max_batch_tokens is None:
+            wanted.append("batch_tokens")
+        if settings.engine.streams is None:
+            wanted.append("streams")
+        self._tuner = Tuner(self._runner, wanted)
         if settings.engine.warmup == "full":
+            if self._measuring is not None:
+                self._measuring.join()  # it runs the engine too
             self._tuner.run()
         elif settings.engine.warmup == "fast":
             self._tuner.start()

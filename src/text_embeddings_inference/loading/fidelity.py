@@ -35,7 +35,7 @@ def fidelity(engine: Engine, reference: Engine, tokenizer: Tokenizer, kind: Kind
     Classifiers and rerankers: the cosine between all their logits for all texts, for a single logit has no direction.
     """
     encodings = [e for e in tokenizer.encode(TEXTS, EncodeOptions()) if isinstance(e, Encoding)]
-    ours, theirs = (e.run(e.arrange(encodings), tokens=False, alone=True).pooled for e in (engine, reference))
+    ours, theirs = (e.run(e.arrange(encodings)).pooled for e in (engine, reference))
     if kind is not Kind.EMBEDDING:
         ours, theirs = ours.reshape(1, -1), theirs.reshape(1, -1)
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)

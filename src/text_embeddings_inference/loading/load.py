@@ -73,7 +73,7 @@ def warm_up(engine: Engine) -> None:
     """Waits until the engine is ready, and runs one token. Raises StartError if the engine can't run it."""
     start = time.perf_counter()
     try:
-        engine.run(engine.arrange([Encoding(np.zeros(1, np.int32), None, 0)]), tokens=False, alone=True)
+        engine.run(engine.arrange([Encoding(np.zeros(1, np.int32), None, 0)]))
     except Exception as problem:  # whatever the hardware's library raises
         raise StartError(f"Model backend is not healthy: {problem}") from problem
     logger.info("Warmed up: waited %.2f s for the engine", time.perf_counter() - start)

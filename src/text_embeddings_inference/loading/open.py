@@ -113,7 +113,7 @@ def plan_engine(settings: Settings, model_type: str, matrices: int = 0) -> Engin
         from ..engines import torch
 
         dtype = torch.choose_dtype(settings.engine.dtype, device, model_type)
-        return EnginePlan("torch", dtype, settings.engine.threads, torch.TorchEngine.streams, device)
+        return EnginePlan("torch", dtype, settings.engine.threads, 1, device)
     with _without_converter():
         from ..engines import openvino
 
@@ -168,7 +168,7 @@ def _plan_transformers(checkpoint: Checkpoint, settings: Settings) -> EnginePlan
 
     device = torch.choose_device()
     dtype = torch.choose_dtype(settings.engine.dtype, device, checkpoint.model_type)
-    return EnginePlan("transformers", dtype, settings.engine.threads, torch.TorchEngine.streams, device)
+    return EnginePlan("transformers", dtype, settings.engine.threads, 1, device)
 
 
 def _torch_device(settings: Settings) -> str | None:
@@ -199,14 +199,12 @@ def load_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
         "Starting %s on %s (%s): %s (wanted: %s), %d threads, up to %d streams",
         *(checkpoint.model_type, plan.name, plan.device, plan.dtype, settings.engine.dtype, plan.threads, plan.streams),
     )
-    engine = make_engine(checkpoint, plan, settings)
-    by_hand = settings.limits.max_batch_tokens
-    if by_hand is not None and checkpoint.pooling is not Pooling.SPLADE:  # its logits fill the memory
-        engine.batch_tokens = by_hand
-    return engine
+    return make_engine(checkpoint, plan, settings, settings.limits.max_batch_tokens)
 
 
-def make_engine(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) -> Engine:
+def make_engine(
+    checkpoint: Checkpoint, plan: EnginePlan, settings: Settings, batch_tokens: int | None = None
+) -> Engine:
     if plan.name in ("torch", "transformers"):
         if settings.engine.streams not in (None, plan.streams):
             logger.warning("`--streams` is ignored: PyTorch runs one batch after the other")
@@ -216,11 +214,18 @@ def make_engine(checkpoint: Checkpoint, plan: EnginePlan, settings: Settings) ->
             return _make_transformers(checkpoint, plan, settings)
         from ..engines.torch import TorchEngine
 
-        return TorchEngine(checkpoint, device=plan.device, dtype=plan.dtype, threads=plan.threads)
+        return TorchEngine(
+            checkpoint, device=plan.device, dtype=plan.dtype, threads=plan.threads, batch_tokens=batch_tokens
+        )
     from ..engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(
-        checkpoint, dtype=plan.dtype, threads=plan.threads, streams=plan.streams, cache=settings.engine.compile_cache
+        checkpoint,
+        dtype=plan.dtype,
+        threads=plan.threads,
+        streams=plan.streams,
+        batch_tokens=batch_tokens,
+        cache=settings.engine.compile_cache,
     )
 
 

@@ -24,10 +24,13 @@ class Computed(NamedTuple):
     spoilt: list[Job]
 
 
-def compute(engine: Engine, jobs: Sequence[Job], *, alone: bool) -> Computed:
-    """Runs a batch; without jobs, the canary, which must have no NaN. Raises whatever the engine raises."""
+def compute(engine: Engine, jobs: Sequence[Job], *, cores: int | None = None) -> Computed:
+    """Runs a batch on so many cores (None: all); without jobs, the canary, which must have no NaN.
+
+    Raises whatever the engine raises.
+    """
     batch = engine.arrange([job.encoding for job in jobs] or [CANARY])
-    output = engine.run(batch, tokens=any(job.pending.tokens for job in jobs), alone=alone)
+    output = engine.run(batch, tokens=any(job.pending.tokens for job in jobs), cores=cores)
     values = own_values(jobs, batch, output)
     dirty = has_nan(output.pooled) or (output.tokens is not None and has_nan(output.tokens))
     if dirty and not jobs:

@@ -90,7 +90,7 @@ class Repair:
         engine: Engine | None = None
         try:
             engine = self._new_engine()
-            compute(engine, (), alone=True)
+            compute(engine, ())
         except Exception as problem:  # whatever the hardware's library raises
             logger.error("a new engine can't be had, next attempt in %.0f s: %s", pause, problem)
             if engine is not None:

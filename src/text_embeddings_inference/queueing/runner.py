@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..engines.base import Engine
+from ..engines.base import Capacity, Engine, share_of_cores
 from ..errors import InferenceError, OverloadedError
 from ..settings import BatchLimits
 from ..telemetry.metrics import Metrics
@@ -74,6 +74,9 @@ class Runner:
         """new_engine: makes another in place of one that can't be trusted any more; it may raise."""
         self.engine = engine
         """The engine in service, or the last that was."""
+        self.capacity = engine.capacity
+        """What is given to the engine, and to the next one in its place; see `set_capacity`."""
+        self.batches = 0  # given to an engine so far
         self.on_health: Callable[[], object] = lambda: None
         """Called by any thread when `healthy` has changed."""
         self._metrics = metrics
@@ -83,7 +86,7 @@ class Runner:
         self._most_tokens = limits.token_limit
         self._most_queued = limits.max_queued_tokens
         deadlines = MeasuredDeadline() if limits.batch_timeout is None else FixedDeadline(limits.batch_timeout)
-        self._dispatch = Dispatch.of(engine.cost, limits, deadlines, batch_tokens=engine.batch_tokens)
+        self._dispatch = Dispatch.of(engine.cost, limits, deadlines, batch_tokens=engine.capacity.batch_tokens)
         self._closed = False
         self._was_healthy = True
         self._hopeless = False  # there is no engine, and nobody is to wait for one
@@ -117,7 +120,7 @@ class Runner:
                 raise OverloadedError
             self._dispatch.add(jobs)
             self._metrics.queue_size(len(self._dispatch))
-            self._changed.notify(min(len(jobs), self.engine.streams + 1))
+            self._changed.notify(min(len(jobs), self.capacity.streams + 1))
 
     @property
     def healthy(self) -> bool:
@@ -137,10 +140,11 @@ class Runner:
             repairing = self._repair is not None and self._repair.works
             return repairing or any(crew.alive for crew in self._crews)
 
-    def engine_changed(self) -> None:
-        """The engine was measured, and may want other batches than before."""
+    def set_capacity(self, capacity: Capacity) -> None:
+        """The engine was measured; `streams` is not more than it was."""
         with self._changed:
-            self._dispatch.set_budget(min(self.engine.batch_tokens, self._most_tokens))
+            self.capacity = capacity
+            self._dispatch.set_budget(min(capacity.batch_tokens, self._most_tokens))
 
     def cancel(self, pending: Pending) -> None:
         """Nobody waits for the request any more: what is still queued is dropped."""
@@ -184,7 +188,7 @@ class Runner:
 
     def _enlist(self, engine: Engine) -> None:
         """Takes an engine into service."""
-        crew = Crew(engine, engine.streams + 1)
+        crew = Crew(engine, self.capacity.streams + 1)
         crew.threads = [
             threading.Thread(target=self._work, args=(crew,), name=f"engine-{n}", daemon=True)
             for n in range(crew.alive)
@@ -196,7 +200,7 @@ class Runner:
 
     def _serve(self, crew: Crew) -> None:
         self._crew, self.engine, self._hopeless = crew, crew.engine, False
-        self._dispatch.serve(crew.engine.cost, min(crew.engine.batch_tokens, self._most_tokens))
+        self._dispatch.serve(crew.engine.cost, min(self.capacity.batch_tokens, self._most_tokens))
         self._changed.notify_all()
 
     def _work(self, crew: Crew) -> None:
@@ -213,11 +217,12 @@ class Runner:
         """The next batch; None when all is done and the runner is closed, or another engine is in service."""
         with self._changed:
             while True:
-                flight = self._dispatch.take(crew.engine.streams) if self._crew is crew else None
+                flight = self._dispatch.take(self.capacity.streams) if self._crew is crew else None
                 if flight is not None:
                     if not crew.flights:
                         self._busy_since = self._clock()
                     crew.flights.append(flight)
+                    self.batches += 1
                     self._metrics.queue_size(len(self._dispatch))
                     if flight.is_new:
                         self._metrics.batch_formed(len(flight.jobs), sum(job.length for job in flight.jobs))
@@ -239,7 +244,8 @@ class Runner:
         start = self._clock()
         result: Computed | BaseException
         try:
-            result = compute(crew.engine, flight.jobs, alone=flight.alone)
+            cores = None if flight.alone else share_of_cores(crew.engine, self.capacity.streams)
+            result = compute(crew.engine, flight.jobs, cores=cores)
         except BaseException as problem:  # whatever the hardware's library raises; a panic of Rust is no Exception
             result = problem
         seconds = self._clock() - start
@@ -372,7 +378,6 @@ class Runner:
         with self._changed:
             needed = self._needs_engine()
             if needed:
-                engine.streams, engine.batch_tokens = self.engine.streams, self.engine.batch_tokens
                 self._enlist(engine)
                 self._metrics.engine_replaced()
         self._finish([])

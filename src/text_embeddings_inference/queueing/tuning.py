@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 
-from ..engines.base import Engine
+from ..engines.measure import Quantity, measure
 from .runner import Runner
 
 logger = logging.getLogger(__name__)
-
-Step = Callable[[float], None]
-"""A measurement that takes so many seconds at most. Raises InterruptedError if other batches ran meanwhile."""
 
 FAST_S = 0.25
 """For each of two measurements while requests may come in at any time."""
@@ -24,23 +21,23 @@ ATTEMPTS = 3
 
 
 class Tuner:
-    """Measures an engine and tells its runner."""
+    """Measures the engine in a runner's service, and sets the runner's capacity."""
 
-    def __init__(self, engine: Engine, runner: Runner, *, batch_tokens: bool, streams: bool) -> None:
-        """batch_tokens, streams: what is to be found out; the other was set by hand."""
-        steps = ((batch_tokens, engine.tune_batch_tokens), (streams, engine.tune_streams))
-        self._steps: Sequence[Step] = [step for wanted, step in steps if wanted]
-        self._engine = engine
+    def __init__(self, runner: Runner, wanted: Collection[Quantity]) -> None:
+        """wanted: what is to be found out; the rest was set by hand."""
         self._runner = runner
+        self._wanted = wanted
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def run(self, seconds: float = FULL_S) -> None:
         """Measures now. Raises InterruptedError if other batches ran meanwhile."""
-        for step in self._steps:
-            step(seconds)
-            self._runner.engine_changed()
-        logger.info("Batches of up to %d tokens, %d at a time", self._engine.batch_tokens, self._engine.streams)
+        runner, batches = self._runner, self._runner.batches
+        capacity = measure(
+            runner.engine, runner.capacity, self._wanted, seconds, undisturbed=lambda: runner.batches == batches
+        )
+        runner.set_capacity(capacity)
+        logger.info("Batches of up to %d tokens, %d at a time", capacity.batch_tokens, capacity.streams)
 
     def start(self) -> None:
         """Measures in a thread, in the first quiet moment."""
@@ -56,9 +53,7 @@ class Tuner:
     def _when_quiet(self) -> None:
         attempts = 0
         while attempts < ATTEMPTS and not self._stop.wait(QUIET_S):
-            if self._runner.engine is not self._engine:
-                return  # it was replaced, and the other took over what is known
-            if not self._runner.idle:
+            if not (self._runner.idle and self._runner.healthy):
                 continue
             try:
                 self.run(FAST_S)
