@@ -98,7 +98,6 @@ def test_contains_looks_below_the_path() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "other.weight",
         "embeddings.word.scale",
         "embeddings.word",
         "embeddings_word.weight",
@@ -107,7 +106,12 @@ def test_contains_looks_below_the_path() -> None:
         "layer.0.experts.w1.weight",
         "layer.0.experts.w1.bias",
         "layer.0.experts.w2",
-        "roberta.embeddings.word.weight",
+        "bert.other.weight",
+        "bert.logit_scale",
+        "embedings.word.weight",
+        "poler.weight",
+        "clasifier.weight",
+        "linear.weight",
     ],
 )
 def test_unexpected_tensor(name: str) -> None:
@@ -115,6 +119,28 @@ def test_unexpected_tensor(name: str) -> None:
         bind_fake(**{name.replace(".", "__"): (2,)})
     assert f"`{name}`" in str(caught.value)
     assert caught.value.hint
+
+
+def test_surplus_is_left_out_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    names = ["logit_scale", "loss.weight", "decoder.block.0.q.weight", "decoder.block.0.k.weight", "mlm.weight"]
+    tensors = FakeTensors(**{name.replace(".", "__"): (2,) for name in ("embeddings.word.weight", *names)})
+    model, _ = bind(tensors, MODEL, HEADS, ("bert.",), NumpyOps())
+    model.tensor("word.weight", (2,))
+    check_all_used(model)
+    assert tensors.read == ["embeddings.word.weight"]
+    said = "Of the weights are ignored, as no part of the model: `decoder` (2 tensors), `logit_scale`, `loss`, `mlm`"
+    assert caplog.messages == [said]
+
+
+def test_what_is_said_of_surplus_is_short(caplog: pytest.LogCaptureFixture) -> None:
+    bind_fake(**{f"{number}" * 200: (1,) for number in range(9)})
+    assert caplog.messages[0].endswith(f"`{'4' * 40}` and 4 more parts")
+
+
+@pytest.mark.parametrize("name", ["position_ids", "other.inv_freq", "bert.layer.0.attention.masked_bias"])
+def test_buffers_are_left_out_without_a_word(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    bind_fake(**{name.replace(".", "__"): (2,)})
+    assert not caplog.messages
 
 
 def test_known_but_unused_tensors_are_not_read() -> None:

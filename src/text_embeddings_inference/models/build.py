@@ -16,6 +16,7 @@ from ..nn.parameters import Tensors, bind, check_all_used
 from ..ops.spec import Constants, Inputs, Ops, Value
 from ..types import Kind, Pooling
 from . import ARCHITECTURES, choose
+from .numbers import check_numbers, describe_problem
 
 
 class Results(NamedTuple):
@@ -165,10 +166,12 @@ def find_architecture(checkpoint: Checkpoint) -> Architecture:
 
 def read_args(checkpoint: Checkpoint, architecture: ModuleType) -> Any:
     """The keys of config.json that the model file reads. Raises UnsupportedError for a value that it can't have."""
+    config = checkpoint.config
+    check_numbers(architecture.Args, config)
     try:
-        return msgspec.convert(checkpoint.config, architecture.Args)
+        return msgspec.convert(config, architecture.Args)
     except msgspec.ValidationError as problem:
-        raise UnsupportedError(f"config.json of {checkpoint.folder}: {problem}") from None
+        raise UnsupportedError(f"config.json of {checkpoint.folder}: {describe_problem(problem, config)}") from None
 
 
 def _head(architecture: ModuleType, checkpoint: Checkpoint, name: str) -> Callable[..., Any]:

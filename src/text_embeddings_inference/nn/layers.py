@@ -331,6 +331,10 @@ class PreNormBlock:
         return ops.add(x, self.feed_forward(ops, self.output_norm(ops, x)))
 
 
+LARGEST_DISTANCE = 1 << 16
+"""Tokens between two that have a bias of their own; the table has two rows for each distance."""
+
+
 def t5_bucket(distance: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:
     """The bucket of each signed distance (key minus query), both directions: exact up close, then logarithmic.
 
@@ -347,7 +351,16 @@ def t5_bucket(distance: NDArray[np.int64], buckets: int, max_distance: int) -> N
 
 
 def relative_bias(p: Parameters, buckets: int, heads: int, max_distance: int) -> RelativeBias:
-    """The learned bias of each bucket `[buckets, N]`, spread over the distances; constant from max_distance on."""
+    """The learned bias of each bucket `[buckets, N]`, spread over the distances; constant from max_distance on.
+
+    Raises UnsupportedError for numbers that make no buckets, or a table of distances that is too large.
+    """
+    if buckets < 4 or not buckets // 4 < max_distance <= LARGEST_DISTANCE:
+        raise UnsupportedError(
+            f"config.json: {buckets} buckets (`relative_attention_num_buckets`) for distances up to {max_distance} "
+            f"(`relative_attention_max_distance`) are not supported",
+            hint=f"at least 4 buckets, and a distance above a quarter of them and not above {LARGEST_DISTANCE}",
+        )
     by_bucket = p.array("weight", (buckets, heads))
     rows = t5_bucket(np.arange(-max_distance, max_distance + 1), buckets, max_distance)
     return RelativeBias(p.constant(by_bucket[rows]), max_distance)

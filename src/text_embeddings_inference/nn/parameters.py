@@ -4,13 +4,19 @@ A table has a row for each module of the checkpoint: its name there, and the par
 known and of no use to us). `{i}` stands for a number, the same on both sides. A row for `a.b` covers `a.b.weight`,
 `a.b.bias` and their old spellings `a.b.gamma`, `a.b.beta`. Where the parameter's name has a `weight` or `bias` at its
 end already, the row is for that one tensor: `experts.w1` may be `experts.up.weight`.
+
+What is stored beside the model (a decoder, another head, parameters of a loss) is surplus: it is left out, and named in
+the log. A tensor inside of the model that no row describes is not, for then the model computes something else.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable
 from copy import copy
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -18,7 +24,30 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError
 from ..ops.spec import Constants, Value
 
+logger = logging.getLogger(__name__)
+
 Table = dict[str, str | None]
+
+BUFFERS = (
+    "position_ids",
+    "token_type_ids",
+    "inv_freq",
+    "original_inv_freq",
+    "cos_cached",
+    "sin_cached",
+    "masked_bias",
+    "num_batches_tracked",
+)
+"""Tensors that old checkpoints store and every model computes anew: surplus wherever they are."""
+
+PROJECTIONS = {"linear": "a projection of token vectors, as ColBERT models have it outside of PyLate's format"}
+"""Parts beside a model that change what it gives: where they are stored, they must not be left out."""
+
+SIMILAR = 0.9
+"""From this likeness on (`difflib`) a part's name is a misspelled one of ours. `encoder` and `decoder` have 0.86."""
+
+MAX_NAMED = 5
+"""Surplus parts that are named in the log; of the others only the number is."""
 
 _LEAVES = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 
@@ -104,11 +133,14 @@ def bind(
 ) -> tuple[Parameters, Parameters]:
     """The parameters of a model and of its heads. A name may begin with one of `prefixes` (`bert.`).
 
-    Raises CheckpointError for a tensor that neither table has, and for two tensors of one parameter.
+    Surplus tensors are left out and named in the log. Raises CheckpointError for a tensor inside of the model that
+    neither table has, and for two tensors of one parameter.
     """
     parameters = Parameters(tensors, ops, model), Parameters(tensors, ops, heads)
     rows = [(_pattern(name, target), target, parameters[0]) for name, target in model.items()]
     rows += [(_pattern(name, target), target, parameters[1]) for name, target in heads.items()]
+    parts = {name.partition(".")[0] for name in (*model, *heads, *prefixes)}
+    surplus = []
     for name in tensors.names():
         bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
         for pattern, target, place in rows:
@@ -119,11 +151,32 @@ def bind(
                     place.add(f"{path}.{_LEAVES[leaf]}".lstrip(".") if leaf else path, name)
                 break
         else:
-            raise CheckpointError(
-                f"unexpected tensor `{name}`: it is not part of this architecture",
-                hint="the weights are of another model than config.json says, or have a head that is not supported",
-            )
+            if name.rpartition(".")[2] not in BUFFERS:
+                _check_surplus(name, parts)
+                surplus.append(name)
+    if surplus:
+        logger.warning("Of the weights are ignored, as no part of the model: %s", _summary(surplus))
     return parameters
+
+
+def _check_surplus(name: str, parts: set[str]) -> None:
+    """Raises CheckpointError for a tensor that can't be left out. parts: what the names of our own begin with."""
+    part = name.partition(".")[0]
+    if part in PROJECTIONS:
+        problem = f"unexpected tensor `{name}`: {PROJECTIONS[part]}"
+        raise CheckpointError(problem, hint="save the model with PyLate, whose modules.json says how it is applied")
+    if get_close_matches(part, parts, 1, SIMILAR):
+        raise CheckpointError(
+            f"unexpected tensor `{name}`: it is not part of this architecture",
+            hint="the weights are of another model than config.json says, or have a head that is not supported",
+        )
+
+
+def _summary(names: list[str]) -> str:
+    """The parts that the tensors belong to, most tensors first, in one short line."""
+    counts = Counter(name.partition(".")[0] for name in names).most_common()
+    shown = [f"`{part[:40]}` ({count} tensors)" if count > 1 else f"`{part[:40]}`" for part, count in counts[:MAX_NAMED]]
+    return ", ".join(shown) + (f" and {len(counts) - MAX_NAMED} more parts" if len(counts) > MAX_NAMED else "")
 
 
 def check_all_used(parameters: Parameters) -> None:

@@ -170,7 +170,8 @@ def read_rope(args: RopeArgs, head_width: int, *, layer_type: str | None = None,
     layer_type: its row in `rope_parameters`, where these have rows; theta: the base if the config has none.
     Raises UnsupportedError for a scaling that we don't have and for keys it does not know.
     """
-    scaling = _read_scaling(*_row(args, layer_type))
+    key, values = _row(args, layer_type)
+    scaling = _read_scaling(key, values)
     part = args.partial_rotary_factor or scaling.partial_rotary_factor or 1.0
     width = int(head_width * part)
     if width < 2 or width % 2:
@@ -179,7 +180,19 @@ def read_rope(args: RopeArgs, head_width: int, *, layer_type: str | None = None,
         )
     original = scaling.original_max_position_embeddings if isinstance(scaling, Extension) else None
     positions = args.original_max_position_embeddings or original or args.max_position_embeddings
-    return scaling.rope(Plain(scaling.rope_theta or args.rope_theta or theta, width, positions))
+    base = scaling.rope_theta or args.rope_theta or theta
+    try:
+        rope = scaling.rope(Plain(base, width, positions))
+    except (ArithmeticError, ValueError) as problem:
+        raise _no_rotation(base, positions, values, str(problem)) from problem
+    if not (np.isfinite(rope.inverse_frequencies).all() and math.isfinite(rope.scale)):
+        raise _no_rotation(base, positions, values, "frequencies are not finite")
+    return rope
+
+
+def _no_rotation(base: float, positions: int, values: dict[str, Any], problem: str) -> UnsupportedError:
+    told = f"`rope_theta` {base}, {positions} positions and the scaling {json.dumps(values)}"
+    return UnsupportedError(f"config.json: {told} make no rotation: {problem}")
 
 
 def _row(args: RopeArgs, layer_type: str | None) -> tuple[str, dict[str, Any]]:
