@@ -1,4 +1,4 @@
-"""Checkpoints whose files say something that changes what is computed, against the values of the reference libraries."""
+"""Checkpoints with something that is easily overlooked in their files, against values of the reference libraries."""
 
 from __future__ import annotations
 

@@ -31,7 +31,6 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
 CHECKPOINTS = (
     "sentence-transformers/msmarco-distilbert-base-v4",
     "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
-    "opensearch-project/opensearch-neural-sparse-encoding-doc-v2-distill",
 )
 
 PREFIXES = ("distilbert.",)

@@ -44,7 +44,6 @@ CHECKPOINTS = (
     "Alibaba-NLP/gte-base-en-v1.5",
     "Alibaba-NLP/gte-multilingual-base",
     "Alibaba-NLP/gte-multilingual-reranker-base",
-    "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-gte",
     "Snowflake/snowflake-arctic-embed-m-v2.0",
 )
 

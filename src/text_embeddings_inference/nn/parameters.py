@@ -174,8 +174,8 @@ def _check_surplus(name: str, parts: set[str]) -> None:
 
 def _summary(names: list[str]) -> str:
     """The parts that the tensors belong to, most tensors first, in one short line."""
-    counts = Counter(name.partition(".")[0] for name in names).most_common()
-    shown = [f"`{part[:40]}` ({count} tensors)" if count > 1 else f"`{part[:40]}`" for part, count in counts[:MAX_NAMED]]
+    counts = Counter(name.partition(".")[0][:40] for name in names).most_common()
+    shown = [f"`{part}` ({count} tensors)" if count > 1 else f"`{part}`" for part, count in counts[:MAX_NAMED]]
     return ", ".join(shown) + (f" and {len(counts) - MAX_NAMED} more parts" if len(counts) > MAX_NAMED else "")
 
 
