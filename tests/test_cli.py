@@ -168,3 +168,44 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+COMMAND = "import sys; from text_embeddings_inference.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_full_disk_is_an_error_without_a_traceback() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", COMMAND, "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: can't write to stdout\n\nCaused by:\n    [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("option", ["--json-output", "--explain"])
+def test_closed_stdout(option: str) -> None:
+    command = ["sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-c", COMMAND, "--model-id", "./nowhere", option]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_secrets_are_cut_out_of_what_goes_to_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {"API_KEY": "s3cret-key", "OTEL_EXPORTER_OTLP_HEADERS": "api-key=s3cret-header"})
+    problems = [
+        StartError("no s3cret-key", hint="try http://me:s3cret@host"),
+        SettingsError("no s3cret-header"),
+        RuntimeError("s3cret-key"),
+    ]
+    for problem in problems:
+
+        def fail(settings: Settings, problem: Exception = problem) -> None:
+            raise problem
+
+        monkeypatch.setattr(cli, "run", fail)
+        assert main(["--model-id", "m"]) in (1, 2)
+    printed = "".join(capsys.readouterr())
+    assert "s3cret" not in printed
+    assert "RuntimeError: ***" in printed

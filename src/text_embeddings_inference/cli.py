@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from .errors import SettingsError, StartError
 from .settings import Settings, TelemetryOptions
 from .settings.command_line import Shown
-from .telemetry import logging as logs
 from .telemetry.collector import Collector
+from .telemetry.log_writer import LogWriter
+from .telemetry.logging import JsonFormatter, TextFormatter, configure
+from .telemetry.redaction import NO_SECRETS, Secrets
 from .telemetry.sampling import Sampler
 from .telemetry.tracing import Tracer
 
@@ -24,34 +27,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(sys.argv[1:] if argv is None else argv)
     except BrokenPipeError:  # whoever read what we print has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would try to print the rest
+        discard_stdout()
         return 141
 
 
 def command(argv: Sequence[str]) -> int:
     """What `main` does, but for a reader of our output that goes away."""
+    secrets = NO_SECRETS
     try:
-        settings = Settings.parse(argv, os.environ)
+        try:
+            settings = Settings.parse(argv, os.environ)
+        except Shown as shown:
+            show(str(shown))
+            return 0
+        secrets = secrets_of(settings, os.environ)
         if settings.server.explain:
-            return explain(settings)
-        configure_logs(settings.telemetry)
-        logger.info("Starting with %s", settings.redacted())
-        for warning in settings.warnings():
-            logger.warning("%s", warning)
-        if run(settings):
-            logging.shutdown()
-            os._exit(0)  # a thread hangs in native code, and the interpreter's end could wait for it or crash
-    except Shown as shown:
-        print(shown, flush=True)
+            return explain(settings, secrets)
+        with logs_on_stdout(settings.telemetry, secrets) as log:
+            logger.info("Starting with %s", settings.redacted())
+            for warning in settings.warnings():
+                logger.warning("%s", warning)
+            if run(settings):
+                log.flush()
+                os._exit(0)  # a thread hangs in native code, and the interpreter's end could wait for it or crash
     except SettingsError as error:
-        print(f"error: {error}\n\nFor more information, try '--help'.", file=sys.stderr)
+        print(f"error: {secrets.cut(str(error))}\n\nFor more information, try '--help'.", file=sys.stderr)
         return 2
     except StartError as error:
-        print("\n".join(report(error)), file=sys.stderr)
+        print(secrets.cut("\n".join(report(error))), file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the server took over the signals
         return 130
+    except BrokenPipeError:
+        raise
+    except Exception:  # a fault of ours; the interpreter would print it with all secrets
+        print(secrets.cut(traceback.format_exc()), file=sys.stderr)
+        return 1
     return 0
+
+
+def show(text: str) -> None:
+    """Print on stdout. Raises StartError where that can't be written to, BrokenPipeError where its reader has gone."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise StartError("can't write to stdout") from error
+
+
+def discard_stdout() -> None:
+    """What is still in Python's buffer can't be written either, and its exit would try."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(settings: Settings) -> bool:
@@ -71,25 +99,36 @@ def run(settings: Settings) -> bool:
     return model.hangs
 
 
-def explain(settings: Settings) -> int:
+def explain(settings: Settings, secrets: Secrets) -> int:
     """Print how the model would be served, or why not. Returns the exit status."""
     from .loading.explain import Problems, explain
 
     problems = Problems()
     explanation = explain(settings, problems)
-    print(explanation.json() if settings.telemetry.json_output else explanation.text(), flush=True)
+    show(secrets.cut(explanation.json() if settings.telemetry.json_output else explanation.text()))
     return 0 if explanation.served else 1
 
 
-def configure_logs(options: TelemetryOptions) -> None:
-    """Logs go to stdout, as the options say."""
-    logs.configure(
-        sys.stdout,
-        as_json=options.json_output,
-        directives=options.rust_log if options.log_level is None else options.log_level,
-        color=options.color,
-        spans=not options.disable_spans,
+def secrets_of(settings: Settings, environ: Mapping[str, str]) -> Secrets:
+    """What no line may show: keys, tokens, and the headers that a collector is sent."""
+    headers = [text for name, text in environ.items() if name.startswith("OTEL_") and name.endswith("_HEADERS")]
+    values = [pair.partition("=")[2] for text in headers for pair in text.split(",")]
+    return Secrets([*settings.secrets(), *headers, *values])
+
+
+@contextmanager
+def logs_on_stdout(options: TelemetryOptions, secrets: Secrets) -> Iterator[LogWriter]:
+    """Logs go to stdout, as the options say; what was logged is written when the `with` ends."""
+    formatter = (
+        JsonFormatter(not options.disable_spans, secrets)
+        if options.json_output
+        else TextFormatter(options.color, secrets)
     )
+    log = configure(formatter, sys.stdout, options.rust_log if options.log_level is None else options.log_level)
+    try:
+        yield log
+    finally:
+        log.flush()
 
 
 @contextmanager

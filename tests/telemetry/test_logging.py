@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -21,6 +21,7 @@ from text_embeddings_inference.telemetry.logging import (
     request_span,
     write,
 )
+from text_embeddings_inference.telemetry.redaction import Secrets
 from text_embeddings_inference.types import Timings, Usage
 
 SPAN = request_span("embed", 0.001056232, Usage(21, 7, Timings(0.000219431, 0.000252484, 0.000523817)))
@@ -94,13 +95,51 @@ def test_json_without_spans() -> None:
     assert list(json.loads(JsonFormatter(spans=False).format(record("x", **context(spans=[SPAN]))))) == bare
 
 
+def test_json_of_what_is_no_unicode() -> None:
+    line = JsonFormatter(spans=True).format(record("\udcff", **context(fields={"n": 1 << 70})))
+    event = json.loads(line)
+    assert (event["message"], event["n"]) == ("\udcff", 1 << 70)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(color=False), JsonFormatter(spans=True)])
+def test_long_texts_are_cut(formatter: logging.Formatter) -> None:
+    line = formatter.format(record("x" * 1_000_000, **context(fields={"name": "y" * 1_000_000})))
+    assert len(line) < 100_000
+    assert "(967232 more characters)" in line
+
+
+@pytest.mark.parametrize("make", [partial(TextFormatter, False), partial(JsonFormatter, True)])
+def test_secrets_are_cut_out_of_every_part_of_a_line(make: Callable[[Secrets], logging.Formatter]) -> None:
+    try:
+        raise RuntimeError("s3cret")
+    except RuntimeError as error:
+        caught = (type(error), error, error.__traceback__)
+    extra = context(fields={"name": "s3cret"})
+    made = record("http://me:s3cret@host and s3cret", logging.ERROR, exc_info=caught, **extra)
+    line = make(Secrets(["s3cret"])).format(made)
+    assert "s3cret" not in line
+    assert line.count("***") == 5
+    assert "http://***@host" in line
+
+
+def test_exception_cannot_forge_a_line() -> None:
+    try:
+        raise RuntimeError("bad\n2026 INFO fake\x1b[2J\x9b")
+    except RuntimeError as error:
+        caught = (type(error), error, error.__traceback__)
+    first, *rest = TextFormatter(color=False).format(record("failed", exc_info=caught)).split("\n")
+    assert first.endswith("failed")
+    assert rest[-1] == r"    2026 INFO fake\x1b[2J\x9b"
+    assert all(line.startswith("    ") for line in rest)
+
+
 def test_exceptions() -> None:
     try:
         raise RuntimeError("boom")
     except RuntimeError as error:
         caught = (type(error), error, error.__traceback__)
     text = TextFormatter(color=False).format(record("failed", logging.ERROR, exc_info=caught))
-    assert text.splitlines()[1] == "Traceback (most recent call last):"
+    assert text.splitlines()[1] == "    Traceback (most recent call last):"
     event = json.loads(JsonFormatter(spans=True).format(record("failed", logging.ERROR, exc_info=caught)))
     assert event["exception"].endswith("RuntimeError: boom")
 
@@ -165,11 +204,12 @@ def stream() -> Iterator[io.StringIO]:
 @pytest.mark.parametrize("times", [1, 2])
 def test_configure(stream: io.StringIO, times: int) -> None:
     for _ in range(times):
-        configure(stream, as_json=False, directives="info", color=False, spans=True)
+        log = configure(TextFormatter(color=False), stream, "info")
     logger = logging.getLogger("text_embeddings_inference.somewhere")
     logger.debug("not this")
     logger.info("but %s", "this")
     logging.getLogger("uvicorn.access").error("nor this")
+    log.flush()
     (line,) = stream.getvalue().splitlines()
     assert line.endswith("but this")
     assert "text_embeddings_inference.somewhere: " in line
@@ -177,12 +217,13 @@ def test_configure(stream: io.StringIO, times: int) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_write_is_the_same_as_the_methods_of_a_logger(stream: io.StringIO, as_json: bool) -> None:
-    configure(stream, as_json=as_json, directives="info", color=False, spans=True)
+    writer = configure(JsonFormatter(spans=True) if as_json else TextFormatter(color=False), stream, "info")
     logger = logging.getLogger("text_embeddings_inference.somewhere")
     slow, fast = partial(logger.error, extra=context(spans=[SPAN])), partial(write, logger, logging.ERROR, span=SPAN)
     for log in (slow, fast):
         log("failed")
     write(logger, logging.DEBUG, "not this", SPAN)
+    writer.flush()
     one, other = (line.partition("Z")[2] for line in stream.getvalue().splitlines())
     assert one == other
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from .command_line import CommandLine
 from .engine import EngineOptions
@@ -87,6 +87,12 @@ class Settings:
                 text = re.sub(r"//[^/@]*@", "//***@", known)  # a name and a password in an address
                 shown.append(f"{declared.name}={'***' if value and not declared.repr else text}")
         return ", ".join(shown)
+
+    def secrets(self) -> Iterator[str]:
+        """Keys and tokens, which nobody may be shown."""
+        for declared, value in self._values():
+            if not declared.repr and value:
+                yield from [value] if isinstance(value, str) else cast(tuple[str, ...], value)
 
     def _values(self) -> Iterator[tuple[Field[Any], object]]:
         for name in PARTS:

@@ -10,6 +10,7 @@ is written for every request goes by `write`, which takes half the time.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -21,6 +22,8 @@ from typing import IO, NamedTuple
 import orjson
 
 from ..types import Usage
+from .log_writer import LogWriter
+from .redaction import NO_SECRETS, Secrets
 from .tracing import CURRENT
 
 ROOT = __name__.split(".")[0]
@@ -128,22 +131,24 @@ def duration(seconds: float) -> str:
     return text.rstrip("0").rstrip(".") + unit
 
 
-def configure(stream: IO[str], *, as_json: bool, directives: str, color: bool, spans: bool) -> None:
-    """Send every log of the process to `stream`; called once, by the command line.
+def configure(formatter: LineFormatter, stream: IO[str] | None, directives: str) -> LogWriter:
+    """Send every log of the process to `stream`; called once, by the command line, which flushes it at the end.
 
-    directives: LOG_LEVEL, see `levels`; color: of text logs; spans: write them in JSON logs.
+    directives: LOG_LEVEL, see `levels`.
     """
     root = logging.getLogger()
     for old in root.handlers[:]:
-        if isinstance(old.formatter, _Formatter):
+        if isinstance(old, LogWriter):
             root.removeHandler(old)
+            old.close()
     # What no line shows is not looked up for every line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter(spans) if as_json else TextFormatter(color))
-    root.addHandler(handler)
+    writer = LogWriter(stream)
+    writer.setFormatter(formatter)
+    root.addHandler(writer)
     for name, level in levels(directives).items():
         logging.getLogger(name).setLevel(level)
+    return writer
 
 
 def levels(directives: str) -> dict[str, int]:
@@ -170,20 +175,39 @@ def _logger_name(target: str) -> str:
     return ROOT if name.split(".")[0] in PREDECESSORS else name
 
 
-class _Formatter(logging.Formatter):
+LONGEST_TEXT = 1 << 15
+"""Characters of a message or of a traceback; what is longer is cut."""
+
+
+class LineFormatter(logging.Formatter):
     """What both formats share. A line is written for every request, so what repeats is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Secrets = NO_SECRETS) -> None:
         super().__init__()
+        self._secrets = secrets
         self._second = (-1, "")
         self._places: dict[tuple[str, str, int], str] = {}
 
     def timestamp(self, record: logging.LogRecord) -> str:
         """UTC with microseconds; the part up to the second is kept, as it seldom changes."""
         second, fraction = divmod(round(record.created * 1e6), 1_000_000)
-        if self._second[0] != second:
-            self._second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-        return f"{self._second[1]}.{fraction:06}Z"
+        kept, text = self._second
+        if kept != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = (second, text)
+        return f"{text}.{fraction:06}Z"
+
+    def clean(self, text: str) -> str:
+        """Without secrets, and no longer than `LONGEST_TEXT`."""
+        if len(text) <= LONGEST_TEXT:
+            return self._secrets.cut(text)
+        start = self._secrets.cut(text[: 2 * LONGEST_TEXT])  # more than is shown, so that no secret is cut in two
+        return f"{start[:LONGEST_TEXT]}... ({len(text) - LONGEST_TEXT} more characters)"
+
+    def clean_fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """The fields of an event, as `clean` leaves them."""
+        fields: Mapping[str, object] = getattr(record, "fields", {})
+        return {name: self.clean(value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _level(record: logging.LogRecord) -> str:
@@ -198,17 +222,17 @@ def _filename(record: logging.LogRecord) -> str:
     return record.pathname.removeprefix(PACKAGE_PARENT).rpartition("site-packages/")[2]
 
 
-class JsonFormatter(_Formatter):
+class JsonFormatter(LineFormatter):
     """One object per line, keys in the order of tracing-subscriber."""
 
-    def __init__(self, spans: bool) -> None:
-        super().__init__()
+    def __init__(self, spans: bool, secrets: Secrets = NO_SECRETS) -> None:
+        super().__init__(secrets)
         self._with_spans = spans
 
     def format(self, record: logging.LogRecord) -> str:
-        event = {"message": record.getMessage(), **getattr(record, "fields", {})}
+        event = {"message": self.clean(record.getMessage()), **self.clean_fields(record)}
         if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
+            event["exception"] = self.clean(self.formatException(record.exc_info))
         line = (
             f'{{"timestamp":"{self.timestamp(record)}","level":"{_level(record)}",{_json(event)[1:-1]}'
             f"{self._place(record)}"
@@ -229,19 +253,22 @@ class JsonFormatter(_Formatter):
         return self._places[key]
 
 
-def _json(value: Mapping[str, object]) -> str:
-    return orjson.dumps(value, default=str).decode()
+def _json(value: object) -> str:
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:  # half a pair of surrogates, as in the name of a file that is not UTF-8; or a large number
+        return json.dumps(value, default=str, separators=(",", ":"))
 
 
 RESET, BOLD, DIM, ITALIC = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[3m"
 COLORS = {"ERROR": "\x1b[31m", "WARN": "\x1b[33m", "INFO": "\x1b[32m", "DEBUG": "\x1b[34m", "TRACE": "\x1b[35m"}
 
 
-class TextFormatter(_Formatter):
-    """One line per event; a traceback, if there is one, follows on lines of its own."""
+class TextFormatter(LineFormatter):
+    """One line per event; a traceback, if there is one, follows on lines of its own, which are indented."""
 
-    def __init__(self, color: bool) -> None:
-        super().__init__()
+    def __init__(self, color: bool, secrets: Secrets = NO_SECRETS) -> None:
+        super().__init__(secrets)
         self._color = color
         self._levels = {level: f" {self._paint(style, f'{level:>5}')} " for level, style in COLORS.items()}
         self._colon, self._equals = self._paint(DIM, ":"), self._paint(DIM, "=")
@@ -250,12 +277,15 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         scope = "".join([self._span(span) + self._colon for span in getattr(record, "spans", ())])
-        fields = self._fields(getattr(record, "fields", {}))
+        fields = self._fields(self.clean_fields(record))
         line = (
             f"{self._paint(DIM, self.timestamp(record))}{self._levels[_level(record)]}{scope}{' ' if scope else ''}"
-            f"{self._place(record)}{_printable(record.getMessage())}{' ' if fields else ''}{fields}"
+            f"{self._place(record)}{_printable(self.clean(record.getMessage()))}{' ' if fields else ''}{fields}"
         )
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        traceback = self.clean(self.formatException(record.exc_info)).split("\n")
+        return "\n    ".join([line, *map(_printable, traceback)])
 
     def _place(self, record: logging.LogRecord) -> str:
         """Target, file and line."""
@@ -283,7 +313,7 @@ class TextFormatter(_Formatter):
 
 
 def _quoted(value: object) -> str:
-    return orjson.dumps(value).decode() if isinstance(value, str) else str(value)
+    return _printable(_json(value)) if isinstance(value, str) else str(value)
 
 
 def _printable(message: str) -> str:
