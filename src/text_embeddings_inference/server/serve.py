@@ -19,6 +19,7 @@ import uvloop
 from ..errors import StartError
 from ..inference import Model
 from ..settings import Settings
+from .addresses import place
 from .app import create_app
 from .http.asgi import ASGIApp
 from .http.memory_budget import SPARE_FILES, raise_file_limit
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
 TICK_S = 1.0
+GRPC_SHARE = 4
+"""One in so many connections may be to the gRPC port: each carries many calls."""
 SWEPT_AT_ONCE = 500
 """Connections looked at before requests have their turn: about half a millisecond."""
 
@@ -55,19 +58,19 @@ class Sockets:
             cause = OSError(f"failed to create HTTP listener: {_text(error)}")
             hint = "choose another port with --prometheus-port; 0 takes any free one"
             raise StartError("failed to build prometheus recorder", hint=hint) from cause
-        place = str(settings.server.listen_uds or _place(settings.server.address, settings.server.port))
+        where = str(settings.server.listen_uds or place(settings.server.address, settings.server.port))
         try:
             if settings.server.listen_uds is None:
                 return Sockets(_bind(settings.server.address, settings.server.port), metrics)
             return Sockets(_bind_unix(settings.server.listen_uds), metrics, settings.server.listen_uds)
         except OSError as error:
             metrics.close()
-            raise StartError(f"Could not bind TCP Listener on {place}") from OSError(_text(error))
+            raise StartError(f"Could not bind TCP Listener on {where}") from OSError(_text(error))
 
     @property
     def place(self) -> str:
         """Where HTTP is served, for people."""
-        return str(self.path or _place(*self.http.getsockname()[:2]))
+        return str(self.path or place(*self.http.getsockname()[:2]))
 
     def close(self) -> None:
         if self.path is not None:
@@ -102,15 +105,16 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
         await stack.enter_async_context(figures)
         most = raise_file_limit(settings.limits.max_connections)
         tls = (settings.server.tls_cert, settings.server.tls_key)
-        http = Listener(create_app(models, settings), sockets.http, patience, connections=most, tls=tls)
+        of_grpc = 0 if settings.server.grpc_port is None else max(1, most // GRPC_SHARE)
+        http = Listener(create_app(models, settings), sockets.http, patience, connections=most - of_grpc, tls=tls)
         await stack.enter_async_context(http)
         servers: list[Cuttable] = [figures, http]
         if settings.server.grpc_port is not None:
             from .grpc.server import GrpcServer  # grpcio takes 0.1 s to import
 
-            grpc = await stack.enter_async_context(GrpcServer(next(iter(models.values())), settings))
+            grpc = await stack.enter_async_context(GrpcServer(next(iter(models.values())), settings, of_grpc))
             servers.append(grpc)
-            logger.info("Starting gRPC server: %s", _place(settings.server.address, grpc.port))
+            logger.info("Starting gRPC server: %s", place(settings.server.address, grpc.port))
         logger.info("Starting HTTP server: %s", sockets.place)
         logger.info("Ready")
         await ending.wait()
@@ -203,10 +207,6 @@ class Listener:
                 if number % SWEPT_AT_ONCE == 0:
                     await asyncio.sleep(0)
             await asyncio.sleep(TICK_S)
-
-
-def _place(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _bind(address: str, port: int) -> socket.socket:

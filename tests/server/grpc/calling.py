@@ -21,8 +21,9 @@ T = TypeVar("T")
 class Stub:
     """Calls methods by name: `await stub("Embed.Embed", request)`, `stub.stream("Embed.EmbedStream", requests)`."""
 
-    def __init__(self, channel: grpc.aio.Channel, messages: Any) -> None:
+    def __init__(self, channel: grpc.aio.Channel, messages: Any, server: GrpcServer) -> None:
         self.channel = channel
+        self.server = server
         self._messages = messages
 
     def __call__(self, name: str, request: Any, **options: Any) -> Any:
@@ -46,7 +47,7 @@ def _path(name: str) -> str:
 
 
 @asynccontextmanager
-async def calling(model: Model | None = None, **settings: Any) -> AsyncIterator[Stub]:
+async def calling(model: Model | None = None, connections: int = 100, **settings: Any) -> AsyncIterator[Stub]:
     """A client of a server of `model`; both are closed at the end."""
     from text_embeddings_inference.server.grpc import tei_pb2
 
@@ -54,10 +55,10 @@ async def calling(model: Model | None = None, **settings: Any) -> AsyncIterator[
     given: dict[str, Any] = {"model_id": "fake/model", "hostname": "127.0.0.1", "grpc_port": 0} | settings
     try:
         async with (
-            GrpcServer(model, Settings.of(**given)) as server,
+            GrpcServer(model, Settings.of(**given), connections) as server,
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
-            yield Stub(channel, tei_pb2)
+            yield Stub(channel, tei_pb2, server)
     finally:
         await model.close()
 

@@ -228,3 +228,26 @@ def test_a_deadline_ends_the_work() -> None:
             engine.let()
 
     run(test())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lambda stub: stub("Embed.EmbedSparse", tei.EmbedSparseRequest(inputs="1", truncation_direction=7)),
+        lambda stub: stub("Embed.EmbedAll", tei.EmbedAllRequest(inputs="1", truncation_direction=7)),
+        lambda stub: stub("Predict.Predict", tei.PredictRequest(inputs="1", truncation_direction=7)),
+        lambda stub: stub("Predict.PredictPair", tei.PredictPairRequest(inputs=["1"], truncation_direction=7)),
+    ],
+)
+def test_directions_that_are_none(request_: Callable[[Stub], Any]) -> None:
+    assert refused(request_) == (INVALID, NO_DIRECTION)
+
+
+def test_directions_that_are_none_of_a_reranker() -> None:
+    item = tei.RerankStreamRequest(query="1", text="2", truncation_direction=7)
+    calls: list[Callable[[Stub], Any]] = [
+        lambda stub: stub("Rerank.Rerank", tei.RerankRequest(query="1", texts=["2"], truncation_direction=7)),
+        lambda stub: stub.collect("Rerank.RerankStream", iter([item])),
+    ]
+    for call in calls:
+        assert refused(call, fake_model(info=fake_info(Kind.RERANKER))) == (INVALID, NO_DIRECTION)

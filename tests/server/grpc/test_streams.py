@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer
 from tests.server.grpc.calling import calling, run, status
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
-from text_embeddings_inference.server.grpc.streams import in_order
+from text_embeddings_inference.server.grpc.streams import Ahead, in_order
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Kind
 
@@ -34,6 +35,11 @@ async def before_failure(answers: AsyncIterator[int], failure: type[Exception]) 
     raise AssertionError("nothing failed")
 
 
+def items(most: int) -> Ahead:
+    """A limit of items alone."""
+    return Ahead(most, lambda: math.inf, lambda item: 0)
+
+
 # --- in_order by itself -----------------------------------------------------------------------------------------------
 
 
@@ -51,7 +57,7 @@ def test_answers_keep_the_order_however_long_each_takes(turns: list[int], most: 
         return item[0]
 
     async def test() -> list[int]:
-        return [found async for found in in_order(each(list(enumerate(turns))), answer, most)]
+        return [found async for found in in_order(each(list(enumerate(turns))), answer, items(most))]
 
     assert asyncio.run(test()) == list(range(len(turns)))
     assert peak <= most + 1
@@ -75,7 +81,7 @@ def test_the_first_failure_ends_the_stream_after_the_answers_before_it(bad: int,
             raise
         return item
 
-    assert asyncio.run(before_failure(in_order(each(list(range(bad + more))), answer, most), ValueError)) == [
+    assert asyncio.run(before_failure(in_order(each(list(range(bad + more))), answer, items(most)), ValueError)) == [
         *range(bad)
     ]
     assert cancelled == max(0, started - bad - 1)
@@ -94,7 +100,7 @@ def test_requests_are_read_no_further_than_that() -> None:
         return item
 
     async def test() -> None:
-        answers = in_order(requests(), answer, 10)
+        answers = in_order(requests(), answer, items(10))
         assert await anext(answers) == 0
         for _ in range(50):
             await asyncio.sleep(0)
@@ -112,7 +118,7 @@ def test_a_source_that_fails() -> None:
     async def answer(item: int) -> int:
         return item
 
-    assert asyncio.run(before_failure(in_order(requests(), answer, 2), ConnectionError)) == [1]
+    assert asyncio.run(before_failure(in_order(requests(), answer, items(2)), ConnectionError)) == [1]
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------------
@@ -246,5 +252,21 @@ def test_a_stream_leaves_permits_to_single_calls() -> None:
             engine.let()
             assert len(await single) == 2
             assert len([answer async for answer in stream]) == 50
+
+    run(test())
+
+
+def test_a_stream_leaves_permits_for_others() -> None:
+    engine = FakeEngine()
+
+    async def test() -> None:
+        async with calling(fake_model(engine, limits=Limits(max_concurrent_requests=4))) as stub:
+            engine.hold()
+            stream = stub.stream("Embed.EmbedStream", iter(texts(20)))
+            await asyncio.to_thread(engine.wait_for, 1)
+            other = asyncio.ensure_future(stub("Embed.Embed", tei.EmbedRequest(inputs="1")))
+            engine.let()
+            assert list((await other).embeddings)
+            assert len([answer async for answer in stream]) == 20
 
     run(test())

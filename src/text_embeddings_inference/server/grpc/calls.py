@@ -6,6 +6,7 @@ waited for its turn. All of them raise RequestError or RefusedError.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
@@ -20,8 +21,11 @@ from ...inference.results import Rank, ranks
 from ...settings import CONTRACT_VERSION, Settings
 from ...types import EncodeOptions, Input, Kind, Timings, Usage
 from ..accounting import Accounting, Timed
+from ..http.memory_budget import Share
 from . import tei_pb2 as tei
-from .streams import in_order
+from .limits import MAX_RERANKED, MAX_RETURNED
+from .statuses import RefusedError
+from .streams import Ahead, in_order
 from .wire import floats, message
 
 MODEL_TYPES = {
@@ -45,14 +49,6 @@ Encoded: TypeAlias = (
     | tei.RerankStreamRequest
 )
 """A request whose texts are tokenized and truncated."""
-
-
-class RefusedError(Exception):
-    """A call that ends with a status of its own; code: the name of the gRPC code."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Reply(NamedTuple):
@@ -158,31 +154,29 @@ class Calls:
         done = await self._accounting.timed("rerank", "batch", call())
         return Reply(_ranks(done, texts if request.return_text else None), done)
 
-    async def rerank_stream(self, requests: AsyncIterable[tei.RerankStreamRequest], most: int) -> Reply:
+    async def rerank_stream(
+        self, requests: AsyncIterable[tei.RerankStreamRequest], ahead: Ahead, share: Share
+    ) -> Reply:
         """The same of a stream: each item has its own query, the first says what is answered.
 
-        most: items that are read ahead of their scores."""
+        share: of the memory, for texts that are to be given back."""
         self._check_reranker()
-        seen: list[tei.RerankStreamRequest] = []
+        seen = Reranked(share)
 
         async def score(request: tei.RerankStreamRequest) -> Answer[list[Rank]]:
             options = _options(request)
             with await self.model.wait_for_permits(1) as permit:
                 return await self.model.rerank(request.query, [request.text], options, raw_scores=True, permit=permit)
 
-        async def kept() -> AsyncIterator[tei.RerankStreamRequest]:
-            async for request in requests:
-                seen.append(request)
-                yield request
-
         async def collect() -> Answer[list[Rank]]:
-            answers = [answer async for answer in in_order(kept(), score, most)]
-            if not answers:
+            async for answer in in_order(seen.noting(requests), score, ahead):
+                seen.add(answer)
+            if not seen.items:
                 self._refuse(EmptyBatchError("texts"))
-            return best_first(answers, raw=seen[0].raw_scores)
+            return seen.answer()
 
         done = await self._accounting.timed("rerank_stream", "batch", collect())
-        return Reply(_ranks(done, [request.text for request in seen] if seen[0].return_text else None), done)
+        return Reply(_ranks(done, seen.texts if seen.return_text else None), done)
 
     def _refuse(self, error: RequestError) -> NoReturn:
         """Raises the error of a request that does not get as far as the model, which counts all others."""
@@ -215,19 +209,54 @@ class Calls:
         return Reply(tei.DecodeResponse(text=text).SerializeToString())
 
 
-def best_first(answers: Sequence[Answer[list[Rank]]], *, raw: bool) -> Answer[list[Rank]]:
-    """One answer from those to the items of a stream, each of which has one rank with its logit. Raises
-    NotANumberError."""
-    ordered = ranks(np.array([answer.value[0].score for answer in answers], np.float32), raw=raw)
-    parts = [answer.usage.timings for answer in answers]
-    timings = Timings(*(sum(column) / len(parts) for column in zip(*map(_seconds, parts), strict=True)))
-    characters = sum(answer.usage.characters for answer in answers)
-    tokens = sum(answer.usage.tokens for answer in answers)
-    return Answer(ordered, Usage(characters, tokens, timings))
+class Reranked:
+    """What is kept of a stream: numbers of every item, and texts where they are to be given back."""
 
+    def __init__(self, share: Share) -> None:
+        self.items = 0
+        self.raw_scores = self.return_text = False
+        self.texts: list[str] = []
+        self._share = share
+        self._bytes = 0
+        self._logits = array("f")
+        self._characters = self._tokens = 0
+        self._seconds = np.zeros(3)
+        """Of tokenization, queue and inference, over all items."""
 
-def _seconds(timings: Timings) -> tuple[float, float, float]:
-    return timings.tokenization, timings.queue, timings.inference
+    async def noting(self, requests: AsyncIterable[tei.RerankStreamRequest]) -> AsyncIterator[tei.RerankStreamRequest]:
+        """The requests. Raises RefusedError where they are too many, or their texts too long, OverloadedError."""
+        async for request in requests:
+            if not self.items:
+                self.raw_scores, self.return_text = request.raw_scores, request.return_text
+            self.items += 1
+            if self.items > MAX_RERANKED:
+                raise RefusedError("INVALID_ARGUMENT", f"the stream has more than {MAX_RERANKED} texts")
+            if self.return_text:
+                self._keep(request.text)
+            yield request
+
+    def _keep(self, text: str) -> None:
+        size = len(text.encode())
+        self._bytes += size
+        if self._bytes > MAX_RETURNED:
+            problem = f"the texts of a stream with `return_text` may have {MAX_RETURNED} bytes together"
+            raise RefusedError("INVALID_ARGUMENT", problem)
+        self._share.take(size)
+        self.texts.append(text)
+
+    def add(self, answer: Answer[list[Rank]]) -> None:
+        """answer: to the next item, one rank with its logit."""
+        self._logits.append(answer.value[0].score)
+        self._characters += answer.usage.characters
+        self._tokens += answer.usage.tokens
+        timings = answer.usage.timings
+        self._seconds += timings.tokenization, timings.queue, timings.inference
+
+    def answer(self) -> Answer[list[Rank]]:
+        """One answer from those to the items, with their average times. Raises NotANumberError."""
+        ordered = ranks(np.array(self._logits, np.float32), raw=self.raw_scores)
+        timings = Timings(*(self._seconds / len(self._logits)).tolist())
+        return Answer(ordered, Usage(self._characters, self._tokens, timings))
 
 
 def _options(request: Encoded, prompt_name: str | None = None) -> EncodeOptions:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self
+import ssl
+from typing import Any, Self
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from ...errors import StartError
 from ...inference import Model
 from ...settings import Settings
-from .health import Health
-from .service import MAX_READ, METHODS, PACKAGE, Service, Unknown
+from ..addresses import place
+from .limits import MAX_CALLS_PER_CONNECTION, MAX_READ, Untaken
+from .public import Public
+from .service import METHODS, PACKAGE, Service
 
-OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_READ),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
-)
+HANDSHAKE_MS = 10_000
+"""In which a connection must have become one of HTTP/2, through TLS where there is TLS."""
+PING_TIMEOUT_MS = 20_000
+"""In which a client must answer a ping."""
 LONGEST_CALL_S = 24 * 60 * 60
 """grpcio wants a number; what was accepted is answered, however long it takes, unless the server is `cut`."""
 
@@ -26,25 +26,29 @@ LONGEST_CALL_S = 24 * 60 * 60
 class GrpcServer:
     """Serves until the end of its `with`, then lets running calls end. port: there once it serves."""
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, settings: Settings, connections: int) -> None:
+        """connections: at most; the next is closed when it is accepted."""
         self.port = 0
         self._settings = settings
-        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=settings.limits.max_connections)
-        self._server.add_generic_rpc_handlers((*Service(model, settings).handlers(), Unknown()))
-        self._health = Health(model)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [f"{PACKAGE}.{service}" for service in METHODS]
-        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+        self._untaken = Untaken(settings.server.client_timeout)
+        self._public = Public(model, [f"{PACKAGE}.{service}" for service in METHODS])
+        self._service = Service(model, settings, self._untaken)
+        self._server = grpc.aio.server(options=_options(settings, connections))
+        self._server.add_generic_rpc_handlers((self._public, self._service))
 
     async def __aenter__(self) -> Self:
         """Listens. Raises StartError."""
-        self.port = _listen(self._server, self._settings)
-        await self._health.start()
+        self.port = self._untaken.port = _listen(self._server, self._settings)
         await self._server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._health.stop()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Takes no further calls, and waits for the end of those that run."""
+        self._public.stop()
+        self._service.stop()
         await self._server.stop(LONGEST_CALL_S)
 
     async def cut(self) -> None:
@@ -52,12 +56,42 @@ class GrpcServer:
         await self._server.stop(None)
 
 
+def _options(settings: Settings, connections: int) -> list[tuple[str, Any]]:
+    """Of gRPC's core: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"""
+    options = [
+        ("grpc.max_receive_message_length", MAX_READ),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+    ]
+    if settings.server.client_timeout is not None:  # how long a client may be silent while a call runs
+        options.append(("grpc.keepalive_time_ms", settings.server.client_timeout * 1000))
+    if settings.server.keep_alive_timeout is not None:
+        options.append(("grpc.max_connection_idle_ms", settings.server.keep_alive_timeout * 1000))
+    return options
+
+
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    place = f"{settings.server.address}:{settings.server.grpc_port}"
+    where = place(settings.server.address, settings.server.grpc_port or 0)
+    credentials = _credentials(settings)
     try:
-        if settings.server.tls_cert is None or settings.server.tls_key is None:
-            return int(server.add_insecure_port(place))
-        pair = (settings.server.tls_key.read_bytes(), settings.server.tls_cert.read_bytes())
-        return int(server.add_secure_port(place, grpc.ssl_server_credentials([pair])))
-    except (RuntimeError, OSError) as error:
-        raise StartError(f"Could not bind gRPC on {place}", hint="choose another port with --grpc-port") from error
+        if credentials is None:
+            return int(server.add_insecure_port(where))
+        return int(server.add_secure_port(where, credentials))
+    except RuntimeError as error:
+        raise StartError(f"Could not bind gRPC on {where}", hint="choose another port with --grpc-port") from error
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """Those of TLS, if any. Raises StartError where they can't be used."""
+    chain, key = settings.server.tls_cert, settings.server.tls_key
+    if chain is None or key is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)  # grpcio does not tell what is wrong
+        return grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
+    except OSError as error:  # ssl.SSLError is one
+        raise StartError(f"can't use the certificate {chain} with the key {key}") from error

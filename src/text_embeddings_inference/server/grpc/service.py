@@ -1,46 +1,45 @@
-"""The services of tei.v1 as data, and what happens around every call: key, decoding, status, metadata."""
+"""The services of tei.v1 as data, and what happens around every call: key, message, status, metadata."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ...errors import RequestError, presentation
 from ...inference import Model
 from ...inference.admission import Permit
+from ...inference.model import Answer
 from ...settings import Settings
 from ...telemetry.tracing import PARENT, parse_traceparent
 from ..api.responses import usage_headers
 from ..auth import Keys
+from ..http.memory_budget import Room, Share
 from . import tei_pb2 as tei
-from .calls import Calls, RefusedError, Reply
-from .streams import in_order
+from .calls import Calls, Reply
+from .limits import MAX_MESSAGE, MAX_STREAM, MAX_STREAMS, Untaken, Waits
+from .statuses import Context, RefusedError, abort, refusal
+from .streams import Ahead, in_order
 
-logger = logging.getLogger(__name__)
-
-Context: TypeAlias = Any
-"""`grpc.aio.ServicerContext`; grpcio has no types."""
 Call: TypeAlias = Callable[[Calls, Any, Permit | None], Coroutine[Any, Any, Reply]]
 
-MAX_MESSAGE = 4 << 20
-"""Bytes of a request message, as in text-embeddings-inference."""
-MAX_READ = MAX_MESSAGE << 2
-"""What is read of a message that is too long, so that the answer can tell its length."""
 PACKAGE = "tei.v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """request: type of the message; call: what answers it; takes_permit: an item of a stream waits for one."""
+    """What clients call by name."""
 
     request: type[Message]
+    """Type of the message."""
     call: Call
+    """What answers it."""
     takes_permit: bool = True
+    """An item of a stream waits for one."""
 
 
 METHODS: Mapping[str, Mapping[str, Method]] = {
@@ -63,101 +62,127 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
 """Service -> unary method; those of Embed, Predict and Tokenize have a twin with `Stream` behind its name."""
 
 STREAMING = ("Embed", "Predict", "Tokenize")
+UNKNOWN = RefusedError("UNIMPLEMENTED", "")
+NO_KEY = RefusedError("UNAUTHENTICATED", "No valid auth token")
 
 
-class Service:
-    """The calls to a model as gRPC methods."""
+class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
+    """The calls to a model as gRPC methods. Who may call is decided before a message is received."""
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, settings: Settings, untaken: Untaken) -> None:
         self._calls = Calls(model, settings)
         self._keys = Keys(settings.server.api_key)
-        self._most = settings.server.grpc_max_parallel_stream_requests
         self._traces = model.tracer is not None
-
-    def handlers(self) -> Iterable[grpc.GenericRpcHandler]:
-        """Of all services of the package."""
+        self._timeouts = settings.server.client_timeout, settings.server.keep_alive_timeout
+        self._most_calls = settings.limits.max_connections
+        self._most_ahead = settings.server.grpc_max_parallel_stream_requests
+        self._room = Room(settings.limits.max_queued_bytes)
+        self._untaken = untaken
+        self._arrivals, self._items = Waits(), Waits()
+        self._running = self._streams = 0
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
         for service, methods in METHODS.items():
-            found = {name: self._unary(method) for name, method in methods.items()}
-            if service in STREAMING:
-                found |= {f"{name}Stream": self._stream(method) for name, method in methods.items()}
-            if service == "Rerank":
-                found["RerankStream"] = self._rerank_stream()
-            yield grpc.method_handlers_generic_handler(f"{PACKAGE}.{service}", found)
+            for name, method in methods.items():
+                self._handlers[f"/{PACKAGE}.{service}/{name}"] = self._unary(method)
+                if service in STREAMING:
+                    self._handlers[f"/{PACKAGE}.{service}/{name}Stream"] = self._stream(method)
+        self._handlers[f"/{PACKAGE}.Rerank/RerankStream"] = self._rerank_stream()
+
+    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler:
+        """What handles a call; runs in the task that the call has to its end."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is None:
+            return refusal(UNKNOWN)
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        if self._keys.required and not self._keys.accept(_bytes(metadata.get("authorization", ""))):
+            return refusal(NO_KEY)
+        if self._running >= self._most_calls:
+            problem = f"there are {self._most_calls} calls already"
+            return refusal(RefusedError("RESOURCE_EXHAUSTED", problem))
+        if self._traces:
+            PARENT.set(parse_traceparent(str(metadata.get("traceparent", ""))))
+        self._running += 1
+        _this_task().add_done_callback(self._end)
+        return handler
+
+    def stop(self) -> None:
+        """Reads no further items of streams: when those read are answered, the calls end."""
+        self._items.close()
+
+    def _end(self, _: object) -> None:
+        self._running -= 1
 
     def _unary(self, method: Method) -> grpc.RpcMethodHandler:
-        async def handle(request: Any, context: Context) -> bytes:
+        async def answer(context: Context) -> Reply:
+            async with self._arrivals.wait(self._timeouts[0]):
+                content = await context.read()
+            if content is grpc.aio.EOF:
+                raise RefusedError("INTERNAL", "Missing request message.")
+            with Share(self._room) as share:
+                share.take(len(content))
+                return await method.call(self._calls, decode(content, method.request), None)
+
+        return self._answering(answer)
+
+    def _rerank_stream(self) -> grpc.RpcMethodHandler:
+        async def answer(context: Context) -> Reply:
+            with self._ahead() as ahead, Share(self._room) as share:
+                requests = self._requests(context, tei.RerankStreamRequest)
+                return await self._calls.rerank_stream(requests, ahead, share)
+
+        return self._answering(answer)
+
+    def _answering(self, answer: Callable[[Context], Coroutine[Any, Any, Reply]]) -> grpc.RpcMethodHandler:
+        """A call with one answer. To gRPC it is always a stream of requests: then its messages come when asked for."""
+
+        async def handle(requests: Any, context: Context) -> bytes:
             try:
-                self._let_in(context)
-                reply = await method.call(self._calls, _readable(request), None)
+                reply = await answer(context)
             except Exception as error:  # whatever happens, the client gets a status
                 await abort(context, error)
             await send_costs(context, reply)
+            release = self._untaken.hold(len(reply.wire), context.peer())
+            _this_task().add_done_callback(lambda _: release())
             return reply.wire
 
-        return grpc.unary_unary_rpc_method_handler(handle, request_deserializer=_reader(method.request))
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     def _stream(self, method: Method) -> grpc.RpcMethodHandler:
-        async def answer(request: Any) -> Reply:
+        async def answer(request: Message) -> Reply:
             if not method.takes_permit:
-                return await method.call(self._calls, _readable(request), None)
+                return await method.call(self._calls, request, None)
             with await self._calls.model.wait_for_permits(1) as permit:
-                return await method.call(self._calls, _readable(request), permit)
+                return await method.call(self._calls, request, permit)
 
-        async def handle(requests: Any, context: Context) -> AsyncIterator[bytes]:
+        async def handle(requests: Any, context: Context) -> None:
+            peer = context.peer()
             try:
-                self._let_in(context)
-                async for reply in in_order(requests, answer, self._most):
-                    yield reply.wire
+                with self._ahead() as ahead:
+                    async for reply in in_order(self._requests(context, method.request), answer, ahead):
+                        with self._untaken.held(len(reply.wire), peer):
+                            await context.write(reply.wire)
             except Exception as error:
                 await abort(context, error)
-
-        return grpc.stream_stream_rpc_method_handler(handle, request_deserializer=_reader(method.request))
-
-    def _rerank_stream(self) -> grpc.RpcMethodHandler:
-        async def handle(requests: Any, context: Context) -> bytes:
-            try:
-                self._let_in(context)
-                reply = await self._calls.rerank_stream(_readable_ones(requests), self._most)
-            except Exception as error:
-                await abort(context, error)
-            await send_costs(context, reply)
-            return reply.wire
-
-        return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=_reader(tei.RerankStreamRequest))
-
-    def _let_in(self, context: Context) -> None:
-        """Raises RefusedError unless the call has a key; keeps whose trace it belongs to."""
-        if not (self._keys.required or self._traces):
-            return
-        metadata = dict(context.invocation_metadata() or ())
-        if self._traces:
-            PARENT.set(parse_traceparent(str(metadata.get("traceparent", ""))))
-        if self._keys.required and not self._keys.accept(metadata.get("authorization", "").encode()):
-            raise RefusedError("UNAUTHENTICATED", "No valid auth token")
-
-
-class Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
-    """Answers what no service knows, without a message."""
-
-    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler:
-        async def handle(requests: Any, context: Context) -> AsyncIterator[bytes]:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
-            yield b""
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
+    async def _requests(self, context: Context, request: type[Message]) -> AsyncIterator[Any]:
+        """The messages of a stream."""
+        while True:
+            async with self._items.wait(self._timeouts[1]):
+                content = await context.read()
+            if content is grpc.aio.EOF:
+                return
+            yield decode(content, request)
 
-async def abort(context: Context, error: Exception) -> NoReturn:
-    """Ends the call with the status of the error."""
-    if isinstance(error, RefusedError):
-        code = error.code
-    elif isinstance(error, RequestError):
-        code = presentation(error).grpc_code
-    else:
-        logger.error("a call failed: %s", error, exc_info=error)
-        code, error = "INTERNAL", RefusedError("INTERNAL", "internal error")
-    await context.abort(grpc.StatusCode[code], str(error))
-    raise AssertionError  # abort raises
+    @contextmanager
+    def _ahead(self) -> Iterator[Ahead]:
+        """How far one more stream may be read ahead."""
+        self._streams += 1
+        try:
+            yield Ahead(self._most_ahead, lambda: min(MAX_STREAM, MAX_STREAMS // self._streams), _size)
+        finally:
+            self._streams -= 1
 
 
 async def send_costs(context: Context, reply: Reply) -> None:
@@ -167,28 +192,29 @@ async def send_costs(context: Context, reply: Reply) -> None:
         await context.send_initial_metadata([(name.decode(), value.decode()) for name, value in headers])
 
 
-def _reader(request: type[Message]) -> Callable[[bytes], Message | RefusedError]:
-    """Decodes a message; what can't be read becomes the error that the call ends with."""
-
-    def read(content: bytes) -> Message | RefusedError:
-        if len(content) > MAX_MESSAGE:
-            problem = f"found {len(content)} bytes, the limit is: {MAX_MESSAGE} bytes"
-            return RefusedError("OUT_OF_RANGE", f"Error, message length too large: {problem}")
-        try:
-            return request.FromString(content)
-        except DecodeError as error:
-            return RefusedError("INTERNAL", f"failed to decode Protobuf message: {error}")
-
-    return read
+def decode(content: bytes, request: type[Message]) -> Message:
+    """The message. Raises RefusedError where it is too long or none."""
+    if len(content) > MAX_MESSAGE:
+        problem = f"found {len(content)} bytes, the limit is: {MAX_MESSAGE} bytes"
+        raise RefusedError("OUT_OF_RANGE", f"Error, message length too large: {problem}")
+    try:
+        return request.FromString(content)
+    except DecodeError as error:
+        raise RefusedError("INTERNAL", f"failed to decode Protobuf message: {error}") from error
 
 
-def _readable(request: Any) -> Any:
-    """Raises RefusedError for a message that could not be decoded."""
-    if isinstance(request, RefusedError):
-        raise request
-    return request
+def _size(item: Message | Reply | Answer[Any]) -> int:
+    """Bytes of a request or of its answer; those of a rank are few."""
+    if isinstance(item, Reply):
+        return len(item.wire)
+    return item.ByteSize() if isinstance(item, Message) else 0
 
 
-async def _readable_ones(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _readable(request)
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

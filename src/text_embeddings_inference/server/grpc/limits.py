@@ -1,0 +1,150 @@
+"""What clients may keep a server waiting for and holding: messages that do not come, answers that are not taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+from .sockets import disconnect
+from .statuses import RefusedError
+
+MAX_MESSAGE = 4 << 20
+"""Bytes of a request message, as in text-embeddings-inference."""
+MAX_READ = MAX_MESSAGE << 1
+"""Bytes that are received of a message that is too long, so that the answer can tell its length."""
+MAX_CALLS_PER_CONNECTION = 1024
+MAX_RERANKED = 1 << 16
+"""Items of one call of RerankStream, which is answered when all are there."""
+MAX_RETURNED = 1 << 24
+"""Bytes of the texts that such a call gives back."""
+MAX_UNTAKEN = 1 << 28
+"""Bytes of answers that clients have not taken yet; with more, those who are slowest lose their connections."""
+GRACE_S = 5.0
+"""Seconds in which none does."""
+MAX_STREAMS = 1 << 28
+"""Bytes of requests and answers that all streams together hold, as far as each holds more than one item."""
+MAX_STREAM = 1 << 24
+"""The same of one stream."""
+SLOWEST = 1 << 16
+"""Bytes a second: a client that takes a long answer more slowly loses its connection."""
+
+
+class Waits:
+    """Waits for clients. Each ends after its time, the oldest where there are too many, all when the server ends."""
+
+    def __init__(self, most: int | None = None) -> None:
+        """most: waits at a time, None for any number."""
+        self._most = most
+        self._scopes: dict[asyncio.Timeout, None] = {}
+        """Oldest first."""
+        self._ended_early: dict[asyncio.Timeout, RefusedError] = {}
+        self._closed = False
+
+    @asynccontextmanager
+    async def wait(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raises RefusedError in its body after so many seconds (None: never), or where it is ended early."""
+        if self._closed:
+            raise _shutting_down()
+        if len(self._scopes) == self._most:
+            self._end(next(iter(self._scopes)), RefusedError("RESOURCE_EXHAUSTED", "too many calls of this kind"))
+        scope = asyncio.timeout(seconds)
+        self._scopes[scope] = None
+        try:
+            async with scope:
+                yield
+        except TimeoutError:
+            late = RefusedError("DEADLINE_EXCEEDED", f"no message came within {seconds} s")
+            raise self._ended_early.get(scope, late) from None
+        finally:
+            self._scopes.pop(scope, None)
+            self._ended_early.pop(scope, None)
+
+    def close(self, after: float = 0) -> None:
+        """Ends all waits after so many seconds; none begins any more."""
+        self._closed = True
+        for scope in list(self._scopes):
+            self._end(scope, _shutting_down(), after)
+
+    def _end(self, scope: asyncio.Timeout, error: RefusedError, after: float = 0) -> None:
+        del self._scopes[scope]
+        if not scope.expired():
+            self._ended_early[scope] = error
+            scope.reschedule(asyncio.get_running_loop().time() + after)
+
+
+def _shutting_down() -> RefusedError:
+    return RefusedError("UNAVAILABLE", "the server is shutting down")
+
+
+class Answer(NamedTuple):
+    """One that its client has not taken yet."""
+
+    size: int
+    """Bytes."""
+    peer: str
+    since: float
+    """By the clock of the loop."""
+
+
+class Untaken:
+    """Answers that their clients have not taken yet, over all calls.
+
+    Nothing in grpcio ends a call whose answer is not taken, so its connection is ended: where it takes longer than
+    it may, and where there are too many.
+    """
+
+    def __init__(self, client_timeout: float | None, most: int = MAX_UNTAKEN) -> None:
+        """client_timeout: seconds an answer may take, and as many more as it is SLOWEST bytes long; most: bytes."""
+        self.port = 0
+        """Where the server listens."""
+        self._client_timeout = client_timeout
+        self._most = most
+        self._answers: dict[object, Answer] = {}
+        """Oldest first."""
+        self._bytes = 0
+        self._ending: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def hold(self, size: int, peer: str) -> Callable[[], None]:
+        """Counts an answer until what is returned is called."""
+        key, now = object(), self._loop.time()
+        while self._bytes + size > self._most and self._answers:
+            oldest = next(iter(self._answers))
+            if now - self._answers[oldest].since < GRACE_S:
+                break
+            self._end(oldest)
+        self._answers[key] = Answer(size, peer, now)
+        self._bytes += size
+        timer = None
+        if self._client_timeout is not None:
+            timer = self._loop.call_later(self._client_timeout + size / SLOWEST, self._end, key)
+
+        def release() -> None:
+            self._forget(key)
+            if timer is not None:
+                timer.cancel()
+
+        return release
+
+    @contextmanager
+    def held(self, size: int, peer: str) -> Iterator[None]:
+        """While an answer is written."""
+        release = self.hold(size, peer)
+        try:
+            yield
+        finally:
+            release()
+
+    def _forget(self, key: object) -> Answer | None:
+        found = self._answers.pop(key, None)
+        self._bytes -= found.size if found else 0
+        return found
+
+    def _end(self, key: object) -> None:
+        found = self._forget(key)
+        if found is not None:
+            ending = self._loop.create_task(asyncio.to_thread(disconnect, found.peer, self.port))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
