@@ -17,7 +17,7 @@ from text_embeddings_inference.engines.base import Capacity, Trials
 from text_embeddings_inference.inference import Model
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.telemetry.metrics import Metrics
-from text_embeddings_inference.tokenization import Tokenizer
+from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 from text_embeddings_inference.types import (
     Batch,
     EncodeOptions,
@@ -177,7 +177,7 @@ def fake_tokenizer(**changes: Any) -> Tokenizer:
     words = tokenizers.Tokenizer(models.WordLevel({str(id_): id_ for id_ in range(VOCABULARY)}, unk_token="0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     arguments: dict[str, Any] = {"max_input_length": MAX_INPUT_LENGTH, "prompts": PROMPTS, "vocabulary": VOCABULARY}
-    return Tokenizer(words, **(arguments | changes))
+    return Tokenizer(words, TextOptions(**(arguments | changes)))
 
 
 def fake_info(kind: Kind = Kind.EMBEDDING, pooling: Pooling | None = Pooling.MEAN, **changes: Any) -> ModelInfo:

@@ -170,6 +170,26 @@ class TokenColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class TextRules:
+    """What a checkpoint's files say of texts and their tokens beside its tokenizer.json."""
+
+    lowercase: bool = False
+    """Whether texts are lowered before they are tokenized."""
+
+    token_types: bool = True
+    """Whether the model is told which tokens are of the second text of a pair."""
+
+    ending: str = ""
+    """Token put behind each text and each part of a pair; "": none."""
+
+    first: str = ""
+    """Token that texts are said to begin with; "": nothing is said."""
+
+    last: str = ""
+    """Token that texts are said to end with; "": nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
 class LateInteraction:
     """How a model for late interaction (ColBERT) takes texts in their two roles, `query` and `document`, by PyLate.
 

@@ -145,3 +145,10 @@ def test_a_graph(tmp_path: Path) -> None:
     (copied / "onnx" / "model.onnx").write_bytes(b"x")
     [problem] = explained(copied).problems
     assert "no ONNX graph that OpenVINO can read" in problem.message
+
+
+@pytest.mark.parametrize(("name", "word"), [("surplus-t5", "decoder"), ("add-eos-contradiction", "add_eos_token")])
+def test_what_the_start_warns_of_is_told(name: str, word: str) -> None:
+    found = explained(MODELS.parent / "variants" / name)
+    assert found.served
+    assert [line for line in found.warnings if word in line]

@@ -12,7 +12,7 @@ from text_embeddings_inference.engines.base import Capacity, Engine, Trials
 from text_embeddings_inference.loading.fidelity import FAITHFUL, fidelity
 from text_embeddings_inference.loading.load import fits_twice, load_parts, measure_fidelity
 from text_embeddings_inference.settings import Settings
-from text_embeddings_inference.tokenization import Tokenizer
+from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 from text_embeddings_inference.types import Batch, Encoding, Kind, Output
 
 TOKENIZER_FILE = MODELS / "bert" / "tokenizer.json"
@@ -47,15 +47,7 @@ class Turned:
 
 
 def tokenizer() -> Tokenizer:
-    return Tokenizer.load(
-        TOKENIZER_FILE,
-        max_input_length=48,
-        prompts=None,
-        default_prompt=None,
-        vocabulary=900,
-        model_type="bert",
-        auto_map=None,
-    )
+    return Tokenizer.load(TOKENIZER_FILE, TextOptions(max_input_length=48, vocabulary=900))
 
 
 def test_the_worst_vector_counts() -> None:

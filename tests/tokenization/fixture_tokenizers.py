@@ -9,7 +9,9 @@ from typing import Any
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from text_embeddings_inference.tokenization import Tokenizer
+from text_embeddings_inference.checkpoint.config import read_config
+from text_embeddings_inference.checkpoint.text_rules import read_text_rules
+from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 
@@ -25,12 +27,10 @@ def load(name: str = "bert", **changes: Any) -> Tokenizer:
     arguments = {
         "max_input_length": expected["max_input_length"],
         "prompts": expected.get("prompts"),
-        "default_prompt": None,
         "vocabulary": config["vocab_size"],
-        "model_type": config["model_type"],
-        "auto_map": config.get("auto_map"),
+        "rules": read_text_rules(MODELS / name, read_config(MODELS / name)),
     }
-    return Tokenizer.load(MODELS / name / "tokenizer.json", **(arguments | changes))
+    return Tokenizer.load(MODELS / name / "tokenizer.json", TextOptions(**(arguments | changes)))
 
 
 def words(vocabulary: dict[str, int], unknown: str = "[UNK]") -> tokenizers.Tokenizer:

@@ -10,20 +10,13 @@ import tokenizers
 from fixture_tokenizers import MODELS, load, words
 
 from text_embeddings_inference.errors import CheckpointError
-from text_embeddings_inference.tokenization import Tokenizer
-from text_embeddings_inference.types import EncodeOptions, Encoding, Input
+from text_embeddings_inference.tokenization import TextOptions, Tokenizer
+from text_embeddings_inference.types import EncodeOptions, Encoding, Input, TextRules
 
 
 def load_file(file: Path, **changes: Any) -> Tokenizer:
-    arguments: dict[str, Any] = {
-        "max_input_length": 16,
-        "prompts": None,
-        "default_prompt": None,
-        "vocabulary": 900,
-        "model_type": "bert",
-        "auto_map": None,
-    }
-    return Tokenizer.load(file, **(arguments | changes))
+    arguments: dict[str, Any] = {"max_input_length": 16, "vocabulary": 900}
+    return Tokenizer.load(file, TextOptions(**(arguments | changes)))
 
 
 def encode(tokenizer: Tokenizer, item: Input) -> Encoding:
@@ -65,21 +58,56 @@ def test_length_without_room_for_text() -> None:
     assert len(encode(load(max_input_length=3), "What is Deep Learning?")) == 3
 
 
-@pytest.mark.parametrize("auto_map", [None, {}, {"AutoModel": "modeling_qwen.Qwen2Model"}])
-def test_qwen2_remote_code_ends_texts(tmp_path: Path, auto_map: dict[str, str] | None) -> None:
+@pytest.mark.parametrize("ending", ["", "<|endoftext|>"])
+def test_a_token_at_the_end_of_texts(tmp_path: Path, ending: str) -> None:
     file = tmp_path / "tokenizer.json"
     words({"[UNK]": 0, "a": 1, "b": 2, "<|endoftext|>": 3}).save(str(file))
-    tokenizer = load_file(file, max_input_length=4, model_type="qwen2", auto_map=auto_map)
-    end = [3] if auto_map else []
+    tokenizer = load_file(file, max_input_length=4, rules=TextRules(ending=ending))
+    end = [3] if ending else []
     assert ids(tokenizer, "a b") == [1, 2, *end]
-    assert ids(tokenizer, "a b a b a") == [1, 2, 1, 3 if auto_map else 2]
+    assert ids(tokenizer, "a b a b a") == [1, 2, 1, 3 if ending else 2]
     pair = encode(tokenizer, ("a", "b"))
     assert pair.input_ids.tolist() == [1, *end, 2, *end]
     type_ids = None if pair.type_ids is None else pair.type_ids.tolist()
-    assert type_ids == ([0, 0, 1, 1] if auto_map else None)
+    assert type_ids == ([0, 0, 1, 1] if ending else None)
 
 
-def test_qwen2_remote_code_without_the_token(tmp_path: Path) -> None:
+def test_the_token_at_the_end_is_missing(tmp_path: Path) -> None:
     words({"[UNK]": 0}).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(CheckpointError, match=r"has no token <\|endoftext\|>"):
-        load_file(tmp_path / "tokenizer.json", model_type="qwen2", auto_map={"AutoModel": "modeling_qwen.Qwen2Model"})
+        load_file(tmp_path / "tokenizer.json", rules=TextRules(ending="<|endoftext|>"))
+
+
+@pytest.mark.parametrize("name", ["bert", "gemma3_text", "mistral"])
+def test_tokens_that_tokenizer_json_adds(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    first, last = ("[CLS]", "[SEP]") if name == "bert" else ("<bos>", "<eos>") if "gemma" in name else ("<s>", "</s>")
+    load(name, rules=TextRules(first=first, last=last))
+    assert not caplog.messages
+
+
+def test_tokens_that_tokenizer_json_does_not_add(caplog: pytest.LogCaptureFixture) -> None:
+    """Texts are run without them, as Transformers runs them."""
+    text = "What is Deep Learning?"
+    tokenizer = load("bert", rules=TextRules(first="[SEP]", last="[unknown]"))
+    assert ids(tokenizer, text) == ids(load("bert"), text)
+    assert [message[:63] for message in caplog.messages] == [
+        "`add_bos_token` of tokenizer_config.json is true, but with toke",
+        "`add_eos_token` of tokenizer_config.json is true, but with toke",
+    ]
+    assert "end with `[unknown]`" in caplog.text
+
+
+def test_texts_are_lowered_with_their_prompt() -> None:
+    plain, lowered = load("roberta"), load("roberta", rules=TextRules(lowercase=True), prompts={"query": "Query: "})
+    assert ids(lowered, "What Is ΑΣ?") == ids(plain, "what is ας?")
+    assert ids(lowered, ("What", "IS")) == ids(plain, ("what", "is"))
+    [encoding] = lowered.encode(["What"], EncodeOptions(prompt_name="query"))
+    assert isinstance(encoding, Encoding)
+    assert encoding.input_ids.tolist() == ids(plain, "query: what")
+
+
+def test_models_without_token_types() -> None:
+    given, without = encode(load(), ("a", "b")), encode(load(rules=TextRules(token_types=False)), ("a", "b"))
+    assert given.type_ids is not None
+    assert without.type_ids is None
+    assert without.input_ids.tolist() == given.input_ids.tolist()

@@ -9,7 +9,7 @@ from fixture_tokenizers import load, words
 from tokenizers import normalizers
 
 from text_embeddings_inference.errors import EmptyInputError, InputError, RequestError
-from text_embeddings_inference.tokenization import Tokenizer
+from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 
 
 def shown(tokenizer: Tokenizer, text: str, **options: Any) -> list[tuple[int, str, bool, int | None, int | None]]:
@@ -109,7 +109,7 @@ def test_decode_errors() -> None:
 def test_normalizer_that_changes_lengths_keeps_offsets() -> None:
     library = words({"[UNK]": 0, "fi": 1, "x2": 2})
     library.normalizer = normalizers.NFKC()
-    assert shown(Tokenizer(library, max_input_length=16, vocabulary=3), "ﬁ x²") == [
+    assert shown(Tokenizer(library, TextOptions(max_input_length=16, vocabulary=3)), "ﬁ x²") == [
         (1, "ﬁ", False, 0, 3),
         (2, "x²", False, 4, 7),
     ]

@@ -9,7 +9,7 @@ import pytest
 from fixture_tokenizers import MODELS, load, read, words
 
 from text_embeddings_inference.errors import CheckpointError, EmptyInputError, InputError, RequestError, TokenizerError
-from text_embeddings_inference.tokenization import Tokenizer, resolve_default_prompt
+from text_embeddings_inference.tokenization import TextOptions, Tokenizer, resolve_default_prompt
 from text_embeddings_inference.types import EncodeOptions, Encoding, Input
 
 NAMES = sorted(path.parent.name for path in MODELS.glob("*/tokenizer.json"))
@@ -203,7 +203,7 @@ def test_lone_surrogate() -> None:
 
 
 def test_no_tokens() -> None:
-    tokenizer = Tokenizer(words({"[UNK]": 0}), max_input_length=4, vocabulary=1)
+    tokenizer = Tokenizer(words({"[UNK]": 0}), TextOptions(max_input_length=4, vocabulary=1))
     problem = error(tokenizer, " \t\n ")
     assert isinstance(problem, InputError)
     assert "`inputs` has no tokens" in str(problem)
@@ -211,7 +211,7 @@ def test_no_tokens() -> None:
 
 
 def test_text_the_library_fails_on() -> None:
-    tokenizer = Tokenizer(words({"a": 0}, unknown="<none>"), max_input_length=4, vocabulary=1)
+    tokenizer = Tokenizer(words({"a": 0}, unknown="<none>"), TextOptions(max_input_length=4, vocabulary=1))
     good, bad = tokenizer.encode(["a", "b"], EncodeOptions())
     assert isinstance(good, Encoding)
     assert isinstance(bad, TokenizerError)
@@ -219,7 +219,7 @@ def test_text_the_library_fails_on() -> None:
 
 
 def test_token_without_a_row_in_the_embedding_table() -> None:
-    tokenizer = Tokenizer(words({"[UNK]": 0, "a": 1, "b": 2}), max_input_length=4, vocabulary=2)
+    tokenizer = Tokenizer(words({"[UNK]": 0, "a": 1, "b": 2}), TextOptions(max_input_length=4, vocabulary=2))
     good, bad = tokenizer.encode(["a", "a b"], EncodeOptions())
     assert isinstance(good, Encoding)
     assert str(bad) == ("Input validation error: the text has token id 2, which is outside the vocabulary of 2 ids")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
-from text_embeddings_inference.tokenization import Tokenizer, truncation
+from text_embeddings_inference.tokenization import TextOptions, Tokenizer, truncation
 from text_embeddings_inference.tokenization.truncation import Direction
 from text_embeddings_inference.types import EncodeOptions, Encoding, Input, Pair
 
@@ -61,7 +61,7 @@ def texts(seed: int, count: int, pieces: int) -> list[str | Pair]:
 @pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta"])
 @pytest.mark.parametrize("length", [5, 8, 13])
 def test_equals_the_library(name: str, length: int, direction: Direction) -> None:
-    tokenizer = Tokenizer(library(name), max_input_length=length, vocabulary=1000)
+    tokenizer = Tokenizer(library(name), TextOptions(max_input_length=length, vocabulary=1000))
     reference = library(name)
     reference.enable_truncation(length, direction=direction)
     items = texts(length, 60, 14)
@@ -119,7 +119,7 @@ def both(name: str, length: int, direction: Direction) -> tuple[Tokenizer, token
     """Our tokenizer, and the library's, which truncates what it has tokenized."""
     whole = library(name)
     whole.enable_truncation(length, direction=direction)
-    return Tokenizer(library(name), max_input_length=length, vocabulary=1000), whole
+    return Tokenizer(library(name), TextOptions(max_input_length=length, vocabulary=1000)), whole
 
 
 CUT = ["albert", "bert", "bert-reranker", "camembert", "electra", "mpnet", "roberta", "xlm-roberta"]
@@ -187,7 +187,7 @@ def test_no_head(item: str | Pair, direction: Direction) -> None:
 
 
 def test_head_with_too_few_tokens_is_not_used() -> None:
-    tokenizer = Tokenizer(library("bert"), max_input_length=5, vocabulary=900)
+    tokenizer = Tokenizer(library("bert"), TextOptions(max_input_length=5, vocabulary=900))
     text = "a" + " " * 40 + "b b b " + "a " * 40
     assert truncation.head(text, 5, "right") == "a"
     pair = ("a b c", text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
-from ..types import Kind, LateInteraction, Pooling, TokenColumns
+from ..types import Kind, LateInteraction, Pooling, TextRules, TokenColumns
 from .config import Labels, read_config, read_kind, read_labels, read_max_length, read_position_limit
 from .json_files import Found, describe, read_optional_object
 from .late_interaction import read_late_interaction
@@ -18,6 +18,7 @@ from .modules import HEAD_FILES, Dense, ModulePaths, read_dense, read_head, read
 from .onnx import OnnxGraph, find_onnx
 from .pooling import check_splade, read_pooling
 from .tensors.weights import Weights, open_weights
+from .text_rules import read_text_rules
 
 logger = logging.getLogger(__name__)
 
@@ -37,34 +38,52 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A model on disk.
-
-    folder: as given; config: the whole `config.json`; pooling: None for classifiers and rerankers (their models pool
-    as they were trained); labels: names by class index, label_ids: `label2id` (both empty for embedding models);
-    max_input_length: tokens, special ones included; prompts: by name, None if there are none; dense: applied to the
-    pooled vector, in order, or, for late interaction, to each token's; late: None for other models; lexical, vectors:
-    the heads for tokens, as bge-m3 has them; onnx: the graph that is the model where there are no weights (which are
-    empty then).
-    """
+    """A model on disk."""
 
     folder: Path
+    """As given."""
+
     config: dict[str, Any]
+    """The whole `config.json`."""
+
     model_type: str
     architectures: tuple[str, ...]
     kind: Kind
     pooling: Pooling | None
+    """None for classifiers and rerankers: their models pool as they were trained."""
+
     labels: tuple[str, ...]
+    """Names by class index; empty for embedding models."""
+
     label_ids: dict[str, int]
+    """`label2id`; empty for embedding models."""
+
     max_input_length: int
+    """Tokens, special ones included."""
+
     prompts: dict[str, str] | None
+    """By name; None if there are none."""
+
+    rules: TextRules
     dense: tuple[Dense, ...]
+    """Applied to the pooled vector, in order, or, for late interaction, to each token's."""
+
     late: LateInteraction | None
+    """None for models that are not for late interaction."""
+
     lexical: Dense | None
+    """The head that gives each token a weight, as bge-m3 has it."""
+
     vectors: Dense | None
+    """The head that gives each token a vector for late interaction, as bge-m3 has it."""
+
     weights: Weights
+    """Empty where the model is an ONNX graph."""
+
     tokenizer_file: Path
     sources: Sources
     onnx: OnnxGraph | None = None
+    """The graph that is the model where there are no weights."""
 
     @property
     def longest(self) -> int:
@@ -131,6 +150,9 @@ def open_checkpoint(
         _check_tokenizer(root)
     length, prompts, opened = Found(0, ""), None, Weights((), ())
     dense: tuple[Dense, ...] = ()
+    rules = TextRules()
+    with step():
+        rules = read_text_rules(root, config)
     late, heads = None, dict.fromkeys(HEAD_FILES)
     with step():
         length = read_max_length(root, config)
@@ -167,6 +189,7 @@ def open_checkpoint(
         weights=opened,
         tokenizer_file=root / TOKENIZER,
         sources=Sources(kind.source, how.source, length.source),
+        rules=rules,
         onnx=onnx,
     )
 

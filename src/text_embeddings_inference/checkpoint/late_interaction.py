@@ -13,11 +13,11 @@ from typing import Any
 from ..errors import CheckpointError
 from ..types import LateInteraction
 from .json_files import describe, is_integer, read_optional_object
+from .text_rules import TOKENIZER_CONFIG, read_special_token
 
 logger = logging.getLogger(__name__)
 
 NAME = "config_sentence_transformers.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 DEFAULTS: dict[str, Any] = {
     "query_prefix": "[Q] ",
@@ -71,14 +71,10 @@ def _capped(key: str, values: dict[str, Any], positions: int | None) -> int:
 
 def _read_expansion_token(root: Path) -> str:
     """The mask token, else the token that ends a text, else that of padding."""
-    values = read_optional_object(root, TOKENIZER_CONFIG) or {}
-    for key in ("mask_token", "eos_token", "pad_token"):
-        token = values.get(key)
-        if isinstance(token, dict):
-            token = token.get("content")
-        if isinstance(token, str) and token:
-            return token
-    raise CheckpointError(
-        f"`{TOKENIZER_CONFIG}` in {root} names no mask token to fill queries up with",
-        hint=f"add `mask_token` there, or set `do_query_expansion` in `{NAME}` to false",
-    )
+    token = read_special_token(root, "mask_token", "eos_token", "pad_token")
+    if not token:
+        raise CheckpointError(
+            f"`{TOKENIZER_CONFIG}` in {root} names no mask token to fill queries up with",
+            hint=f"add `mask_token` there, or set `do_query_expansion` in `{NAME}` to false",
+        )
+    return token

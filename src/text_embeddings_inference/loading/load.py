@@ -14,7 +14,7 @@ from ..engines.base import Engine
 from ..errors import StartError
 from ..machine import available_memory
 from ..settings import Settings
-from ..tokenization import ROLES, Tokenizer, resolve_default_prompt
+from ..tokenization import ROLES, TextOptions, Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo
 from .fidelity import FAITHFUL, fidelity
 from .open import EnginePlan, Opened, make_engine, open_model
@@ -120,15 +120,13 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
         longest = settings.limits.token_limit
         query, document = min(late.query_length, longest), min(late.document_length, longest)
         late = replace(late, query_length=query, document_length=document)
-    auto_map = checkpoint.config.get("auto_map")
-    return Tokenizer.load(
-        checkpoint.tokenizer_file,
+    options = TextOptions(
         max_input_length=max_input_length,
+        vocabulary=vocabulary,
         prompts=checkpoint.prompts,
         default_prompt=prompt,
-        vocabulary=vocabulary,
-        model_type=checkpoint.model_type,
-        auto_map=auto_map if isinstance(auto_map, dict) else None,
+        rules=checkpoint.rules,
         late=late,
         default_role=role,
     )
+    return Tokenizer.load(checkpoint.tokenizer_file, options)

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import tokenizers
-from tokenizers.processors import Sequence as ProcessorSequence
-from tokenizers.processors import TemplateProcessing
 
 from ..errors import CheckpointError, EmptyInputError, InputError, RequestError, TokenizerError
-from ..types import EncodeOptions, Encoding, Input, LateInteraction, Pair, Token
+from ..types import EncodeOptions, Encoding, Input, LateInteraction, Pair, TextRules, Token
 from . import truncation
+from .file import read_tokenizer
 from .roles import Role, make_roles
 from .truncation import Direction
 
@@ -54,81 +54,61 @@ def _unknown_prompt(prompts: Mapping[str, str] | None, name: str) -> str:
     return f"`default-prompt-name` is set to `{name}` but {reason}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextOptions:
+    """How the texts of one model become tokens, beside what its tokenizer.json says."""
+
+    max_input_length: int
+    """Most tokens of one input, special tokens included."""
+
+    vocabulary: int
+    """Rows of the embedding table."""
+
+    prompts: Mapping[str, str] | None = None
+    """Texts put before inputs, by name; None where the model has none."""
+
+    default_prompt: str | None = None
+    """Text put before each input that names no prompt."""
+
+    rules: TextRules = field(default_factory=TextRules)
+    """What the checkpoint's other files say."""
+
+    late: LateInteraction | None = None
+    """How texts are taken in their roles; None where they have none."""
+
+    default_role: str | None = None
+    """The role of texts that name no prompt."""
+
+
 class Tokenizer:
-    """The tokenizer of one model, with its prompts and its limits.
+    """The tokenizer of one model, with its prompts and its limits."""
 
-    max_input_length: most tokens of one input, special tokens included; default_prompt: text put before each input
-    that names no prompt; vocabulary: rows of the embedding table; late: how texts are taken in their roles, None where
-    they have none; default_role: that of texts that name no prompt.
-    """
-
-    def __init__(
-        self,
-        tokenizer: tokenizers.Tokenizer,
-        *,
-        max_input_length: int,
-        prompts: Mapping[str, str] | None = None,
-        default_prompt: str | None = None,
-        vocabulary: int,
-        late: LateInteraction | None = None,
-        default_role: str | None = None,
-    ) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, options: TextOptions) -> None:
+        """Raises `CheckpointError` if no text fits the length."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
         special = tokenizer.num_special_tokens_to_add(False)
-        if max_input_length <= special:
+        if options.max_input_length <= special:
+            length = options.max_input_length
             raise CheckpointError(
-                f"the longest input of {max_input_length} tokens has no room for text beside {special} special tokens"
+                f"the longest input of {length} tokens has no room for text beside {special} special tokens"
             )
-        self.max_input_length = max_input_length
-        self.max_characters = max_input_length * CHARACTERS_PER_TOKEN
-        self.vocabulary = vocabulary
+        self.max_input_length = options.max_input_length
+        self.max_characters = options.max_input_length * CHARACTERS_PER_TOKEN
+        self.vocabulary = options.vocabulary
         self._tokenizer = tokenizer
-        self._prompts = prompts
-        self._default_prompt = default_prompt
-        self._roles = {} if late is None else make_roles(tokenizer, late)
-        self._default_role = default_role
+        self._options = options
+        self._roles = {} if options.late is None else make_roles(tokenizer, options.late)
         decoder = tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(id_ for id_, token in decoder.items() if token.special)
         largest_id = max([tokenizer.get_vocab_size(with_added_tokens=False) - 1, *decoder])
         self._splits_at_spaces = {side: truncation.splits_at_spaces(tokenizer, side) for side in get_args(Direction)}
-        self._may_exceed_vocabulary = largest_id >= vocabulary
+        self._may_exceed_vocabulary = largest_id >= options.vocabulary
 
     @classmethod
-    def load(
-        cls,
-        file: Path,
-        *,
-        max_input_length: int,
-        prompts: Mapping[str, str] | None,
-        default_prompt: str | None,
-        vocabulary: int,
-        model_type: str,
-        auto_map: Mapping[str, Any] | None,
-        late: LateInteraction | None = None,
-        default_role: str | None = None,
-    ) -> Tokenizer:
+    def load(cls, file: Path, options: TextOptions) -> Tokenizer:
         """Read a `tokenizer.json`; `CheckpointError` if it is missing or damaged, or if no text fits the length."""
-        if not file.is_file():
-            raise CheckpointError(
-                f"{file}: tokenizer.json not found. text-embeddings-inference only supports fast tokenizers",
-                hint="save the tokenizer with a recent version of Transformers, which writes this file",
-            )
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"{file}: not a tokenizer: {error}") from error
-        if model_type == "qwen2" and auto_map is not None and auto_map.get("AutoModel") == "modeling_qwen.Qwen2Model":
-            _append_end_of_text(tokenizer, file)
-        return cls(
-            tokenizer,
-            max_input_length=max_input_length,
-            prompts=prompts,
-            default_prompt=default_prompt,
-            vocabulary=vocabulary,
-            late=late,
-            default_role=default_role,
-        )
+        return cls(read_tokenizer(file, options.rules), options)
 
     def encode(self, inputs: Sequence[Input], options: EncodeOptions) -> list[Encoding | RequestError]:
         """Tokenize a client's batch in one call of the library; an input that can't be used gives its error in place.
@@ -189,7 +169,7 @@ class Tokenizer:
         characters, one more input costs about 30, a character that is not ASCII 4, and a token id 0.1; but 20 if it
         becomes text, to go behind a prompt, and is tokenized again.
         """
-        has_prompt = options.prompt_name is not None or self._default_prompt is not None
+        has_prompt = options.prompt_name is not None or self._options.default_prompt is not None
         cost: float = 30 * len(inputs)
         for item in inputs:
             if isinstance(item, list):
@@ -200,16 +180,17 @@ class Tokenizer:
         return cost > INLINE_CHARACTERS
 
     def _prompt(self, name: str | None) -> str | None:
+        prompts = self._options.prompts
         if name is None:
-            return self._default_prompt
+            return self._options.default_prompt
         if name in self._roles:
-            return (self._prompts or {}).get(name)
-        if self._prompts is None or name not in self._prompts:
-            raise InputError(_unknown_prompt(self._prompts, name), logged="unknown `prompt_name`")
-        return self._prompts[name]
+            return (prompts or {}).get(name)
+        if prompts is None or name not in prompts:
+            raise InputError(_unknown_prompt(prompts, name), logged="unknown `prompt_name`")
+        return prompts[name]
 
     def _role(self, name: str | None) -> Role | None:
-        name = self._default_role if name is None else name
+        name = self._options.default_role if name is None else name
         return None if name is None else self._roles.get(name)
 
     def _prepare(self, item: Input, options: EncodeOptions, limit: int) -> str | Pair | Encoding:
@@ -224,17 +205,20 @@ class Tokenizer:
                 )
             item = truncation.cut_bytes(item, self.max_characters)
         if isinstance(item, str):
-            return item if prompt is None else prompt + item
+            return self._cased(item if prompt is None else prompt + item)
         if isinstance(item, tuple):
             if prompt is not None:
                 raise InputError("`prompt_name` cannot be set with dual inputs")
-            return item
+            return self._cased(item[0]), self._cased(item[1])
         outside = next((id_ for id_ in item if not 0 <= id_ < self.vocabulary), None)
         if outside is not None:
             raise InputError(f"token id {outside} is outside the vocabulary of {self.vocabulary} ids")
         if prompt is not None:
-            return prompt + self._decode(item, skip_special_tokens=True)
+            return self._cased(prompt + self._decode(item, skip_special_tokens=True))
         return self._encode_ids(item, options, limit)
+
+    def _cased(self, text: str) -> str:
+        return text.lower() if self._options.rules.lowercase else text
 
     @staticmethod
     def _encode_ids(ids: list[int], options: EncodeOptions, limit: int) -> Encoding:
@@ -294,7 +278,7 @@ class Tokenizer:
         if isinstance(encoding, RequestError):
             return encoding
         ids = np.array(encoding.ids, np.int32)
-        type_list = encoding.type_ids
+        type_list = encoding.type_ids if self._options.rules.token_types else []
         type_ids = np.array(type_list, np.int32) if any(type_list) else None
         if len(ids) > limit:
             if not options.truncate:
@@ -319,19 +303,6 @@ class Tokenizer:
             raise InputError("`input_ids` holds a number that is not an unsigned integer of 32 bits") from error
         except Exception as error:  # the library raises nothing narrower
             raise TokenizerError(str(error)) from error
-
-
-def _append_end_of_text(tokenizer: tokenizers.Tokenizer, file: Path) -> None:
-    """Append `<|endoftext|>` to each text: the remote code of gte-Qwen2 does, and its tokenizer.json does not."""
-    end = "<|endoftext|>"
-    end_id = tokenizer.token_to_id(end)
-    if end_id is None:
-        raise CheckpointError(f"{file}: has no token {end}, which this model needs at the end of a text")
-    template = TemplateProcessing(
-        single=f"$A:0 {end}:0", pair=f"$A:0 {end}:0 $B:1 {end}:1", special_tokens=[(end, end_id)]
-    )
-    before = tokenizer.post_processor
-    tokenizer.post_processor = template if before is None else ProcessorSequence([before, template])
 
 
 def _too_long(length: int, limit: int) -> InputError:
