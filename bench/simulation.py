@@ -87,7 +87,7 @@ class Simulation:
         self._streams = streams
         self._max_tokens = max_tokens
         self._costs = costs
-        self._queue: Scheduler[Input] = Scheduler(self._cost, max_tokens=max_tokens)
+        self._queue: Scheduler[Input] = Scheduler()
         self._ahead: deque[list[Input]] = deque()  # taken, but all streams are busy
         self._running: list[tuple[float, int, list[Input]]] = []  # heap of (end, number, batch)
         self._result = Result()
@@ -123,7 +123,7 @@ class Simulation:
             full = self._queue.waiting_tokens >= self._max_tokens
             if taken > self._streams or (taken == self._streams and not full):
                 break
-            batch = self._queue.next_batch(max(1, self._streams - taken))
+            batch = self._queue.next_batch(self._cost, self._max_tokens, max(1, self._streams - taken))
             self._result.batches += 1
             for item in batch:
                 item.request.waiting -= 1

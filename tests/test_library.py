@@ -30,7 +30,7 @@ from text_embeddings_inference.errors import (
 from text_embeddings_inference.inference import chunks
 from text_embeddings_inference.inference.chunks import PIECES_AT_ONCE
 from text_embeddings_inference.loading.load import Parts
-from text_embeddings_inference.queueing.jobs import Pending
+from text_embeddings_inference.queueing.jobs import JobGroup
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Batch, Float32Array, Input, Kind, ModelInfo
 
@@ -282,14 +282,14 @@ def test_an_input_that_fails_raises_and_others_go_on() -> None:
 def test_an_interrupt_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     with fake(engine, max_batch_requests=1) as model, monkeypatch.context() as patches:
-        submit = model._runner.submit
+        submit = model.runner.submit
 
-        def interrupted(pending: Pending) -> None:
-            submit(pending)
+        def interrupted(group: JobGroup) -> None:
+            submit(group)
             engine.wait_for(1)
             raise KeyboardInterrupt
 
-        patches.setattr(model._runner, "submit", interrupted)
+        patches.setattr(model.runner, "submit", interrupted)
         engine.hold()
         with pytest.raises(KeyboardInterrupt):
             model.embed(["1", "2", "3"])

@@ -22,7 +22,7 @@ from .inference.results import Prediction, Rank, Sparse, check_positive, check_w
 from .inference.token_results import hidden_states, lexical_weights, token_vectors
 from .loading.load import Parts, load_parts, warm_up
 from .loading.open import load_engine
-from .queueing.jobs import Pending, Row
+from .queueing.jobs import JobGroup, Row
 from .queueing.runner import Runner
 from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings
 from .telemetry.metrics import Metrics
@@ -70,7 +70,7 @@ class Embedder:
         self.info: ModelInfo = parts.info
         self._tokenizer = parts.tokenizer
         metrics, another = Metrics(parts.info.max_input_length), partial(load_engine, parts.checkpoint, settings)
-        self._runner = Runner(parts.engine, settings.limits, metrics, time.perf_counter, new_engine=another)
+        self.runner = Runner(parts.engine, settings.limits, metrics, time.perf_counter, new_engine=another)
 
     def embed(
         self,
@@ -134,8 +134,7 @@ class Embedder:
 
     def close(self) -> None:
         """Waits for what is running, then gives back threads and memory."""
-        self._runner.close()
-        self._runner.close_engine()
+        self.runner.close()
 
     def __enter__(self) -> Embedder:
         return self
@@ -148,12 +147,12 @@ class Embedder:
     def _run(self, inputs: Sequence[Input], options: EncodeOptions, *, tokens: bool = False) -> list[Row]:
         request = Distinct(_several(inputs))
         rows: list[Row] = []
-        queued: deque[tuple[Pending, threading.Event]] = deque()
+        queued: deque[tuple[JobGroup, threading.Event]] = deque()
 
         def receive() -> None:
-            pending, done = queued[0]
+            group, done = queued[0]
             done.wait()
-            rows.extend(pending.results())
+            rows.extend(group.results())
             queued.popleft()
 
         try:
@@ -162,14 +161,14 @@ class Embedder:
                 if len(queued) == PIECES_AT_ONCE:
                     receive()
                 done = threading.Event()
-                ahead = sum(pending.length for pending, _ in queued)
-                queued.append((Pending(encodings, tokens=tokens, on_done=done.set, ahead=ahead), done))
-                self._runner.submit(queued[-1][0])
+                ahead = sum(group.length for group, _ in queued)
+                queued.append((JobGroup(encodings, tokens=tokens, on_done=done.set, ahead=ahead), done))
+                self.runner.submit(queued[-1][0])
             while queued:
                 receive()
         except BaseException:  # an unusable input, or Ctrl-C: or all the rest would still be run
-            for pending, _ in queued:
-                self._runner.cancel(pending)
+            for group, _ in queued:
+                self.runner.cancel(group)
             raise
         return request.spread(rows)
 

@@ -323,16 +323,17 @@ def test_another_engine_of_the_same_checkpoint_takes_over(monkeypatch: pytest.Mo
         model = Model.load(Settings.of(model_id=str(BERT), dtype="float32", batch_timeout=5))
         try:
             [expected] = (await model.embed(["hello"], OPTIONS)).value
-            first = model._runner.engine
-            monkeypatch.setattr(first, "run", lambda *_, **__: gate.wait(PATIENCE))
+            first = model.runner.engine
+            entered = threading.Event()
+            monkeypatch.setattr(first, "run", lambda *_, **__: (entered.set(), gate.wait(PATIENCE)))
             hanging = await started(model.embed(["hello there"], OPTIONS))
-            until(lambda: len(model._runner._dispatch._running) == 1)
-            model._runner.tick(5)
+            assert entered.wait(PATIENCE)
+            model.runner.tick(5)
             with pytest.raises(InferenceError, match="took too long"):
                 await hanging
             [found] = (await model.embed(["hello"], OPTIONS)).value  # waits for the new one
             np.testing.assert_allclose(found, expected, atol=1e-6)
-            assert model._runner.engine is not first
+            assert model.runner.engine is not first
             assert model.healthy
         finally:
             gate.set()

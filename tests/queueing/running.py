@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.fakes import PATIENCE, FakeEngine, pooled_vector, token_vectors
-from text_embeddings_inference.queueing.jobs import Pending, Row
+from text_embeddings_inference.queueing.jobs import JobGroup, Row
 from text_embeddings_inference.queueing.runner import Runner
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.telemetry.metrics import Metrics
@@ -28,15 +28,15 @@ class Request:
         self.inputs = inputs
         self.done = threading.Event()
         encodings = [Encoding(np.array(ids, np.int32), None, len(ids)) for ids in inputs]
-        self.pending = Pending(encodings, tokens=tokens, on_done=self.done.set)
+        self.group = JobGroup(encodings, tokens=tokens, on_done=self.done.set)
 
     def rows(self) -> list[Row]:
         assert self.done.wait(PATIENCE), "no answer"
-        return self.pending.results()
+        return self.group.results()
 
     def check(self, dimensions: int = 4) -> None:
         """Every input got its own vector or vectors."""
-        compute = token_vectors if self.pending.tokens else pooled_vector
+        compute = token_vectors if self.group.tokens else pooled_vector
         for row, ids in zip(self.rows(), self.inputs, strict=True):
             np.testing.assert_array_equal(row.values, compute(ids, dimensions))
 
@@ -57,7 +57,7 @@ class House:
 
     def ask(self, *inputs: list[int], tokens: bool = False) -> Request:
         request = Request(inputs, tokens=tokens)
-        self.runner.submit(request.pending)
+        self.runner.submit(request.group)
         return request
 
     def close(self) -> None:

@@ -14,7 +14,9 @@ from running import CANARY, House, Request, house
 from tests.fakes import PATIENCE, FakeEngine, pooled_vector, until
 from text_embeddings_inference.errors import InferenceError
 from text_embeddings_inference.queueing import recovery
-from text_embeddings_inference.queueing.runner import ENDING, ENGINE_FAILED, MOST_HANGING, NO_ENGINE, REPAIR_S, TOO_LONG
+from text_embeddings_inference.queueing.outcome import ENGINE_FAILED
+from text_embeddings_inference.queueing.runner import ENDING
+from text_embeddings_inference.queueing.supervisor import LONGEST_RECOVERY_S, MOST_HANGING, NO_ENGINE, TOO_LONG
 from text_embeddings_inference.types import Batch, Output
 
 TIMEOUT_S = 10
@@ -114,7 +116,7 @@ def test_a_batch_that_hangs_hurts_only_the_input_that_makes_it(caplog: pytest.Lo
         assert home.metric('te_request_failure{err="inference"} 1')
 
 
-def test_what_comes_too_late_is_for_nobody() -> None:
+def test_what_comes_too_late_is_dropped() -> None:
     engines = Engines()
     with home_of(engines) as home:
         [culprit] = hang(home, engines)
@@ -132,11 +134,11 @@ def test_other_batches_of_an_engine_that_hangs_may_end() -> None:
         old = engines.made[0]
         culprit = home.ask([HANGING])
         until(lambda: old.hanging == 1)
+        home.runner.tick(TIMEOUT_S / 2)
         old.hold()
         other = home.ask([1])
         old.wait_for(2)
-        home.runner._dispatch._running[1].left += 5
-        home.runner.tick(TIMEOUT_S)
+        home.runner.tick(TIMEOUT_S / 2)
         failed(culprit, TOO_LONG)
         until(lambda: home.runner.healthy)
         old.let()
@@ -184,7 +186,7 @@ def test_engines_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch, caplog: p
     assert "no memory for weights" in caplog.text
 
 
-def test_nobody_waits_for_ever_for_an_engine_that_is_being_made() -> None:
+def test_an_engine_that_is_being_made_is_not_waited_for_for_ever() -> None:
     engines = Engines()
     ready = threading.Event()
     with home_of(engines) as home:
@@ -192,7 +194,7 @@ def test_nobody_waits_for_ever_for_an_engine_that_is_being_made() -> None:
         culprit, other = hang(home, engines, [2])
         home.runner.tick(TIMEOUT_S)
         late = home.ask([3])
-        home.runner.tick(REPAIR_S + 1)
+        home.runner.tick(LONGEST_RECOVERY_S + 1)
         for request in (culprit, other, late):
             failed(request, NO_ENGINE)
         ready.set()
@@ -314,7 +316,7 @@ def test_closing_waits_for_the_other_engine() -> None:
         culprit, other = hang(home, engines, [2])
         closing = threading.Thread(target=home.close)
         closing.start()
-        until(lambda: home.runner._closed)
+        until(lambda: home.runner.closed)
         home.runner.tick(TIMEOUT_S)
         until(lambda: engines.hanging == 2)
         home.runner.tick(TIMEOUT_S)
@@ -347,7 +349,7 @@ def test_threads_that_ask_and_leave_while_engines_fail_and_hang(seed: int) -> No
                     answered.append(inputs)
                     continue
                 if len(inputs) == 5:
-                    home.runner.cancel(request.pending)
+                    home.runner.cancel(request.group)
                 else:
                     check(request, inputs)
                 answered.append(inputs)

@@ -121,7 +121,7 @@ def test_so_many_tokens_may_wait() -> None:
         alone = home.ask([2] * 12)  # nothing else waits
         with pytest.raises(OverloadedError):
             home.ask([3])
-        home.runner.cancel(alone.pending)
+        home.runner.cancel(alone.group)
         fitting = home.ask([4] * 10)
         home.engine.let()
         first.check()
@@ -134,7 +134,7 @@ def test_cancelled_requests_are_not_run() -> None:
         first = home.ask([1])
         home.engine.wait_for(1)
         left, stayed = home.ask([2], [3]), home.ask([4])
-        home.runner.cancel(left.pending)
+        home.runner.cancel(left.group)
         assert home.metric('te_request_failure{err="dropped"} 2')
         assert home.metric("te_queue_size 1")
         home.engine.let()
@@ -149,7 +149,7 @@ def test_a_request_is_cancelled_while_a_part_of_it_runs() -> None:
         home.engine.hold()
         request = home.ask([1], [2], [3])
         home.engine.wait_for(1)
-        home.runner.cancel(request.pending)
+        home.runner.cancel(request.group)
         home.engine.let()
         home.ask([4]).check()
         assert [ran.inputs for ran in home.engine.batches] == [[[1]], [[4]]]
@@ -160,7 +160,7 @@ def test_a_request_is_cancelled_after_its_answer() -> None:
     with house() as home:
         request = home.ask([1])
         request.check()
-        home.runner.cancel(request.pending)
+        home.runner.cancel(request.group)
         assert not home.metric('te_request_failure{err="dropped"} 0')
         home.ask([2]).check()
 
@@ -290,7 +290,7 @@ def test_closing_answers_what_was_accepted_and_leaves_no_thread() -> None:
         queued = home.ask([3])  # the third thread waits: it is too little to be formed ahead
         closing = threading.Thread(target=home.close)
         closing.start()
-        until(lambda: home.runner._closed)
+        until(lambda: home.runner.closed)
         home.engine.let()
         closing.join(2 * PATIENCE)
         for request in (*running, queued):
@@ -351,7 +351,7 @@ def test_many_threads_that_ask_and_leave() -> None:
             for plan in requests:
                 request = home.ask(*plan.inputs, tokens=plan.tokens)
                 if plan.leaves:
-                    home.runner.cancel(request.pending)
+                    home.runner.cancel(request.group)
                 else:
                     request.check()
                     answered.append(plan)

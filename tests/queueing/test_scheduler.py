@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -28,8 +29,19 @@ def packed(longest: int, count: int, tokens: int) -> int:
     return tokens
 
 
-def scheduler(*lengths: int, max_tokens: int = 1000, max_entries: int | None = None) -> Scheduler[Item]:
-    queue: Scheduler[Item] = Scheduler(padded, max_tokens=max_tokens, max_entries=max_entries)
+class Queue(Scheduler[Item]):
+    """A queue in front of one engine."""
+
+    def __init__(self, cost: Cost, *, max_tokens: int, max_entries: int | None = None) -> None:
+        super().__init__(max_entries=max_entries)
+        self._engine = cost, max_tokens
+
+    def take(self, streams: int = 1) -> list[Item]:
+        return self.next_batch(*self._engine, streams)
+
+
+def scheduler(*lengths: int, max_tokens: int = 1000, max_entries: int | None = None) -> Queue:
+    queue = Queue(padded, max_tokens=max_tokens, max_entries=max_entries)
     for length in lengths:
         queue.add(Item(length))
     return queue
@@ -39,17 +51,17 @@ def lengths(batch: list[Item]) -> list[int]:
     return [item.length for item in batch]
 
 
-def drain(queue: Scheduler[Item], streams: int = 1) -> list[list[int]]:
+def drain(queue: Queue, streams: int = 1) -> list[list[int]]:
     """The lengths in every batch, until nothing waits; one stream less is free after each."""
     batches: list[list[int]] = []
-    while batch := queue.next_batch(max(1, streams - len(batches))):
+    while batch := queue.take(max(1, streams - len(batches))):
         batches.append(lengths(batch))
     return batches
 
 
 def test_an_empty_queue_gives_an_empty_batch() -> None:
     queue = scheduler()
-    assert queue.next_batch() == []
+    assert queue.take() == []
     assert queue.drop_cancelled() == []
     assert (len(queue), queue.waiting_tokens) == (0, 0)
 
@@ -60,16 +72,16 @@ def test_what_fits_goes_at_once_by_length() -> None:
 
 def test_the_batch_is_the_oldest_and_those_of_like_length() -> None:
     queue = scheduler(100, 10, 101, 11, 99, 12)
-    assert lengths(queue.next_batch()) == [99, 100, 101]
-    assert lengths(queue.next_batch()) == [10, 11, 12]
+    assert lengths(queue.take()) == [99, 100, 101]
+    assert lengths(queue.take()) == [10, 11, 12]
 
 
 def test_equal_lengths_leave_in_the_order_they_came() -> None:
     items = [Item(5) for _ in range(6)]
-    queue: Scheduler[Item] = Scheduler(padded, max_tokens=10)
+    queue = Queue(padded, max_tokens=10)
     for item in items:
         queue.add(item)
-    taken = [item for _ in range(3) for item in queue.next_batch()]
+    taken = [item for _ in range(3) for item in queue.take()]
     assert taken == items
 
 
@@ -78,7 +90,7 @@ def test_a_constant_stream_of_others_does_not_starve_an_outlier() -> None:
     outlier = Item(400)
     queue.add(outlier)
     before = 0
-    while outlier not in (batch := queue.next_batch()):
+    while outlier not in (batch := queue.take()):
         before += 1
         for _ in batch:  # as many come as go
             queue.add(Item(10))
@@ -86,13 +98,32 @@ def test_a_constant_stream_of_others_does_not_starve_an_outlier() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "expected"), [(padded, [[10, 10], [8, 9]]), (packed, [[8, 9, 10], [10]])], ids=["padded", "packed"]
+    ("cost", "expected"), [(padded, [[10, 10], [8, 9]]), (packed, [[10, 8, 9], [10]])], ids=["padded", "packed"]
 )
 def test_the_budget_is_in_computed_tokens(cost: Cost, expected: list[list[int]]) -> None:
-    queue: Scheduler[Item] = Scheduler(cost, max_tokens=27)
+    queue = Queue(cost, max_tokens=27)
     for length in (10, 8, 9, 10):
         queue.add(Item(length))
     assert drain(queue) == expected
+
+
+def test_without_padding_a_batch_is_filled_in_due_order() -> None:
+    queue = Queue(packed, max_tokens=200)
+    for length in (64, 8, 65, 8, 60, 9, 300):
+        queue.add(Item(length))
+    assert drain(queue) == [[64, 8, 65, 8], [60, 9], [300]]
+
+
+def test_engines_of_different_costs_take_from_one_queue() -> None:
+    queue = scheduler(10, 30, 11, 31, 12)
+    assert lengths(queue.next_batch(packed, 52)) == [10, 30, 11]
+    assert lengths(queue.next_batch(padded, 100)) == [12, 31]
+
+
+def test_clearing_takes_out_all() -> None:
+    queue = scheduler(9, 7, 8)
+    assert lengths(queue.clear()) == [7, 8, 9]
+    assert (len(queue), queue.waiting_tokens, queue.take()) == (0, 0, [])
 
 
 def test_an_entry_above_the_budget_runs_alone() -> None:
@@ -118,33 +149,33 @@ def large_request(count: int, length: int) -> list[Item]:
 
 
 def test_a_text_alone_passes_a_large_request() -> None:
-    queue: Scheduler[Item] = Scheduler(padded, max_tokens=100)
+    queue = Queue(padded, max_tokens=100)
     for item in large_request(99, 50):
         queue.add(item)
-    assert lengths(queue.next_batch()) == [50, 50]
+    assert lengths(queue.take()) == [50, 50]
     queue.add(alone := Item(10))
-    assert queue.next_batch() == [alone]
+    assert queue.take() == [alone]
 
 
 def test_of_a_large_request_one_part_in_so_many_is_due() -> None:
-    queue: Scheduler[Item] = Scheduler(padded, max_tokens=100)
+    queue = Queue(padded, max_tokens=100)
     large = large_request(99, 100)
     for item in large:
         queue.add(item)
     taken: list[Item] = []
     for _ in range(4 * SHARE):
         queue.add(Item(100))  # others alone would keep the engine busy
-        taken += queue.next_batch()
+        taken += queue.take()
     assert [item for item in taken if item in large] == large[:4]
 
 
 def test_requests_of_one_size_take_turns() -> None:
-    queue: Scheduler[Item] = Scheduler(padded, max_tokens=10)
+    queue = Queue(padded, max_tokens=10)
     requests = [large_request(3, 10) for _ in range(3)]
     for request in requests:
         for item in request:
             queue.add(item)
-    taken = [queue.next_batch()[0] for _ in range(9)]
+    taken = [queue.take()[0] for _ in range(9)]
     assert taken == [item for items in zip(*requests, strict=True) for item in items]
 
 
@@ -174,7 +205,7 @@ def test_the_oldest_may_be_dropped() -> None:
     for item in (first, second, third):
         queue.add(item)
     queue.drop_cancelled()
-    assert queue.next_batch() == [second]
+    assert queue.take() == [second]
 
 
 ADD = st.tuples(st.just("add"), st.one_of(st.integers(1, 20), st.integers(1, 600)))
@@ -194,7 +225,7 @@ LIMITS = st.sampled_from([None, 0, 1, 3])
 def test_any_order_of_adding_cancelling_and_taking(
     steps: list[tuple[str, int]], cost: Cost, max_tokens: int, max_entries: int | None
 ) -> None:
-    queue: Scheduler[Item] = Scheduler(cost, max_tokens=max_tokens, max_entries=max_entries)
+    queue = Queue(cost, max_tokens=max_tokens, max_entries=max_entries)
     waiting: list[Item] = []  # what must be in the queue, oldest first
     due: dict[Item, int] = {}
     taken = 0
@@ -215,7 +246,7 @@ def test_any_order_of_adding_cancelling_and_taking(
             waiting = [item for item in waiting if not item.cancelled]
         else:
             total = sum(lengths(waiting))
-            batch = queue.next_batch(number)
+            batch = queue.take(number)
             assert len(set(batch)) == len(batch)
             assert set(batch) <= set(waiting)
             first = min(waiting, key=due.__getitem__, default=None)
@@ -225,7 +256,10 @@ def test_any_order_of_adding_cancelling_and_taking(
             if len(batch) > 1:
                 check_limits(batch, cost, max_tokens, max_entries)
                 assert sum(lengths(batch)) <= -(-total // number), "more than its share"
-            check_window(batch, waiting)
+            if cost is padded:
+                check_window(batch, waiting)
+            elif batch:
+                assert max(due[item] for item in batch) <= min((due[item] for item in waiting), default=math.inf)
         assert len(queue) == len(waiting)
         assert queue.waiting_tokens == sum(lengths(waiting))
     assert not waiting

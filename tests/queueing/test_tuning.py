@@ -121,7 +121,7 @@ def test_fast_gives_up_where_it_is_never_quiet(monkeypatch: pytest.MonkeyPatch, 
 
     measure.on_call = interrupt
     model = fake_model()
-    tuner = tuning.Tuner(model._runner, ["batch_tokens"])
+    tuner = tuning.Tuner(model.runner, ["batch_tokens"])
     tuner.start()
     assert tuner._thread is not None
     tuner._thread.join(PATIENCE)
@@ -143,7 +143,7 @@ def test_other_batches_disturb() -> None:
                 asyncio.run_coroutine_threadsafe(model.embed(["1"], EncodeOptions()), loop).result(PATIENCE)
 
         loop, engine.on_run = asyncio.get_running_loop(), ask_once
-        tuner = tuning.Tuner(model._runner, ["streams"])
+        tuner = tuning.Tuner(model.runner, ["streams"])
         with pytest.raises(InterruptedError):
             await loop.run_in_executor(None, tuner.run)
         await model.close()
@@ -160,13 +160,13 @@ def test_nothing_is_measured_while_batches_run(monkeypatch: pytest.MonkeyPatch, 
         model.warm_up(settings("off"))
         engine.hold()
         looked = threading.Semaphore(0)
-        idle = type(model._runner).idle
+        idle = type(model.runner).idle
         monkeypatch.setattr(
-            type(model._runner),
+            type(model.runner),
             "idle",
             property(lambda self: (idle.fget(self), looked.release())[0]),  # type: ignore[attr-defined]
         )
-        tuner = tuning.Tuner(model._runner, ["batch_tokens"])
+        tuner = tuning.Tuner(model.runner, ["batch_tokens"])
         asking = asyncio.create_task(model.embed(["1"], EncodeOptions()))
         await asyncio.get_running_loop().run_in_executor(None, engine.wait_for, len(engine.batches) + 1)
         tuner.start()

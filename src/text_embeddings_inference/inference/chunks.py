@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..queueing.jobs import Pending, Row
+from ..queueing.jobs import JobGroup, Row
 from ..types import Input, Timings, Usage
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Tally:
         self._queue = 0.0
         self._inference = 0.0
 
-    def add(self, piece: Pending, rows: Sequence[Row], *, tokenization: float, waited: float) -> None:
+    def add(self, piece: JobGroup, rows: Sequence[Row], *, tokenization: float, waited: float) -> None:
         """A piece was answered. tokenization: seconds it took; waited: seconds it was neither tokenized nor queued."""
         for encoding, times, row in zip(piece.encodings, piece.copies, rows, strict=True):
             self._inputs += times

@@ -93,9 +93,9 @@ class Model:
         self.tracer = tracer
         self._tokenizer = tokenizer
         self.permits = Permits(limits.max_concurrent_requests)
-        self._runner = Runner(engine, limits, metrics, clock, tracer, new_engine)
+        self.runner = Runner(engine, limits, metrics, clock, tracer, new_engine)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
-        self._pipeline = Pipeline(tokenizer, self._workers, self._runner, metrics, clock)
+        self._pipeline = Pipeline(tokenizer, self._workers, self.runner, metrics, clock)
         self._clock = clock
         self._measuring: Thread | None = None
         self._tuner: Tuner | None = None
@@ -126,13 +126,13 @@ class Model:
 
     def warm_up(self, settings: Settings) -> None:
         """Waits until the engine is compiled, and runs it once; measures it as `--warmup` says. Raises StartError."""
-        warm_up(self._runner.engine)
+        warm_up(self.runner.engine)
         wanted: list[Quantity] = []
         if settings.limits.max_batch_tokens is None:
             wanted.append("batch_tokens")
         if settings.engine.streams is None:
             wanted.append("streams")
-        self._tuner = Tuner(self._runner, wanted)
+        self._tuner = Tuner(self.runner, wanted)
         if settings.engine.warmup == "full":
             if self._measuring is not None:
                 self._measuring.join()  # it runs the engine too
@@ -265,11 +265,11 @@ class Model:
     def healthy(self) -> bool:
         """Whether the engine can be trusted, as far as is known now: no batch overran its time, and since an input
         failed another went well, or a single token did."""
-        return self._runner.healthy
+        return self.runner.healthy
 
     def watch_health(self, changed: Callable[[], object]) -> None:
         """Has `changed` called, by any thread, whenever `healthy` has changed."""
-        self._runner.on_health = changed
+        self.runner.watch_health(changed)
 
     async def close(self) -> None:
         """Answers what was accepted, then stops the engine. What is asked later fails with an InferenceError."""
@@ -278,21 +278,20 @@ class Model:
 
     def abort(self) -> None:
         """Answers what was accepted with an InferenceError, and takes nothing more."""
-        self._runner.abort()
+        self.runner.abort()
 
     @property
     def hangs(self) -> bool:
         """After `close`: whether threads of an engine are left that can't be ended."""
-        return self._runner.hangs
+        return self.runner.hangs
 
     def _stop(self) -> None:
         if self._tuner is not None:
             self._tuner.close()
-        self._runner.close()
         if self._measuring is not None:
             self._measuring.join()  # it runs the engine
+        self.runner.close()
         self._workers.shutdown()
-        self._runner.close_engine()
 
     # --- a request's way ------------------------------------------------------------------------------------------
 

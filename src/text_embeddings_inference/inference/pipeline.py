@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import InferenceError, RequestError, presentation
-from ..queueing.jobs import Pending, Row
+from ..queueing.jobs import JobGroup, Row
 from ..queueing.runner import CLOSED, Runner
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import CURRENT
@@ -26,7 +26,7 @@ T = TypeVar("T")
 class _Queued:
     """A piece of a request in the queue. done: when it is answered; tokenization, waited: see `Tally.add`."""
 
-    pending: Pending
+    group: JobGroup
     done: asyncio.Future[None]
     tokenization: float
     waited: float
@@ -99,8 +99,8 @@ class Pipeline:
         async def receive() -> None:
             first = queued[0]
             await first.done
-            found = first.pending.results()
-            tally.add(first.pending, found, tokenization=first.tokenization, waited=first.waited)
+            found = first.group.results()
+            tally.add(first.group, found, tokenization=first.tokenization, waited=first.waited)
             rows.extend(found)
             queued.popleft()
             if trace is not None:
@@ -117,15 +117,15 @@ class Pipeline:
                 if len(queued) == PIECES_AT_ONCE:
                     await receive()
                 waited = self._clock() - start - tokenization
-                ahead = sum(earlier.pending.length for earlier in queued)
-                pending, done = self._queue(encodings, piece.copies, tokens=tokens, ahead=ahead)
-                queued.append(_Queued(pending, done, tokenization, waited))
+                ahead = sum(earlier.group.length for earlier in queued)
+                group, done = self._queue(encodings, piece.copies, tokens=tokens, ahead=ahead)
+                queued.append(_Queued(group, done, tokenization, waited))
                 began = self._clock()
             while queued:
                 await receive()
         except BaseException:
             for left in queued:
-                self._runner.cancel(left.pending)
+                self._runner.cancel(left.group)
             raise
         return request.spread(rows), tally.usage()
 
@@ -151,7 +151,7 @@ class Pipeline:
 
     def _queue(
         self, encodings: list[Encoding], copies: Sequence[int], *, tokens: bool, ahead: int
-    ) -> tuple[Pending, asyncio.Future[None]]:
+    ) -> tuple[JobGroup, asyncio.Future[None]]:
         """Queues encodings; the future is done when they are answered."""
         loop = asyncio.get_running_loop()
         done = loop.create_future()
@@ -164,9 +164,9 @@ class Pipeline:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(answer)
 
-        pending = Pending(encodings, tokens=tokens, on_done=on_done, copies=copies, ahead=ahead)
-        self._runner.submit(pending)
-        return pending, done
+        group = JobGroup(encodings, tokens=tokens, on_done=on_done, copies=copies, ahead=ahead)
+        self._runner.submit(group)
+        return group, done
 
 
 def first_error(results: Sequence[T | RequestError], metrics: Metrics, copies: Sequence[int] | None = None) -> list[T]:

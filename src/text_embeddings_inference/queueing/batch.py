@@ -17,11 +17,13 @@ CANARY = Encoding(np.zeros(1, np.int32), None, 0)
 
 
 class Computed(NamedTuple):
-    """values: of each job, a view of the output; spoilt: the jobs with a NaN in theirs."""
+    """What came of a batch."""
 
     batch: Batch
     values: list[Float32Array]
+    """Of each job, a view of the output."""
     spoilt: list[Job]
+    """The jobs with a NaN in their values."""
 
 
 def compute(engine: Engine, jobs: Sequence[Job], *, cores: int | None = None) -> Computed:
@@ -30,7 +32,7 @@ def compute(engine: Engine, jobs: Sequence[Job], *, cores: int | None = None) ->
     Raises whatever the engine raises.
     """
     batch = engine.arrange([job.encoding for job in jobs] or [CANARY])
-    output = engine.run(batch, tokens=any(job.pending.tokens for job in jobs), cores=cores)
+    output = engine.run(batch, tokens=any(job.group.tokens for job in jobs), cores=cores)
     values = own_values(jobs, batch, output)
     dirty = has_nan(output.pooled) or (output.tokens is not None and has_nan(output.tokens))
     if dirty and not jobs:
@@ -44,7 +46,7 @@ def own_values(jobs: Sequence[Job], batch: Batch, output: Output) -> list[Float3
     starts = batch.lengths.cumsum() - batch.lengths
     values = []
     for index, job in enumerate(jobs):
-        if not job.pending.tokens:
+        if not job.group.tokens:
             values.append(output.pooled[index])
             continue
         assert output.tokens is not None, "asked a model without token vectors for them"

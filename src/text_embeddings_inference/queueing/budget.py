@@ -8,13 +8,13 @@ import numpy as np
 
 from ..types import Float32Array
 
-FLOOR_S = 30.0
+SHORTEST_DEADLINE_S = 30.0
 """No batch is given up sooner, for the machine may be busy with something else."""
-TIMES = 20
+DEADLINE_FACTOR = 20
 """A batch may take so many times what its tokens took on average so far."""
-FIRST_S = 600.0
+FIRST_DEADLINE_S = 600.0
 """What the first batch may take, as long as nothing is known of the engine."""
-MEMORY = 0.98
+AVERAGE_DECAY = 0.98
 """What the average keeps of the past with every batch: it follows the last fifty."""
 LOWERED_S = 60.0
 """After so long without running out of memory, batches may be twice as large again."""
@@ -44,7 +44,7 @@ class FixedDeadline:
         return self._seconds
 
     def measured(self, tokens: int, seconds: float) -> None:
-        """Changes nothing."""
+        """Measurements change a fixed deadline in no way."""
 
 
 class MeasuredDeadline:
@@ -56,15 +56,15 @@ class MeasuredDeadline:
 
     def allowed(self, tokens: int) -> float:
         if not self._tokens:
-            return FIRST_S
-        return max(FLOOR_S, TIMES * tokens * self._seconds / self._tokens)
+            return FIRST_DEADLINE_S
+        return max(SHORTEST_DEADLINE_S, DEADLINE_FACTOR * tokens * self._seconds / self._tokens)
 
     def measured(self, tokens: int, seconds: float) -> None:
-        self._tokens = MEMORY * self._tokens + tokens
-        self._seconds = MEMORY * self._seconds + seconds
+        self._tokens = AVERAGE_DECAY * self._tokens + tokens
+        self._seconds = AVERAGE_DECAY * self._seconds + seconds
 
 
-class Budget:
+class TokenBudget:
     """Computed tokens that a batch may have: less for a while after the memory ran out."""
 
     def __init__(self, tokens: int) -> None:

@@ -1,7 +1,8 @@
-"""What waits, what runs and what is tried again: the queue and the batches in the engine, as a pure state machine.
+"""What waits, what runs and what is tried again: the queue and the batches in the engines, as a pure state machine.
 
-It knows neither threads nor clocks nor the engine, so that any order of arrivals, cancellations, failures, overruns and
-the end can be played through in the tests: every job leaves it exactly once.
+It knows neither threads nor clocks, and of an engine only what a batch costs, so that any order of arrivals,
+cancellations, failures, overruns, engines that come and go, and the end can be played through in the tests: every job
+leaves it exactly once.
 
 A batch that fails is halved until the input at fault is alone. Of a batch whose rows are NaN in part, those run again
 without the others, and are halved if all are. A batch that does not end is taken apart at once: each hang costs a
@@ -11,90 +12,60 @@ deadline and an engine, so there is at most one more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 
-from ..settings import BatchLimits
-from .budget import Budget, Deadlines
+from ..engines.base import share_of_cores
 from .jobs import Job
-from .scheduler import Cost, Scheduler
-
-CANARY_EVERY_S = 1.0
-"""How often an engine that failed on one token is asked again."""
-GIVE_UP_AFTER = 3
-"""So many canaries in a row that fail, and the engine is replaced."""
+from .scheduler import Scheduler
+from .slots import Flight, Slot, State
 
 
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A batch in the engine; a canary, if it has no jobs.
-
-    tokens: computed; alone: nothing else runs or waits; left: seconds it may still take; is_new: none of it ran before;
-    behind: its engine was given up; lost: it overran, or the end came: its jobs went elsewhere, and nobody waits for
-    what it may still give.
-    """
-
-    jobs: Sequence[Job]
-    tokens: int
-    alone: bool
-    left: float
-    is_new: bool
-    behind: bool = False
-    lost: bool = False
-
-    @property
-    def is_canary(self) -> bool:
-        return not self.jobs
-
-
-@dataclass(slots=True)
 class Dispatch:
-    """The jobs of one model. A flight that was taken is reported once, by `landed` or `crashed`, unless it is lost.
+    """The jobs of one model, and the engines that run them side by side.
 
-    healthy: no canary failed and no batch overran since a batch went well.
+    A flight that was taken is reported once: by `finished` or `failed`, or by `late_return` if it was lost.
     """
 
-    scheduler: Scheduler[Job]
-    budget: Budget
-    deadlines: Deadlines
-    healthy: bool = True
-    _again: deque[list[Job]] = field(default_factory=deque)
-    """Batches that are tried again, before all that waits."""
-    _running: list[Flight] = field(default_factory=list)
-    _left_behind: list[Flight] = field(default_factory=list)
-    """In an engine that was given up."""
-    _streams: int = 1
-    _canary_due: bool = False
-    _failed_canaries: int = 0
-    _since_canary: float = 0.0
-
-    @staticmethod
-    def of(cost: Cost, limits: BatchLimits, deadlines: Deadlines, *, batch_tokens: int) -> Dispatch:
-        budget = Budget(min(batch_tokens, limits.token_limit))
-        scheduler: Scheduler[Job] = Scheduler(cost, max_tokens=budget.tokens, max_entries=limits.max_batch_requests)
-        return Dispatch(scheduler, budget, deadlines)
+    def __init__(self, *, max_entries: int | None = None) -> None:
+        """max_entries: inputs of a batch, None or 0 for no limit."""
+        self.scheduler: Scheduler[Job] = Scheduler(max_entries=max_entries)
+        self.slots: list[Slot] = []
+        """All whose engines may have something to report."""
+        self.wanted = 0
+        """So many slots should serve."""
+        self._again: deque[list[Job]] = deque()  # batches that are tried again, before all that waits
 
     def __len__(self) -> int:
         """Jobs that wait."""
         return len(self.scheduler) + sum(map(len, self._again))
 
     @property
+    def serving(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.state is State.SERVING]
+
+    @property
+    def missing(self) -> int:
+        """So many engines fewer serve than should."""
+        return self.wanted - len(self.serving)
+
+    @property
+    def running(self) -> int:
+        """Batches in the engines, but for those that are lost."""
+        return sum(len(slot.running) for slot in self.slots)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not (self._running or self._left_behind or self._again or len(self.scheduler))
+        return not (self._again or len(self.scheduler) or self.running)
 
     @property
-    def is_broken(self) -> bool:
-        """Whether the engine fails on a single token, again and again."""
-        return self._failed_canaries >= GIVE_UP_AFTER
+    def healthy(self) -> bool:
+        """Whether an engine serves that can be trusted."""
+        return any(slot.healthy for slot in self.serving)
 
     @property
-    def canary_due(self) -> bool:
-        return self._canary_due
-
-    def set_budget(self, tokens: int) -> None:
-        self.budget.full = tokens
-        self.scheduler.max_tokens = self.budget.tokens
+    def idle_streams(self) -> int:
+        return sum(slot.idle_streams for slot in self.slots)
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -103,71 +74,91 @@ class Dispatch:
             self.scheduler.add(job)
 
     def drop_cancelled(self) -> list[Job]:
-        """Takes out what waits and nobody waits for any more."""
+        """Takes out what waits and was cancelled."""
         dropped = self.scheduler.drop_cancelled()
         dropped += [job for jobs in self._again for job in jobs if job.cancelled]
         kept = [[job for job in jobs if not job.cancelled] for jobs in self._again]
         self._again = deque(jobs for jobs in kept if jobs)
         return dropped
 
-    # --- to the engine --------------------------------------------------------------------------------------------
+    # --- to an engine ---------------------------------------------------------------------------------------------
 
-    def take(self, streams: int) -> Flight | None:
-        """The next batch, if one may start now.
+    def take(self, slot: Slot) -> Flight | None:
+        """The next batch for this engine, if one may start now.
 
-        streams: how many the engine runs side by side. One more may wait inside of it, but only a full one.
+        Beside those it runs side by side, one more may wait inside of it: a full one, while no other engine is idle.
         """
-        self._streams = streams
-        ahead = len(self._running) == streams and self.scheduler.waiting_tokens >= self.scheduler.max_tokens
-        if len(self._running) >= streams and not ahead:
+        if slot.state is not State.SERVING or not (slot.idle_streams or self._may_wait_inside(slot)):
             return None
         is_new = False
         if self._again:
-            jobs = self._again.popleft()
-        elif self._canary_due:
-            self._canary_due, jobs = False, []
+            jobs = self._take_again(slot)
+        elif slot.canary_due:
+            slot.canary_due, jobs = False, []
         else:
-            jobs = self.scheduler.next_batch(max(1, streams - len(self._running)))
+            jobs = self.scheduler.next_batch(slot.engine.cost, slot.budget.tokens, max(1, self.idle_streams))
             if not jobs:
                 return None
             is_new = True
-        lengths = [job.length for job in jobs] or [1]
-        tokens = self.scheduler.cost(max(lengths), len(lengths), sum(lengths))
-        alone = not (self._running or self._again or len(self.scheduler))
-        flight = Flight(jobs, tokens, alone, self.deadlines.allowed(tokens), is_new)
-        self._running.append(flight)
+        is_alone = not (slot.running or len(self))
+        cores = None if is_alone else share_of_cores(slot.engine, slot.capacity.streams)
+        tokens = slot.cost(jobs)
+        flight = Flight(slot, jobs, tokens, cores, slot.deadlines.allowed(tokens), is_new)
+        slot.running.append(flight)
         return flight
+
+    def _may_wait_inside(self, slot: Slot) -> bool:
+        is_full = self.scheduler.waiting_tokens >= slot.budget.tokens
+        return len(slot.running) == slot.capacity.streams and is_full and not self.idle_streams
+
+    def _take_again(self, slot: Slot) -> list[Job]:
+        """A batch that is tried again, or as much of it as this engine can take."""
+        jobs = self._again.popleft()
+        count = len(jobs)
+        while count > 1 and slot.cost(jobs[:count]) > slot.budget.tokens:
+            count //= 2
+        if count < len(jobs):
+            self._again.appendleft(jobs[count:])
+        return jobs[:count]
 
     # --- and back -------------------------------------------------------------------------------------------------
 
-    def landed(self, flight: Flight, seconds: float, spoilt: Collection[Job] = ()) -> list[Job]:
+    def finished(self, flight: Flight, seconds: float, spoilt: Collection[Job] = ()) -> list[Job]:
         """A batch was computed: the jobs whose rows stand. spoilt: those with a NaN in theirs; alone, it is theirs."""
-        self._leave(flight)
-        self.deadlines.measured(flight.tokens, seconds)
+        slot = flight.slot
+        slot.leave(flight)
+        slot.deadlines.measured(flight.tokens, seconds)
         if not spoilt:
-            self._went_well(flight)
+            if slot.state is State.SERVING:
+                slot.trust()
         elif len(flight.jobs) <= 1:
-            self._went_wrong(flight)
+            slot.doubt(flight)
         else:
             self._try_again(flight, [job for job in flight.jobs if job in spoilt])
             return [job for job in flight.jobs if job not in spoilt]
         return list(flight.jobs)
 
-    def crashed(self, flight: Flight, *, out_of_memory: bool = False) -> list[Job]:
+    def failed(self, flight: Flight, *, out_of_memory: bool = False) -> list[Job]:
         """The engine raised: the jobs to be answered with that error. Those of a larger batch are tried again."""
-        self._leave(flight)
-        if len(flight.jobs) > 1:
-            if out_of_memory:
-                self.budget.ran_out(flight.tokens)
-                self.scheduler.max_tokens = self.budget.tokens
-            self._try_again(flight, list(flight.jobs))
-            return []
-        self._went_wrong(flight)
-        return list(flight.jobs)
+        slot = flight.slot
+        slot.leave(flight)
+        if len(flight.jobs) <= 1:
+            slot.doubt(flight)
+            return list(flight.jobs)
+        if out_of_memory:
+            slot.budget.ran_out(flight.tokens)
+        self._try_again(flight, list(flight.jobs))
+        return []
 
-    def _leave(self, flight: Flight) -> None:
-        assert not flight.lost, "what a lost flight gives is for nobody"
-        (self._left_behind if flight.behind else self._running).remove(flight)
+    def late_return(self, flight: Flight) -> bool:
+        """A lost flight came back after all. Whether its engine serves again, for want of another."""
+        slot = flight.slot
+        slot.hanging -= 1
+        if slot.state is not State.SUSPENDED or slot.hanging or not self.missing:
+            return False
+        slot.state = State.SERVING
+        slot.trust()
+        return True
 
     def _try_again(self, flight: Flight, jobs: list[Job]) -> None:
         """Some jobs of a flight together, or all of them in halves."""
@@ -175,70 +166,36 @@ class Dispatch:
         parts = [[job for job in part if not job.cancelled] for part in (jobs[middle:], jobs[:middle])]
         self._again.extendleft(part for part in parts if part)
 
-    def _went_well(self, flight: Flight) -> None:
-        if not flight.behind:
-            self.trust()
-
-    def _went_wrong(self, flight: Flight) -> None:
-        """With one input alone: was it the input or is it the engine?"""
-        if flight.behind:
-            return
-        if flight.is_canary:
-            self.healthy = False
-            self._failed_canaries += 1
-            self._since_canary = 0.0
-        else:
-            self._canary_due = True
-
-    def trust(self) -> None:
-        """The engine in service has just shown that it works."""
-        self.healthy, self._canary_due, self._failed_canaries = True, False, 0
-
-    # --- time and the end -----------------------------------------------------------------------------------------
+    # --- time, engines, and the end -------------------------------------------------------------------------------
 
     def pass_time(self, seconds: float) -> list[Flight]:
         """The batches that have overrun. Jobs of larger ones will each run alone; a single one is to be answered."""
-        self.budget.pass_time(seconds)
-        self.scheduler.max_tokens = self.budget.tokens
-        self._since_canary += seconds
-        if self._failed_canaries and self._since_canary >= CANARY_EVERY_S:
-            self._canary_due = True
-        flights = [*self._running[: self._streams], *self._left_behind]  # what waits inside for a stream has time
-        for flight in flights:
-            flight.left -= seconds
-        overrun = [flight for flight in flights if flight.left <= 0]
+        overrun = [flight for slot in self.slots for flight in slot.pass_time(seconds)]
         for flight in overrun:
-            self._leave(flight)
-            flight.lost = True
-            self.healthy = self.healthy and flight.behind
             if len(flight.jobs) > 1:
                 self._again.extend([job] for job in flight.jobs if not job.cancelled)
         return overrun
 
-    def serve(self, cost: Cost, batch_tokens: int) -> None:
-        """An engine that works is in service."""
-        self.scheduler.cost = cost
-        self.set_budget(batch_tokens)
-        self.trust()
+    def add_slot(self, slot: Slot) -> None:
+        """An engine comes into service, in the place of one that is suspended if there is one."""
+        suspended = [old for old in self.slots if old.state is State.SUSPENDED]
+        if suspended:
+            self.retire(suspended[0])
+        self.slots.append(slot)
 
-    def leave_behind(self) -> None:
-        """The engine was given up: what runs in it may still land, and does not count as running in the next one."""
-        for flight in self._running:
-            flight.behind = True
-        self._left_behind += self._running
-        self._running.clear()
-        self._canary_due, self._failed_canaries, self.healthy = False, 0, False
+    def retire(self, slot: Slot) -> None:
+        """An engine is given no more batches; those in it may still come back."""
+        slot.stop(State.RETIRED)
 
-    def clear(self, *, flying: bool = False) -> list[Job]:
-        """Takes out all jobs that wait; flying: those in the engine too, whose flights are lost."""
-        jobs = [job for part in self._again for job in part]
+    def clear(self) -> list[Job]:
+        """Takes out all jobs that wait."""
+        jobs = [job for part in self._again for job in part] + self.scheduler.clear()
         self._again.clear()
-        while batch := self.scheduler.next_batch():
-            jobs += batch
-        if flying:
-            for flight in (*self._running, *self._left_behind):
-                flight.lost = True
-                jobs += flight.jobs
-            self._running.clear()
-            self._left_behind.clear()
         return jobs
+
+    def abandon(self) -> list[Job]:
+        """Takes out the jobs that are in the engines: their flights are lost."""
+        flights = [flight for slot in self.slots for flight in slot.running]
+        for flight in flights:
+            flight.slot.lose(flight)
+        return [job for flight in flights for job in flight.jobs]

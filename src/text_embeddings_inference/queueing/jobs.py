@@ -1,4 +1,4 @@
-"""A request, or a piece of one, on its way through the engine: its inputs are queued and come back in any order."""
+"""The inputs of a request, or of a chunk of one, on their way through an engine: they come back in any order."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..types import Encoding, Float32Array
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the engine gave for one input.
-
-    encoding: the input; values: its row of `Output.pooled` `[D]`, or its rows of `Output.tokens` `[n, W]`; inference:
-    seconds the engine took for the batch; queue: seconds between queueing and answer, less inference; batch: the batch,
-    if it is traced.
-    """
+    """What the engine gave for one input."""
 
     encoding: Encoding
+    """The input."""
     values: Float32Array
+    """Its row of `Output.pooled` `[D]`, or its rows of `Output.tokens` `[n, W]`."""
     inference: float
+    """Seconds the engine took for the batch."""
     queue: float
+    """Seconds between queueing and answer, less `inference`."""
     batch: BatchRun | None = None
+    """The batch, if it is traced."""
 
 
-class Pending:
-    """Encodings waiting for their rows. Written by the engine's threads, under the runner's lock."""
+class JobGroup:
+    """Inputs that are queued and answered together. Written by the engines' threads, under the runner's lock."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Pending:
         copies: Sequence[int] | None = None,
         ahead: int = 0,
     ) -> None:
-        """tokens: last hidden states are wanted, not the pooled vector; on_done: called once, by an engine's thread;
+        """tokens: what each token gets is wanted, not the pooled vector; on_done: called once, by an engine's thread;
         copies: how many inputs each encoding stands for; ahead: tokens of the same request that are queued already.
         """
         self.encodings = encodings
@@ -56,7 +56,7 @@ class Pending:
         return sum(map(len, self.encodings))
 
     def jobs(self, now: float) -> list[Job]:
-        """Its inputs, to be queued now. They know the request and not the other way round: a cycle would keep the
+        """Its inputs, to be queued now. They know the group and not the other way round: a cycle would keep the
         engine's output in memory until the garbage collector comes."""
         jobs = []
         ahead = self._ahead
@@ -87,8 +87,9 @@ class Pending:
 class Job:
     """One input in the queue: what the scheduler sees, and the way back."""
 
-    pending: Pending
+    group: JobGroup
     index: int
+    """Its place in the group."""
     encoding: Encoding
     copies: int
     """Inputs of its request that its row answers."""
@@ -102,4 +103,4 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        return self.pending.cancelled
+        return self.group.cancelled
