@@ -3,8 +3,8 @@
     python scripts/models_page.py docs/models.md      (make models-page)
 
 The hardware: what the options `--engine` and `--dtype` say. A file's row: the model types or the remote code that
-lead to it (`models.ARCHITECTURES`, `REMOTE_CODE`), the first paragraph of its docstring, the heads it has, and its
-`CHECKPOINTS`; the rest of its docstring follows below the table.
+lead to it (`models.architectures`, `REMOTE_CODE`), the first paragraph of its docstring, the heads it has, and its
+`checkpoints`; the rest of its docstring follows below the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE, SPELLINGS
+from text_embeddings_inference.models import REMOTE_CODE, SPELLINGS, architectures
 from text_embeddings_inference.settings import EngineOptions
 from text_embeddings_inference.settings.options import options_of
 
@@ -39,7 +39,7 @@ What is not here may still run: from an ONNX graph on OpenVINO, or by Transforme
 def page() -> str:
     """The whole file."""
     files: dict[str, list[str]] = {}
-    for model_type, name in [*sorted(ARCHITECTURES.items()), *REMOTE_CODE.items()]:
+    for model_type, name in [*architectures().items(), *REMOTE_CODE.items()]:
         files.setdefault(name, []).append(model_type)
     for (model_type, key), name in SPELLINGS.items():
         files.setdefault(name, []).append(f"{model_type}` with a key `{key}")
@@ -65,13 +65,13 @@ def _hardware() -> list[str]:
 
 def _row(model_types: list[str], module: ModuleType) -> str:
     summary = " ".join(_paragraphs(module)[0].split()).rstrip(".")
-    heads = ["yes" if hasattr(module, head) else "" for head in ("classifier", "masked_lm")]
+    heads = ["yes" if head else "" for head in (module.ARCHITECTURE.classifier, module.ARCHITECTURE.masked_lm)]
     return f"| {_names(model_types)} | {summary} | yes | {' | '.join(heads)} |"
 
 
 def _section(model_types: list[str], module: ModuleType) -> list[str]:
     """Notes and checkpoints, as far as there are any."""
-    checkpoints = [f"- [{name}](https://huggingface.co/{name})" for name in getattr(module, "CHECKPOINTS", ())]
+    checkpoints = [f"- [{name}](https://huggingface.co/{name})" for name in module.ARCHITECTURE.checkpoints]
     parts = [*_paragraphs(module)[1:], *(["\n".join(checkpoints)] if checkpoints else [])]
     return ["", f"## {_names(model_types)}", "", "\n\n".join(parts)] if parts else []
 

@@ -19,9 +19,11 @@ def kind(folder: Path, *, splade: bool = False, **config: Any) -> Kind:
     return read_kind(folder, read_config(folder), splade=splade).value
 
 
-def max_length(folder: Path, config: dict[str, Any] | None = None, **files: Any) -> int:
+def max_length(
+    folder: Path, config: dict[str, Any] | None = None, *, first_position: int | None = 0, **files: Any
+) -> int:
     write_model(folder, config=config, **files)
-    return read_max_length(folder, read_config(folder)).value
+    return read_max_length(folder, read_config(folder), first_position).value
 
 
 @pytest.mark.parametrize(
@@ -121,41 +123,39 @@ def test_labels_come_in_the_order_of_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"),
+    ("config", "first_position", "expected"),
     [
-        ({}, 64),
-        ({"max_position_embeddings": None, "max_trained_positions": 32, "n_positions": 99}, 32),
-        ({"max_position_embeddings": None, "n_positions": 99}, 99),
-        ({"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 1}, 64),
-        ({"model_type": "xlm-roberta", "max_position_embeddings": 66, "pad_token_id": 0}, 65),
-        ({"model_type": "camembert", "max_position_embeddings": 66}, 64),
-        ({"model_type": "mpnet", "max_position_embeddings": 66, "pad_token_id": 7}, 64),
-        ({"model_type": "distilbert", "pad_token_id": 1}, 64),
+        ({}, 0, 64),
+        ({}, 2, 62),
+        ({}, None, 64),
+        ({"max_position_embeddings": None, "max_trained_positions": 32, "n_positions": 99}, None, 32),
+        ({"max_position_embeddings": None, "n_positions": 99}, 0, 99),
     ],
 )
-def test_length_from_the_positions(tmp_path: Path, config: dict[str, Any], expected: int) -> None:
-    assert max_length(tmp_path, config) == expected
+def test_length_from_the_positions(
+    tmp_path: Path, config: dict[str, Any], first_position: int | None, expected: int
+) -> None:
+    assert max_length(tmp_path, config, first_position=first_position) == expected
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"),
+    ("config", "first_position", "expected"),
     [
-        ({}, 64),
-        ({"position_embedding_type": "alibi"}, 128),
-        ({"model_type": "deberta-v2"}, 64),
-        ({"model_type": "deberta-v2", "position_biased_input": False}, 128),
-        ({"model_type": "mpnet"}, 62),
-        ({"model_type": "roberta"}, 62),
-        ({"model_type": "qwen3"}, 128),
-        ({"model_type": "qwen3", "rope_scaling": {"type": "linear", "factor": 2}}, 128),
-        ({"model_type": "qwen3", "rope_scaling": {"type": "dynamic", "factor": 2}}, 64),
-        ({"model_type": "qwen3", "rope_parameters": {"rope_type": "dynamic", "factor": 2}}, 64),
-        ({"model_type": "qwen3", "rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2}}}, 64),
-        ({"model_type": "t5", "max_position_embeddings": None}, 128),
+        ({}, 0, 64),
+        ({}, 2, 62),
+        ({}, None, 128),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, None, 128),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2}}, None, 64),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, None, 64),
+        ({"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2}}}, None, 64),
+        ({"max_position_embeddings": None}, None, 128),
     ],
 )
-def test_length_is_capped_by_the_positions(tmp_path: Path, config: dict[str, Any], expected: int) -> None:
-    assert max_length(tmp_path, config, sentence_bert_config={"max_seq_length": 128}) == expected
+def test_length_is_capped_by_the_positions(
+    tmp_path: Path, config: dict[str, Any], first_position: int | None, expected: int
+) -> None:
+    length = max_length(tmp_path, config, first_position=first_position, sentence_bert_config={"max_seq_length": 128})
+    assert length == expected
 
 
 def test_a_lowered_length_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,29 +199,28 @@ def test_broken_sentence_files_are_named(tmp_path: Path, content: Any) -> None:
         ({"max_position_embeddings": None}, "none of `max_position_embeddings`, `max_trained_positions`"),
         ({"max_position_embeddings": "64"}, '`max_position_embeddings` should be a positive integer, is "64"'),
         ({"max_position_embeddings": True}, "`max_position_embeddings` should be a positive integer, is true"),
-        ({"model_type": "roberta", "pad_token_id": None}, "`pad_token_id` should be an integer, is null"),
-        ({"model_type": "roberta", "max_position_embeddings": 2}, "should be more than the position offset"),
+        ({"max_position_embeddings": 2}, "should be more than 2, the position of the first token, is 2"),
     ],
 )
 def test_broken_lengths_are_named(tmp_path: Path, config: dict[str, Any], problem: str) -> None:
     with pytest.raises(CheckpointError, match=problem):
-        max_length(tmp_path, config)
+        max_length(tmp_path, config, first_position=2)
 
 
 def test_what_said_so_is_told(tmp_path: Path) -> None:
     config = {"architectures": ["RobertaModel"], "model_type": "roberta", "max_position_embeddings": 66}
     write_json(tmp_path / "config.json", config)
     read = read_config(tmp_path)
-    assert read_max_length(tmp_path, read) == (
+    assert read_max_length(tmp_path, read, 2) == (
         64,
         "`max_position_embeddings` of config.json less 2, its first position",
     )
     assert read_kind(tmp_path, read, splade=False).source == "`architectures` of config.json (RobertaModel)"
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 32})
-    assert read_max_length(tmp_path, read) == (32, "`max_seq_length` of sentence_bert_config.json")
+    assert read_max_length(tmp_path, read, 2) == (32, "`max_seq_length` of sentence_bert_config.json")
     write_json(tmp_path / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
     write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 16})
-    assert read_max_length(tmp_path, read) == (16, "`model_max_length` of tokenizer_config.json")
+    assert read_max_length(tmp_path, read, 2) == (16, "`model_max_length` of tokenizer_config.json")
 
 
 def test_a_class_without_a_name_gets_that_of_transformers(tmp_path: Path) -> None:

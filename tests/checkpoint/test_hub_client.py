@@ -16,6 +16,7 @@ from standin_hub import COMMIT, StandinHub, standin_hub
 
 from text_embeddings_inference.checkpoint import File, HubAccess, locate, open_checkpoint, preview
 from text_embeddings_inference.errors import HubError, SettingsError, UnsupportedError
+from text_embeddings_inference.models.build import facts_of
 
 ID = "owner/model"
 
@@ -57,7 +58,7 @@ def test_a_download(hub: StandinHub, access: HubAccess, models: Path, caplog: py
     ]
     assert content(folder) == {name: files[name] for name in hub.downloads()}
     assert folder == access.cache_dir / "models--owner--model" / "snapshots" / COMMIT
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, facts_of)
     assert checkpoint.dense[0].weight.shape == (24, 32)
     assert "Downloading `model.safetensors` (" in caplog.text
     for name in hub.downloads():
@@ -67,13 +68,13 @@ def test_a_download(hub: StandinHub, access: HubAccess, models: Path, caplog: py
 @pytest.mark.parametrize("name", ["bge-m3", "colbert"])
 def test_what_tokens_get(hub: StandinHub, access: HubAccess, models: Path, name: str) -> None:
     hub.add_folder(ID, models / name)
-    assert open_checkpoint(locate(ID, access)).columns == open_checkpoint(models / name).columns
+    assert open_checkpoint(locate(ID, access), facts_of).columns == open_checkpoint(models / name, facts_of).columns
 
 
 def test_shards(hub: StandinHub, access: HubAccess, models: Path) -> None:
     hub.add_folder(ID, models / "xlm-roberta").files["pytorch_model.bin"] = b""
     folder = locate(ID, access)
-    assert len(open_checkpoint(folder).weights) == 55
+    assert len(open_checkpoint(folder, facts_of).weights) == 55
     assert [name for name in hub.downloads() if name.startswith(("model.", "model-", "pytorch"))] == [
         "model.safetensors.index.json",
         "model-00001-of-00002.safetensors",
@@ -83,7 +84,7 @@ def test_shards(hub: StandinHub, access: HubAccess, models: Path) -> None:
 
 def test_pickled_weights_are_the_last_choice(hub: StandinHub, access: HubAccess, models: Path) -> None:
     hub.add_folder(ID, models / "bert-cls")
-    assert len(open_checkpoint(locate(ID, access)).weights) == 47
+    assert len(open_checkpoint(locate(ID, access), facts_of).weights) == 47
 
 
 def test_a_transformer_in_a_folder_of_its_own(hub: StandinHub, access: HubAccess, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_a_transformer_in_a_folder_of_its_own(hub: StandinHub, access: HubAccess
     write_json(tmp_path / "m" / "modules.json", modules(("Transformer", "0_Transformer"), ("Pooling", "pool")))
     write_json(tmp_path / "m" / "pool" / "config.json", {"pooling_mode": "mean"})
     hub.add_folder(ID, tmp_path / "m")
-    assert open_checkpoint(locate(ID, access)).max_input_length == 32
+    assert open_checkpoint(locate(ID, access), facts_of).max_input_length == 32
 
 
 def test_the_second_start_needs_no_network(hub: StandinHub, access: HubAccess, models: Path) -> None:
@@ -129,7 +130,7 @@ def test_the_cached_commit_is_completed_not_mixed(hub: StandinHub, access: HubAc
     (folder / "model.safetensors").unlink()
     fresh = locate(ID, access)
     assert fresh.name == "f" * 40
-    assert len(open_checkpoint(fresh).weights) == 39
+    assert len(open_checkpoint(fresh, facts_of).weights) == 39
     hub.stop()
     assert locate(ID, access) == fresh
 
@@ -182,7 +183,7 @@ def test_gated_models(hub: StandinHub, access: HubAccess, models: Path) -> None:
         assert "`owner/model` is gated" in str(caught.value)
         assert f"accept the terms at {hub.endpoint}/owner/model, then pass a token of yours" in str(caught.value)
         assert "`--hf-token`" in str(caught.value)
-    assert open_checkpoint(locate(ID, dataclasses.replace(access, token="accepted"))).model_type == "bert"
+    assert open_checkpoint(locate(ID, dataclasses.replace(access, token="accepted")), facts_of).model_type == "bert"
 
 
 def test_the_user_agent(hub: StandinHub, access: HubAccess, models: Path) -> None:
@@ -271,7 +272,7 @@ def test_unsupported_modules_stop_before_the_weights(hub: StandinHub, access: Hu
 def test_another_dense_folder(hub: StandinHub, access: HubAccess, models: Path) -> None:
     hub.add_folder(ID, models / "bert-dense")
     folder = locate(ID, access, dense_path="2_Dense_16")
-    assert open_checkpoint(folder, dense_path="2_Dense_16").dense[0].weight.shape == (16, 32)
+    assert open_checkpoint(folder, facts_of, dense_path="2_Dense_16").dense[0].weight.shape == (16, 32)
     assert "2_Dense/config.json" not in hub.downloads()
     for path in ("../x", "/x"):
         with pytest.raises(SettingsError, match="--dense-path"):
@@ -325,7 +326,7 @@ def test_a_preview_fetches_no_weights(hub: StandinHub, access: HubAccess, models
             name: len(data) for name, data in files.items() if name in {file.name for file in found.files}
         }
         assert (found.is_lasting, found.unread) == (False, ())
-        checkpoint, real = open_checkpoint(found.folder), open_checkpoint(models / "bert-dense")
+        checkpoint, real = open_checkpoint(found.folder, facts_of), open_checkpoint(models / "bert-dense", facts_of)
         assert checkpoint.weights.names() == real.weights.names()
         assert [checkpoint.weights.shape(name) for name in real.weights] == [
             real.weights.shape(name) for name in real.weights
@@ -359,7 +360,7 @@ def test_a_preview_fetches_small_weights(hub: StandinHub, access: HubAccess, mod
     hub.add_folder(ID, models / "bert-cls")
     with preview(ID, access) as found:
         assert found.unread == ()
-        assert len(open_checkpoint(found.folder).weights) == 47
+        assert len(open_checkpoint(found.folder, facts_of).weights) == 47
 
 
 def test_a_repository_with_nothing_but_a_graph(hub: StandinHub, access: HubAccess, tmp_path: Path) -> None:
@@ -368,7 +369,7 @@ def test_a_repository_with_nothing_but_a_graph(hub: StandinHub, access: HubAcces
     files |= {"onnx/model.onnx": b"graph", "onnx/model.onnx_data": b"data", "onnx/model_int8.onnx": b"8 bits"}
     folder = locate(ID, access)
     assert hub.downloads()[-2:] == ["onnx/model.onnx", "onnx/model.onnx_data"]
-    graph = open_checkpoint(folder).onnx
+    graph = open_checkpoint(folder, facts_of).onnx
     assert graph is not None
     assert graph.file == folder / "onnx" / "model.onnx"
     hub.stop()
@@ -380,7 +381,7 @@ def test_another_graph_than_the_usual(hub: StandinHub, access: HubAccess, tmp_pa
     files["onnx/model_int8.onnx"] = b"8 bits"
     folder = locate(ID, access, onnx_file="onnx/model_int8.onnx")
     assert "model.safetensors" not in hub.downloads()
-    graph = open_checkpoint(folder, onnx_file="onnx/model_int8.onnx").onnx
+    graph = open_checkpoint(folder, facts_of, onnx_file="onnx/model_int8.onnx").onnx
     assert graph is not None
     assert graph.file.read_bytes() == b"8 bits"
     with pytest.raises(HubError, match=r"has none of `onnx/none\.onnx`"):

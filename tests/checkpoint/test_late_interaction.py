@@ -9,6 +9,7 @@ from model_files import modules, write_dense, write_json, write_model
 
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Pooling, TokenColumns
 
 MODULES = modules(("Transformer", ""), ("pylate.models.Dense.Dense", "1_Dense"))
@@ -21,7 +22,7 @@ def write(folder: Path, tokenizer: Any = None, /, **settings: Any) -> Path:
 
 
 def test_the_fixture(models: Path) -> None:
-    checkpoint = open_checkpoint(models / "colbert")
+    checkpoint = open_checkpoint(models / "colbert", facts_of)
     late = checkpoint.late
     assert late is not None
     assert (late.query_prefix, late.document_prefix) == ("[Q] ", "[D] ")
@@ -33,7 +34,7 @@ def test_the_fixture(models: Path) -> None:
 
 
 def test_defaults_are_those_of_pylate(tmp_path: Path) -> None:
-    late = open_checkpoint(write(tmp_path, query_prefix=None)).late
+    late = open_checkpoint(write(tmp_path, query_prefix=None), facts_of).late
     assert late is not None
     assert (late.query_prefix, late.document_prefix) == ("[Q] ", "[D] ")
     assert (late.query_length, late.expansion_token, late.attend_to_expansion) == (32, "[MASK]", False)
@@ -42,7 +43,7 @@ def test_defaults_are_those_of_pylate(tmp_path: Path) -> None:
 
 
 def test_queries_that_are_not_filled_up(tmp_path: Path) -> None:
-    late = open_checkpoint(write(tmp_path, {}, do_query_expansion=False)).late
+    late = open_checkpoint(write(tmp_path, {}, do_query_expansion=False), facts_of).late
     assert late is not None
     assert late.expansion_token == ""
 
@@ -56,14 +57,14 @@ def test_queries_that_are_not_filled_up(tmp_path: Path) -> None:
     ],
 )
 def test_token_that_fills_queries_up(tmp_path: Path, tokenizer: dict[str, Any], token: str) -> None:
-    late = open_checkpoint(write(tmp_path, tokenizer)).late
+    late = open_checkpoint(write(tmp_path, tokenizer), facts_of).late
     assert late is not None
     assert late.expansion_token == token
 
 
 def test_no_token_to_fill_queries_up(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="names no mask token"):
-        open_checkpoint(write(tmp_path, {}))
+        open_checkpoint(write(tmp_path, {}), facts_of)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_no_token_to_fill_queries_up(tmp_path: Path) -> None:
 )
 def test_damaged_settings(tmp_path: Path, key: str, value: Any) -> None:
     with pytest.raises(CheckpointError, match=f"`{key}` should be like .*, is "):
-        open_checkpoint(write(tmp_path, **{key: value}))
+        open_checkpoint(write(tmp_path, **{key: value}), facts_of)
 
 
 def test_tokens_are_not_projected_after_pooling(tmp_path: Path) -> None:
@@ -87,25 +88,25 @@ def test_tokens_are_not_projected_after_pooling(tmp_path: Path) -> None:
     entries = modules(("Transformer", ""), ("Pooling", "1_Pooling"), ("pylate.models.Dense.Dense", "1_Dense"))
     write_json(tmp_path / "modules.json", entries)
     with pytest.raises(UnsupportedError, match="is not supported after Pooling"):
-        open_checkpoint(tmp_path)
+        open_checkpoint(tmp_path, facts_of)
 
 
 def test_pooling_is_ignored(models: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert open_checkpoint(models / "colbert", pooling=Pooling.MEAN).pooling is Pooling.CLS
+    assert open_checkpoint(models / "colbert", facts_of, pooling=Pooling.MEAN).pooling is Pooling.CLS
     assert "`--pooling` is ignored" in caplog.text
 
 
 def test_heads_for_tokens(models: Path) -> None:
-    checkpoint = open_checkpoint(models / "bge-m3")
+    checkpoint = open_checkpoint(models / "bge-m3", facts_of)
     assert checkpoint.late is None
     assert checkpoint.lexical is not None
     assert checkpoint.lexical.weight.shape == (1, 32)
     assert checkpoint.columns == TokenColumns(weights=True, vectors=32, first=1)
-    assert open_checkpoint(models / "bert").columns == TokenColumns()
+    assert open_checkpoint(models / "bert", facts_of).columns == TokenColumns()
 
 
 def test_a_head_that_is_none(models: Path, tmp_path: Path) -> None:
     folder = write_model(tmp_path)
     (folder / "sparse_linear.pt").write_bytes((models / "bert-cls" / "pytorch_model.bin").read_bytes())
     with pytest.raises(CheckpointError, match=r"sparse_linear\.pt should hold `weight` and `bias`"):
-        open_checkpoint(folder)
+        open_checkpoint(folder, facts_of)

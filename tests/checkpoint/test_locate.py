@@ -68,8 +68,9 @@ def test_local_models_load_no_hub_library(models: Path, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from text_embeddings_inference.checkpoint import HubAccess, locate, open_checkpoint
-open_checkpoint(locate({str(models / "bert-dense")!r}, HubAccess(Path("none"))))
-open_checkpoint(locate("name", HubAccess(Path({str(tmp_path)!r}), offline=True)))
+from text_embeddings_inference.models.build import facts_of
+open_checkpoint(locate({str(models / "bert-dense")!r}, HubAccess(Path("none"))), facts_of)
+open_checkpoint(locate("name", HubAccess(Path({str(tmp_path)!r}), offline=True)), facts_of)
 print([name for name in ("torch", "transformers", "huggingface_hub", "httpx2", "openvino") if name in sys.modules])
 """
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

@@ -8,6 +8,7 @@ from model_files import write_model
 
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import TextRules
 
 NAMES = ["input_ids", "attention_mask"]
@@ -30,7 +31,7 @@ NAMES = ["input_ids", "attention_mask"]
     ],
 )
 def test_rules(tmp_path: Path, files: dict[str, Any], expected: TextRules) -> None:
-    assert open_checkpoint(write_model(tmp_path, **files)).rules == expected
+    assert open_checkpoint(write_model(tmp_path, **files), facts_of).rules == expected
 
 
 @pytest.mark.parametrize("code", [None, {}, {"AutoModel": "modeling_qwen.Qwen2Model"}])
@@ -38,7 +39,7 @@ def test_the_remote_code_of_qwen2_ends_texts(tmp_path: Path, code: dict[str, str
     write_model(
         tmp_path, config={"model_type": "qwen2", "auto_map": code}, **{"1_Pooling__config": {"pooling_mode": "mean"}}
     )
-    assert open_checkpoint(tmp_path).rules.ending == ("<|endoftext|>" if code else "")
+    assert open_checkpoint(tmp_path, facts_of).rules.ending == ("<|endoftext|>" if code else "")
 
 
 @pytest.mark.parametrize(
@@ -54,4 +55,4 @@ def test_the_remote_code_of_qwen2_ends_texts(tmp_path: Path, code: dict[str, str
 def test_wrong_types_are_named(tmp_path: Path, file: str, key: str, value: Any) -> None:
     write_model(tmp_path, **{file: {"max_seq_length": 32, key: value}})
     with pytest.raises(CheckpointError, match=rf"Failed to parse `{file}\.json` in .*: `{key}` should be"):
-        open_checkpoint(tmp_path)
+        open_checkpoint(tmp_path, facts_of)

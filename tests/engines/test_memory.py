@@ -25,6 +25,7 @@ import ctypes, gc, sys
 from pathlib import Path
 import numpy as np
 from text_embeddings_inference.checkpoint import open_checkpoint
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Encoding
 {make}
 def resident():
@@ -32,7 +33,7 @@ def resident():
     ctypes.CDLL(None).malloc_trim(0)
     return int(next(l.split()[1] for l in Path("/proc/self/status").open() if l.startswith("RssAnon"))) * 1024
 def life():
-    engine = make(open_checkpoint(Path(sys.argv[1])))
+    engine = make(open_checkpoint(Path(sys.argv[1]), facts_of))
     for cores in (None, 1):
         engine.run(engine.arrange([Encoding(np.ones(20, np.int32), None, 0)] * 4), tokens=True, cores=cores)
     engine.prepare(engine.capacity.streams)

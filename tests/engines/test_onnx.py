@@ -16,6 +16,7 @@ from oracle.expected import MODELS
 from text_embeddings_inference.checkpoint import Checkpoint, OnnxGraph, open_checkpoint
 from text_embeddings_inference.engines.openvino import OpenVINOEngine
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Encoding, Output, Pooling
 
 IDS = np.array([5, 6, 7], np.int32)
@@ -38,7 +39,7 @@ def save(path: Path, inputs: list[ov.Node], **outputs: ov.Node) -> OnnxGraph:
 
 
 def checkpoint(graph: OnnxGraph, *, pooling: Pooling = Pooling.MAX) -> Checkpoint:
-    return replace(open_checkpoint(MODELS / "bert"), pooling=pooling, onnx=graph)
+    return replace(open_checkpoint(MODELS / "bert", facts_of), pooling=pooling, onnx=graph)
 
 
 def run(opened: Checkpoint, *encodings: Encoding, tokens: bool = False) -> Output:

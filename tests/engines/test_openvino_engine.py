@@ -19,6 +19,7 @@ from text_embeddings_inference.engines.openvino import (
     kept_small,
 )
 from text_embeddings_inference.errors import StartError
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Output
 
 ENCODINGS = [case.encoding for case in Fixture("bert").cases]
@@ -95,7 +96,11 @@ def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match="can't make the folder"):
         OpenVINOEngine(
-            open_checkpoint(MODELS / "bert"), dtype="float32", threads=1, streams=1, cache=tmp_path / "file" / "x"
+            open_checkpoint(MODELS / "bert", facts_of),
+            dtype="float32",
+            threads=1,
+            streams=1,
+            cache=tmp_path / "file" / "x",
         )
 
 

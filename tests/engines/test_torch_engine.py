@@ -13,6 +13,7 @@ import pytest
 
 from extras import HAS_TORCH
 from oracle.expected import Fixture
+from text_embeddings_inference.checkpoint import Facts
 from text_embeddings_inference.errors import StartError, UnsupportedError
 from text_embeddings_inference.types import Encoding
 
@@ -151,20 +152,20 @@ def test_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "model_type", "expected"),
+    ("wanted", "device", "overflows", "expected"),
     [
-        ("auto", "cuda", "bert", "float16"),
-        ("auto", "mps", "bert", "float16"),
-        ("auto", "cuda", "t5", "bfloat16"),
-        ("auto", "cuda", "gemma3_text", "bfloat16"),
-        ("float16", "cuda", "t5", "float16"),
-        ("float32", "cuda", "bert", "float32"),
-        ("bfloat16", "cpu", "bert", "bfloat16"),
-        ("float16", "cpu", "bert", "float16"),
+        ("auto", "cuda", False, "float16"),
+        ("auto", "mps", False, "float16"),
+        ("auto", "cuda", True, "bfloat16"),
+        ("float16", "cuda", True, "float16"),
+        ("float32", "cuda", False, "float32"),
+        ("bfloat16", "cpu", False, "bfloat16"),
+        ("float16", "cpu", False, "float16"),
     ],
 )
-def test_number_types(wanted: str, device: str, model_type: str, expected: str) -> None:
-    assert choose_dtype(wanted, device, model_type) == expected
+def test_number_types(wanted: str, device: str, overflows: bool, expected: str) -> None:
+    facts = Facts(first_position=0, overflows_float16=overflows)
+    assert choose_dtype(wanted, device, facts) == expected
 
 
 @pytest.mark.parametrize(
@@ -178,12 +179,12 @@ def test_number_types(wanted: str, device: str, model_type: str, expected: str) 
 )
 def test_number_type_of_a_cpu(capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert choose_dtype("auto", "cpu", "bert") == expected
+    assert choose_dtype("auto", "cpu", Facts(first_position=0)) == expected
 
 
 def test_a_number_type_there_is_not() -> None:
     with pytest.raises(UnsupportedError, match="--dtype int8"):
-        choose_dtype("int8", "cuda", "bert")
+        choose_dtype("int8", "cuda", Facts(first_position=0))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from text_embeddings_inference import load
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.loading import open as opening
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Encoding, Kind, Pooling
 
@@ -59,7 +60,11 @@ def test_embeddings(tmp_path: Path, pooling: Pooling) -> None:
 
     model = save(tmp_path, "MegatronBertModel", model_type="megatron-bert")
     engine = TransformersEngine(
-        open_checkpoint(tmp_path, pooling=pooling), device="cpu", dtype="float32", threads=1, trust_remote_code=False
+        open_checkpoint(tmp_path, facts_of, pooling=pooling),
+        device="cpu",
+        dtype="float32",
+        threads=1,
+        trust_remote_code=False,
     )
     output = engine.run(engine.arrange(encodings()), tokens=True)
     assert (engine.name, engine.dimensions, engine.vocabulary) == ("transformers", 32, 900)
@@ -124,4 +129,4 @@ def test_without_transformers_the_way_out_is_told(tmp_path: Path) -> None:
 def test_openvino_can_not_be_asked_for(tmp_path: Path) -> None:
     settings = Settings.of(model_id="m", engine="openvino")
     with pytest.raises(UnsupportedError, match="which is not supported on OpenVINO"):
-        opening.plan_for(open_checkpoint(unknown(tmp_path)), settings)
+        opening.plan_for(open_checkpoint(unknown(tmp_path), facts_of), settings)

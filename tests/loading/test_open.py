@@ -13,10 +13,13 @@ import pytest
 from extras import needs_torch
 from oracle.expected import MODELS
 from text_embeddings_inference import load
+from text_embeddings_inference.checkpoint import Facts
 from text_embeddings_inference.errors import StartError
 from text_embeddings_inference.loading import open as opening
 from text_embeddings_inference.loading.open import plan_engine
 from text_embeddings_inference.settings import Settings
+
+BERT = Facts(first_position=0)
 
 
 def settings(**options: Any) -> Settings:
@@ -38,7 +41,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_gpu_it_is_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "has_gpu_driver", lambda: False)
-    assert plan_engine(settings(dtype="float32"), "bert").name == "openvino"
+    assert plan_engine(settings(dtype="float32"), BERT).name == "openvino"
 
 
 @pytest.mark.usefixtures("gpu_driver")
@@ -47,7 +50,7 @@ def test_a_gpu_without_pytorch_is_pointed_out(
 ) -> None:
     forget(monkeypatch)
     with caplog.at_level(logging.INFO):
-        assert plan_engine(settings(), "bert").name == "openvino"
+        assert plan_engine(settings(), BERT).name == "openvino"
     assert "pip install 'text-embeddings-inference[torch]'" in caplog.text
 
 
@@ -62,7 +65,7 @@ def test_a_gpu_without_pytorch_is_pointed_out(
     ],
 )
 def test_streams(options: dict[str, int], numbers: int, expected: int) -> None:
-    plan = plan_engine(settings(engine="openvino", dtype="float32", **options), "bert", numbers)
+    plan = plan_engine(settings(engine="openvino", dtype="float32", **options), BERT, numbers)
     assert plan.streams == expected
 
 
@@ -83,14 +86,14 @@ def test_auto_takes_the_gpu(
     from text_embeddings_inference.engines import torch
 
     monkeypatch.setattr(torch, "choose_device", lambda: device)
-    plan = plan_engine(settings(**options), "bert")
+    plan = plan_engine(settings(**options), BERT)
     assert f"{plan.name} on {plan.device}" == expected
 
 
 def test_pytorch_that_was_asked_for_and_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     forget(monkeypatch)
     with pytest.raises(StartError, match=r"`--engine torch`: PyTorch 2\.12 or newer is not installed") as caught:
-        plan_engine(settings(engine="torch"), "bert")
+        plan_engine(settings(engine="torch"), BERT)
     assert "hint: pip install 'text-embeddings-inference[torch]'" in str(caught.value)
 
 

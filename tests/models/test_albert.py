@@ -38,7 +38,7 @@ class SeveralGroups:
 def test_layers_share_the_weights_of_their_group(layers: int, groups: int, group_of_layer: list[int]) -> None:
     """AlbertTransformer: layer i is of group int(i / (layers / groups))."""
     config = Fixture("albert").open().config | {"num_hidden_layers": layers, "num_hidden_groups": groups}
-    p, _ = bind(SeveralGroups(groups), albert.TENSORS, albert.HEADS, albert.PREFIXES, NumpyOps())
+    p, _ = bind(SeveralGroups(groups), albert.TENSORS, albert.HEADS, ("albert.",), NumpyOps())
     model = albert.Model(msgspec.convert(config, albert.Args), p)
     check_all_used(p)
     blocks = list(dict.fromkeys(model.layers))

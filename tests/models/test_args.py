@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from text_embeddings_inference.models import ARCHITECTURES, REMOTE_CODE, SPELLINGS
+from text_embeddings_inference.models import REMOTE_CODE, SPELLINGS, architectures
 
 BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "type_vocab_size": 2, "position_embedding_type": "absolute"}
 ROPE = dict.fromkeys(
@@ -148,12 +148,12 @@ def module(architecture: str) -> ModuleType:
 
 
 def test_every_architecture_is_checked() -> None:
-    assert DEFAULTS.keys() == {*ARCHITECTURES.values(), *REMOTE_CODE.values(), *SPELLINGS.values()}
+    assert DEFAULTS.keys() == {*architectures().values(), *REMOTE_CODE.values(), *SPELLINGS.values()}
 
 
 @pytest.mark.parametrize("architecture", DEFAULTS)
 def test_defaults(architecture: str) -> None:
-    fields = msgspec.structs.fields(module(architecture).Args)
+    fields = msgspec.structs.fields(module(architecture).ARCHITECTURE.args)
     assert {field.encode_name: field.default for field in fields if not field.required} == DEFAULTS[architecture]
 
 
@@ -161,4 +161,4 @@ def test_defaults(architecture: str) -> None:
 def test_sizes_have_no_defaults(architecture: str) -> None:
     """A config.json without them is damaged: Transformers' sizes would be those of another model."""
     with pytest.raises(msgspec.ValidationError, match="missing required field"):
-        msgspec.convert({}, module(architecture).Args)
+        msgspec.convert({}, module(architecture).ARCHITECTURE.args)

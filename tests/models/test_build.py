@@ -14,17 +14,17 @@ from oracle.expected import MODELS, Fixture
 from oracle.numpy_ops import NumpyOps
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
-from text_embeddings_inference.models import ARCHITECTURES
-from text_embeddings_inference.models.build import Network, build
+from text_embeddings_inference.models import architectures
+from text_embeddings_inference.models.build import Network, build, facts_of
 from text_embeddings_inference.types import Batch, Encoding, Output, Pooling
 
 
 def build_numpy(folder: Path, pooling: Pooling | None = None) -> Network:
-    return build(open_checkpoint(folder, pooling=pooling), NumpyOps())
+    return build(open_checkpoint(folder, facts_of, pooling=pooling), NumpyOps())
 
 
 def run_numpy(folder: Path, encoding: Encoding, pooling: Pooling | None = None) -> Output:
-    engine = NumpyEngine(open_checkpoint(folder, pooling=pooling), "padded")
+    engine = NumpyEngine(open_checkpoint(folder, facts_of, pooling=pooling), "padded")
     return engine.run(Batch.pad([encoding]))
 
 
@@ -227,7 +227,7 @@ def test_unknown_model_type(tmp_path: Path) -> None:
     assert type(error) is UnsupportedError
     assert "`model_type` is 'fnet'" in str(error)
     assert error.hint is not None
-    assert all(name in error.hint for name in ARCHITECTURES)
+    assert all(name in error.hint for name in architectures())
 
 
 @pytest.mark.parametrize("name", ["bert", "bert-classifier", "bert-reranker"])
@@ -258,5 +258,5 @@ def test_a_classifier_without_a_pooler_classifies_the_first_token(tmp_path: Path
 
 def test_reranker_without_labels_has_one(tmp_path: Path) -> None:
     folder = edit(tmp_path, "bert-reranker", config={"id2label": {}, "label2id": {}})
-    assert open_checkpoint(folder).labels == ("LABEL_0",)
+    assert open_checkpoint(folder, facts_of).labels == ("LABEL_0",)
     assert build_numpy(folder).dimensions == 1

@@ -10,7 +10,7 @@ from edited import edit
 from oracle.numpy_ops import NumpyOps
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.models.build import build
+from text_embeddings_inference.models.build import build, facts_of
 from text_embeddings_inference.models.deberta_v2 import Args, log_bucket
 
 SIZES: dict[str, Any] = {
@@ -63,10 +63,10 @@ def test_terms(value: Any, terms: list[str]) -> None:
 
 def test_positions_that_only_its_decoder_used_may_be_stored(tmp_path: Path) -> None:
     table = {"deberta.embeddings.position_embeddings.weight": (72, 32)}
-    build(open_checkpoint(edit(tmp_path, "deberta-v2-reranker", add=table)), NumpyOps())
+    build(open_checkpoint(edit(tmp_path, "deberta-v2-reranker", add=table), facts_of), NumpyOps())
 
 
 def test_a_convolution_that_config_does_not_name_is_not_left_out(tmp_path: Path) -> None:
     folder = edit(tmp_path, "deberta-v2-classifier", config={"conv_kernel_size": 0})
     with pytest.raises(CheckpointError, match=r"encoder\.conv"):
-        build(open_checkpoint(folder), NumpyOps())
+        build(open_checkpoint(folder, facts_of), NumpyOps())

@@ -14,7 +14,8 @@ import pytest
 from oracle.drawn import DrawnTensors, token_ids
 from oracle.numpy_ops import NumpyOps
 from oracle.parameters import packed
-from text_embeddings_inference.models import ARCHITECTURES
+from text_embeddings_inference.models import architectures
+from text_embeddings_inference.models.architecture import Architecture
 from text_embeddings_inference.nn.parameters import bind, check_all_used
 from text_embeddings_inference.ops.spec import Inputs, Value
 
@@ -29,16 +30,18 @@ SHOWN = [0, 20, 39]
 def test_outputs_are_those_of_transformers(name: str, number: int) -> None:
     variant = VARIANTS[name]
     config: dict[str, Any] = variant["configs"][number]
-    module = import_module(f"text_embeddings_inference.models.{ARCHITECTURES[variant['model_type']]}")
-    args, ops, layout = msgspec.convert(config, module.Args), NumpyOps(), packed(40)
+    module = import_module(f"text_embeddings_inference.models.{architectures()[variant['model_type']]}")
+    architecture: Architecture[Any, Any] = module.ARCHITECTURE
+    args, ops, layout = msgspec.convert(config, architecture.args), NumpyOps(), packed(40)
     tensors = DrawnTensors(variant["shapes"], config["num_hidden_layers"])
-    p, heads = bind(tensors, module.TENSORS, module.HEADS, module.PREFIXES, ops)
-    model = module.Model(args, p)
+    p, heads = bind(tensors, architecture.tensors, architecture.heads, architecture.prefixes, ops)
+    model = architecture.model(args, p)
     check_all_used(p)
     ids = token_ids(40)
     x = model(ops, Inputs(Value(ids), Value(np.zeros_like(ids)), layout))
     if variant["labels"]:
-        result = module.classifier(args, variant["labels"], heads)(ops, x, layout).raw[0]
+        assert architecture.classifier is not None
+        result = architecture.classifier(args, variant["labels"], heads)(ops, x, layout).raw[0]
     else:
         result = x.raw[SHOWN].flatten()
     assert np.abs(result - np.array(variant["output"])).max() < 1e-4

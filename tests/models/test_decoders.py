@@ -23,7 +23,7 @@ from oracle.parameters import packed, parameters, values
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.models import eurobert, llama_bidirec
-from text_embeddings_inference.models.build import build
+from text_embeddings_inference.models.build import build, facts_of
 from text_embeddings_inference.models.llama import DecoderArgs
 from text_embeddings_inference.ops.spec import AttentionSpec, Value
 from text_embeddings_inference.types import Batch
@@ -138,7 +138,7 @@ def test_heads() -> None:
 def test_projection_of_unknown_width(tmp_path: Path) -> None:
     folder = edit(tmp_path, "voyage-nano", config={"num_labels": None})
     with pytest.raises(CheckpointError, match=r"`linear\.weight` projects every token.*`num_labels`"):
-        build(open_checkpoint(folder), NumpyOps())
+        build(open_checkpoint(folder, facts_of), NumpyOps())
 
 
 @pytest.mark.parametrize("name", ["llama", "llama_bidirec", "mistral"])
@@ -148,7 +148,7 @@ def test_names_of_other_classes_and_of_old_conversions(tmp_path: Path, name: str
     names = {"model.": ""} if name == "llama" else {"layers.": "model.layers.", "embed": "model.embed"}
     folder = edit(tmp_path, name, rename=names, add=added)
     case = Fixture(name).cases[0]
-    engine = NumpyEngine(open_checkpoint(folder), "padded")
+    engine = NumpyEngine(open_checkpoint(folder, facts_of), "padded")
     pooled = engine.run(Batch.pad([case.encoding])).pooled[0]
     assert np.abs(pooled - case.output).max() < 1e-4
 
@@ -156,7 +156,7 @@ def test_names_of_other_classes_and_of_old_conversions(tmp_path: Path, name: str
 @pytest.mark.parametrize("pooling", ["avg", "cls", "last"])
 def test_classifier_of_llama_bidirec(pooling: str) -> None:
     p, w = parameters(out__weight=(2, 32))
-    head = llama_bidirec.classifier(args("llama_bidirec", pooling=pooling, temperature=4), 2, p)
+    head = llama_bidirec.Classifier(args("llama_bidirec", pooling=pooling, temperature=4), 2, p)
     x = values(5, 32)
     pooled = {"avg": x.mean(0), "cls": x[0], "last": x[-1]}[pooling]
     assert np.allclose(head(NumpyOps(), Value(x), packed(5)).raw, [pooled @ w["out.weight"].T / 4])
@@ -165,14 +165,14 @@ def test_classifier_of_llama_bidirec(pooling: str) -> None:
 def test_unknown_pooling_of_a_classifier() -> None:
     p, _ = parameters(out__weight=(2, 32))
     with pytest.raises(UnsupportedError, match="`pooling` is 'weighted_avg'"):
-        llama_bidirec.classifier(args("llama_bidirec", pooling="weighted_avg"), 2, p)
+        llama_bidirec.Classifier(args("llama_bidirec", pooling="weighted_avg"), 2, p)
 
 
 @pytest.mark.parametrize("pooling", ["bos", "mean", "late"])
 def test_classifier_of_eurobert(pooling: str) -> None:
     """`late`: the mean of all tokens' logits, which is not the logits of the mean."""
     p, w = parameters(dense__weight=(32, 32), dense__bias=(32,), out__weight=(2, 32), out__bias=(2,))
-    head = eurobert.classifier(args("eurobert", classifier_pooling=pooling), 2, p)
+    head = eurobert.Classifier(args("eurobert", classifier_pooling=pooling), 2, p)
     x = values(5, 32)
 
     def logits(x: NDArray[np.float64]) -> NDArray[np.float64]:

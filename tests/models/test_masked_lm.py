@@ -15,7 +15,7 @@ from oracle.expected import Fixture
 from oracle.numpy_ops import NumpyOps, Sequences
 from oracle.parameters import RandomTensors
 from text_embeddings_inference.checkpoint import open_checkpoint
-from text_embeddings_inference.models.build import Results, build
+from text_embeddings_inference.models.build import Results, build, facts_of
 from text_embeddings_inference.ops.spec import Inputs, Layout, Value
 from text_embeddings_inference.types import Pooling
 
@@ -41,7 +41,7 @@ class WithHead:
 
 
 def run(folder: Path, name: str, head: RandomTensors, pooling: Pooling) -> Results:
-    checkpoint = open_checkpoint(folder, pooling=pooling)
+    checkpoint = open_checkpoint(folder, facts_of, pooling=pooling)
     network = build(checkpoint, OPS, WithHead(checkpoint.weights, head))
     ids = Fixture(name).cases[0].encoding.input_ids
     layout = Layout(Sequences((len(ids),), None))

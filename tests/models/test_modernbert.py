@@ -10,6 +10,7 @@ from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Batch, Float32Array
 
 BIASES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -29,7 +30,7 @@ BIASES: dict[str, dict[str, tuple[int, ...]]] = {
 
 
 def logits(folder: Path) -> Float32Array:
-    engine = NumpyEngine(open_checkpoint(folder), "padded")
+    engine = NumpyEngine(open_checkpoint(folder, facts_of), "padded")
     return engine.run(Batch.pad([Fixture("modernbert-classifier").cases[0].encoding])).pooled
 
 
@@ -51,7 +52,7 @@ def test_layers_by_number(tmp_path: Path) -> None:
     types = ["full_attention", "sliding_attention", "full_attention"]
 
     def run(folder: Path) -> Float32Array:
-        engine = NumpyEngine(open_checkpoint(folder), "padded")
+        engine = NumpyEngine(open_checkpoint(folder, facts_of), "padded")
         return engine.run(Batch.pad([case.encoding])).pooled[0]
 
     listed = run(edit(tmp_path / "listed", "modernbert-classifier", config={"layer_types": types}))

@@ -11,11 +11,12 @@ from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.models import choose
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Batch, Float32Array
 
 
 def pooled(folder: Path, name: str) -> Float32Array:
-    engine = NumpyEngine(open_checkpoint(folder), "padded")
+    engine = NumpyEngine(open_checkpoint(folder, facts_of), "padded")
     return engine.run(Batch.pad([Fixture(name).cases[0].encoding])).pooled[0]
 
 

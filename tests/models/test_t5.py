@@ -9,13 +9,14 @@ from edited import edit
 from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import open_checkpoint
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Batch, Float32Array
 
 FEED_FORWARD = "encoder.block.{i}.layer.1.DenseReluDense"
 
 
 def pooled(folder: Path) -> Float32Array:
-    engine = NumpyEngine(open_checkpoint(folder), "padded")
+    engine = NumpyEngine(open_checkpoint(folder, facts_of), "padded")
     return engine.run(Batch.pad([Fixture("t5-encoder").cases[0].encoding])).pooled[0]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_embeddings_inference.checkpoint import Checkpoint, open_checkpoint
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Encoding, Float32Array, Pooling, TokenColumns
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
@@ -79,7 +80,7 @@ class Fixture:
         """The checkpoint, with the pooling its outputs were made with unless another is given."""
         splade = Pooling.SPLADE if self.task == "splade" else None
         option = pooling or splade
-        return open_checkpoint(self.folder, pooling=option, dense_path=dense_path)
+        return open_checkpoint(self.folder, facts_of, pooling=option, dense_path=dense_path)
 
     @property
     def has_type_ids(self) -> bool:

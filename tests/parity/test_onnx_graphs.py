@@ -14,6 +14,7 @@ from test_references import check_case
 from engines import Model, difference, fixture
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.engines.openvino import OpenVINOEngine
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Pooling
 
 ONNX = Path(__file__).parents[1] / "fixtures" / "onnx"
@@ -23,7 +24,7 @@ GRAPHS = sorted(path.name for path in ONNX.iterdir())
 @cache
 def engine(name: str, pooling: Pooling | None = None) -> OpenVINOEngine:
     splade = Pooling.SPLADE if fixture(name).task == "splade" else None
-    checkpoint = open_checkpoint(ONNX / name, pooling=pooling or splade)
+    checkpoint = open_checkpoint(ONNX / name, facts_of, pooling=pooling or splade)
     assert checkpoint.onnx is not None
     return OpenVINOEngine(checkpoint, dtype="float32", threads=2, streams=1)
 
@@ -66,7 +67,7 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in GRAPHS if fixture(name).task == "embedding"])
 def test_another_pooling(name: str) -> None:
     other = OpenVINOEngine(
-        open_checkpoint(ONNX / name, pooling=Pooling.LAST_TOKEN), dtype="float32", threads=1, streams=1
+        open_checkpoint(ONNX / name, facts_of, pooling=Pooling.LAST_TOKEN), dtype="float32", threads=1, streams=1
     )
     rows = Model(other, gives_tokens=True).run([case.encoding for case in fixture(name).cases])
     for row, case in zip(rows, fixture(name).cases, strict=True):

@@ -9,8 +9,8 @@ from typing import Any
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from text_embeddings_inference.checkpoint.config import read_config
 from text_embeddings_inference.checkpoint.text_rules import read_text_rules
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
@@ -28,7 +28,7 @@ def load(name: str = "bert", **changes: Any) -> Tokenizer:
         "max_input_length": expected["max_input_length"],
         "prompts": expected.get("prompts"),
         "vocabulary": config["vocab_size"],
-        "rules": read_text_rules(MODELS / name, read_config(MODELS / name)),
+        "rules": read_text_rules(MODELS / name, facts_of(config["model_type"], config).end_of_text),
     }
     return Tokenizer.load(MODELS / name / "tokenizer.json", TextOptions(**(arguments | changes)))
 

@@ -11,10 +11,11 @@ from fixture_tokenizers import MODELS, load, read
 
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.errors import CheckpointError, InputError
+from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.tokenization import Tokenizer
 from text_embeddings_inference.types import EncodeOptions, Encoding, Input, LateInteraction
 
-LATE = open_checkpoint(MODELS / "colbert").late
+LATE = open_checkpoint(MODELS / "colbert", facts_of).late
 assert LATE is not None
 EXPECTED = read(MODELS / "colbert" / "expected.json")["colbert"]
 QUERY, DOCUMENT = EncodeOptions(prompt_name="query"), EncodeOptions(prompt_name="document")

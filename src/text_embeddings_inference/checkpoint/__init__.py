@@ -1,6 +1,7 @@
 """What lies on disk or on the Hub: where a model is, what its files say, and its weights."""
 
 from .checkpoint import Checkpoint, open_checkpoint
+from .facts import Facts
 from .hub.cache import HubAccess
 from .hub.locate import locate
 from .hub.preview import File, Preview, preview
@@ -11,6 +12,7 @@ from .tensors.weights import Weights, open_weights
 __all__ = [
     "Checkpoint",
     "Dense",
+    "Facts",
     "File",
     "HubAccess",
     "OnnxGraph",

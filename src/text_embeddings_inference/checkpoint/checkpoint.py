@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Kind, LateInteraction, Pooling, TextRules, TokenColumns
 from .config import Labels, read_config, read_kind, read_labels, read_max_length, read_position_limit
+from .facts import Facts, FactsOf
 from .json_files import Found, describe, read_optional_object
 from .late_interaction import read_late_interaction
 from .modules import HEAD_FILES, Dense, ModulePaths, read_dense, read_head, read_module_paths
@@ -23,8 +24,6 @@ from .text_rules import read_text_rules
 logger = logging.getLogger(__name__)
 
 TOKENIZER = "tokenizer.json"
-
-QUANTIZED = "bidirectional_pplx_qwen3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,7 @@ class Checkpoint:
 
     tokenizer_file: Path
     sources: Sources
+    facts: Facts
     onnx: OnnxGraph | None = None
     """The graph that is the model where there are no weights."""
 
@@ -103,6 +103,7 @@ class Checkpoint:
 
 def open_checkpoint(
     folder: Path,
+    facts_of: FactsOf,
     *,
     pooling: Pooling | None = None,
     dense_path: str | None = None,
@@ -112,9 +113,9 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Opens the model in `folder`. Weights are mapped, not read.
 
-    pooling, dense_path, onnx_file: the options of these names; weights: in place of those in the folder; step: made for
-    each thing that is read, around it; one that swallows errors leaves that thing empty, and the others are read all
-    the same.
+    facts_of: tells what must be known of the architecture; pooling, dense_path, onnx_file: the options of these names;
+    weights: in place of those in the folder; step: made for each thing that is read, around it; one that swallows
+    errors leaves that thing empty, and the others are read all the same.
     Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
     modules = ModulePaths()
@@ -122,8 +123,9 @@ def open_checkpoint(
         modules = read_module_paths(folder)
     root = folder / modules.transformer
     config = read_config(root)
+    facts = facts_of(config.model_type, config.values)
     with step():
-        _check_quantizer(folder, modules, config.model_type)
+        _check_quantizer(folder, modules, facts, config.model_type)
     kind, labels = Found(Kind.EMBEDDING, ""), Labels()
     with step():
         kind = read_kind(root, config, splade=pooling is Pooling.SPLADE)
@@ -152,23 +154,23 @@ def open_checkpoint(
     dense: tuple[Dense, ...] = ()
     rules = TextRules()
     with step():
-        rules = read_text_rules(root, config)
+        rules = read_text_rules(root, facts.end_of_text)
     late, heads = None, dict.fromkeys(HEAD_FILES)
     with step():
-        length = read_max_length(root, config)
+        length = read_max_length(root, config, facts.first_position)
     with step():
         prompts = _read_prompts(folder)
     with step():
         dense = _read_dense_modules(folder, modules.replace_dense(dense_path))
     with step():
         if modules.late:
-            late = read_late_interaction(folder, root, read_position_limit(root, config))
+            late = read_late_interaction(folder, root, read_position_limit(root, config, facts.first_position))
     with step():
         if kind.value is Kind.EMBEDDING and how.value is not Pooling.SPLADE and not modules.late:
             heads = {name: read_head(root, name) for name in HEAD_FILES}
     onnx = None
     with step():
-        onnx = find_onnx(root, config, onnx_file) if weights is None else None
+        onnx = find_onnx(root, config, onnx_file, facts.first_position or 0) if weights is None else None
         if onnx is None:
             opened = open_weights(root) if weights is None else weights
     return Checkpoint(
@@ -190,13 +192,14 @@ def open_checkpoint(
         tokenizer_file=root / TOKENIZER,
         sources=Sources(kind.source, how.source, length.source),
         rules=rules,
+        facts=facts,
         onnx=onnx,
     )
 
 
-def _check_quantizer(folder: Path, modules: ModulePaths, model_type: str) -> None:
+def _check_quantizer(folder: Path, modules: ModulePaths, facts: Facts, model_type: str) -> None:
     """The quantizer is part of the one architecture that has it; `modules.json` need not name it there."""
-    if modules.quantizes and model_type != QUANTIZED:
+    if modules.quantizes and not facts.quantizes:
         problem = f"`modules.json` in {folder}: FlexibleQuantizer is not supported for `model_type` {model_type!r}"
         raise UnsupportedError(problem)
 

@@ -29,28 +29,25 @@ LENGTH_KEYS = ("max_position_embeddings", "max_trained_positions", "n_positions"
 # Transformers writes 1e30 for a tokenizer without a limit.
 NO_LIMIT = 10**9
 
-# Models that add an offset to positions: `pad_token_id` + 1 (whose default in Transformers is 1 for all of them).
-OFFSET_MODELS = ("roberta", "xlm-roberta", "camembert")
-
-# Models with a table of position embeddings: an input can't be longer than the table.
-TABLE_MODELS = ("bert", "electra", "albert", "distilbert", "mpnet", "deberta-v2", *OFFSET_MODELS)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """`config.json`, with the keys checked that every model has. values: the whole file."""
+    """`config.json`, with the keys checked that every model has."""
 
     values: dict[str, Any]
+    """The whole file."""
     model_type: str
     architectures: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The classes of a classifier: names by class index, and `label2id` as it is."""
+    """The classes of a classifier."""
 
     names: tuple[str, ...] = ()
+    """By class index."""
     ids: dict[str, int] | None = None
+    """`label2id` as it is."""
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -113,12 +110,12 @@ def read_labels(folder: Path, config: ModelConfig) -> Labels:
     return Labels(tuple(map(str, names)) or ("LABEL_0",), label2id)
 
 
-def read_max_length(folder: Path, config: ModelConfig) -> Found[int]:
-    """The longest input in tokens, special tokens included.
+def read_max_length(folder: Path, config: ModelConfig, first_position: int | None) -> Found[int]:
+    """The longest input in tokens, special tokens included. first_position: see `Facts`.
 
     `max_seq_length` of the first of `SENTENCE_FILES` there is, capped by the positions there are; else the positions.
     """
-    positions = _positions(folder, config)
+    positions = _positions(folder, config, first_position or 0)
     name = next((name for name in SENTENCE_FILES if (folder / name).exists()), None)
     if name is None:
         logger.warning("Could not find a Sentence Transformers config: the length is taken from `config.json`")
@@ -128,16 +125,17 @@ def read_max_length(folder: Path, config: ModelConfig) -> Found[int]:
     if length is None:
         keys = ", ".join(f"`{key}`" for key in LENGTH_KEYS)
         raise CheckpointError(f"`config.json` in {folder} has none of {keys}: the longest input is not known")
-    if positions is not None and length.value > positions.value and _is_held_to_positions(config):
+    is_held = first_position is not None or _rotates_by_length(config)
+    if positions is not None and length.value > positions.value and is_held:
         problem = "`max_seq_length` of `%s` is %d: lowered to the %d positions there are"
         logger.warning(problem, name, length.value, positions.value)
         return positions
     return length
 
 
-def read_position_limit(folder: Path, config: ModelConfig) -> int | None:
+def read_position_limit(folder: Path, config: ModelConfig, first_position: int | None) -> int | None:
     """Rows of the model's table of positions, less those it skips; None for models without a table."""
-    positions = _positions(folder, config) if _has_position_table(config) else None
+    positions = None if first_position is None else _positions(folder, config, first_position)
     return None if positions is None else positions.value
 
 
@@ -157,7 +155,7 @@ def _sentence_length(folder: Path, name: str, positions: Found[int] | None) -> F
     return Found(int(length), f"`max_seq_length` of {name}")
 
 
-def _positions(folder: Path, config: ModelConfig) -> Found[int] | None:
+def _positions(folder: Path, config: ModelConfig, first: int) -> Found[int] | None:
     """The positions there are, less those the model skips; None when `config.json` does not say."""
     key = next((key for key in LENGTH_KEYS if config.values.get(key) is not None), None)
     if key is None:
@@ -165,43 +163,15 @@ def _positions(folder: Path, config: ModelConfig) -> Found[int] | None:
     positions = config.values[key]
     if not is_integer(positions) or positions <= 0:
         raise _bad_key(folder, key, config.values, "a positive integer")
-    offset = position_offset(folder, config)
-    if positions <= offset:
-        raise _bad_key(folder, key, config.values, "more than the position offset")
-    return Found(
-        positions - offset, f"`{key}` of config.json" + (f" less {offset}, its first position" if offset else "")
-    )
-
-
-def position_offset(folder: Path, config: ModelConfig) -> int:
-    """The position of the first token, in the model's own table."""
-    if config.model_type == "mpnet":  # Transformers' MPNetEmbeddings: padding_idx = 1, whatever the config says
-        return 2
-    if config.model_type not in OFFSET_MODELS:
-        return 0
-    pad = config.values.get("pad_token_id", 1)
-    if not is_integer(pad) or pad < 0:
-        raise _bad_key(folder, "pad_token_id", config.values, "an integer")
-    return int(pad) + 1
-
-
-def _is_held_to_positions(config: ModelConfig) -> bool:
-    """Whether the model has no positions beyond those of config.json, or turns others for inputs that are longer."""
-    return _has_position_table(config) or _rotates_by_length(config)
+    if positions <= first:
+        raise _bad_key(folder, key, config.values, f"more than {first}, the position of the first token")
+    return Found(positions - first, f"`{key}` of config.json" + (f" less {first}, its first position" if first else ""))
 
 
 def _rotates_by_length(config: ModelConfig) -> bool:
     settings = [config.values.get(key) for key in ("rope_scaling", "rope_parameters")]
     rows = [row for value in settings if isinstance(value, dict) for row in (value, *value.values())]
     return any("dynamic" in (row.get("rope_type"), row.get("type")) for row in rows if isinstance(row, dict))
-
-
-def _has_position_table(config: ModelConfig) -> bool:
-    return (
-        config.model_type in TABLE_MODELS
-        and config.values.get("position_embedding_type", "absolute") != "alibi"
-        and config.values.get("position_biased_input", True) is not False  # DeBERTa without absolute positions
-    )
 
 
 def _bad_key(folder: Path, key: str, values: dict[str, Any], wanted: str) -> CheckpointError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError
-from .config import ModelConfig, position_offset
+from .config import ModelConfig
 from .json_files import DOWNLOAD_AGAIN
 from .tensors.weights import WEIGHT_FILES
 
@@ -19,30 +19,32 @@ DATA_SUFFIXES = ("_data", ".data")
 
 @dataclass(frozen=True, slots=True)
 class OnnxGraph:
-    """The graph's file; the position of a text's first token, where the graph asks for positions; what it takes for
-    padding."""
+    """A graph that is the model."""
 
     file: Path
     first_position: int
+    """Of a text's first token, where the graph asks for positions."""
     pad_id: int
+    """The token that the graph takes for padding."""
 
 
-def find_onnx(root: Path, config: ModelConfig, wanted: str | None) -> OnnxGraph | None:
+def find_onnx(root: Path, config: ModelConfig, wanted: str | None, first_position: int) -> OnnxGraph | None:
     """The graph that is the model; None where the model is other weights.
 
-    root: the Transformer's folder; wanted: the option `--onnx-file`. Raises `CheckpointError` when that is missing.
+    root: the Transformer's folder; wanted: the option `--onnx-file`; first_position: of a text's first token.
+    Raises `CheckpointError` when the file is missing.
     """
     if wanted is not None:
         if not (root / wanted).is_file():
             raise CheckpointError(f"`--onnx-file {wanted}`: no such file in {root}", hint=DOWNLOAD_AGAIN)
-        return _graph(root, config, wanted)
+        return _graph(root / wanted, config, first_position)
     if any((root / name).exists() for name in WEIGHT_FILES):
         return None
     found = next((name for name in ONNX_FILES if (root / name).is_file()), None)
-    return None if found is None else _graph(root, config, found)
+    return None if found is None else _graph(root / found, config, first_position)
 
 
-def _graph(root: Path, config: ModelConfig, name: str) -> OnnxGraph:
+def _graph(file: Path, config: ModelConfig, first_position: int) -> OnnxGraph:
     ids = (config.values.get(key) for key in ("pad_token_id", "eos_token_id"))
     pad_id = next((int(id_) for id_ in ids if isinstance(id_, int) and id_ >= 0), 0)
-    return OnnxGraph(root / name, position_offset(root, config), pad_id)
+    return OnnxGraph(file, first_position, pad_id)

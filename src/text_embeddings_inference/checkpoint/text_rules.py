@@ -7,29 +7,27 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..types import TextRules
-from .config import SENTENCE_FILES, ModelConfig
+from .config import SENTENCE_FILES
 from .json_files import describe, read_optional_object
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
-REMOTE_QWEN2 = "modeling_qwen.Qwen2Model"
-"""The code of gte-Qwen2, which puts `<|endoftext|>` behind each text."""
 
+def read_text_rules(root: Path, ending: str) -> TextRules:
+    """The rules for texts of the Transformer in `root`. Raises `CheckpointError` for a value of a wrong type.
 
-def read_text_rules(root: Path, config: ModelConfig) -> TextRules:
-    """The rules for texts of the Transformer in `root`. Raises `CheckpointError` for a value of a wrong type."""
+    ending: `Facts.end_of_text`.
+    """
     name = next((name for name in SENTENCE_FILES if (root / name).exists()), SENTENCE_FILES[0])
     sentence = read_optional_object(root, name) or {}
     stored = read_optional_object(root, TOKENIZER_CONFIG) or {}
     names = stored.get("model_input_names")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise _wrong(root, TOKENIZER_CONFIG, "model_input_names", "a list of strings", names)
-    auto_map = config.values.get("auto_map")
-    has_remote_code = isinstance(auto_map, dict) and auto_map.get("AutoModel") == REMOTE_QWEN2
     return TextRules(
         lowercase=_flag(root, name, sentence, "do_lower_case"),
         token_types=names is None or "token_type_ids" in names,
-        ending="<|endoftext|>" if config.model_type == "qwen2" and has_remote_code else "",
+        ending=ending,
         first=_token(stored, "bos_token") if _flag(root, TOKENIZER_CONFIG, stored, "add_bos_token") else "",
         last=_token(stored, "eos_token") if _flag(root, TOKENIZER_CONFIG, stored, "add_eos_token") else "",
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, Facts
 from ..errors import StartError, UnsupportedError
 from ..models.build import Network, build
 from ..ops.spec import Inputs, Layout, Value
@@ -21,8 +21,6 @@ from ..types import Batch, Encoding, Output, Pooling
 from .base import TRIAL_LENGTH, Capacity, Trials
 
 DTYPES = ("float32", "float16", "bfloat16")
-OVERFLOWING = ("t5", "gemma3_text")
-"""Architectures whose hidden states outgrow float16 (its largest number is 65504)."""
 BFLOAT16_CPUS = ("amx_bf16", "avx512_bf16")
 """Instructions with which a CPU is faster in bfloat16."""
 
@@ -49,11 +47,11 @@ def choose_device() -> str:
     return "cpu" if found is None else str(found.type)
 
 
-def choose_dtype(wanted: str, device: str, model_type: str) -> str:
+def choose_dtype(wanted: str, device: str, facts: Facts) -> str:
     """`auto` is float16 on GPUs, bfloat16 on CPUs that are faster in it, else float32. Raises UnsupportedError."""
     if wanted == "auto":
         if device != "cpu":
-            return "bfloat16" if model_type in OVERFLOWING else "float16"
+            return "bfloat16" if facts.overflows_float16 else "float16"
         capabilities = torch.cpu.get_capabilities()
         return "bfloat16" if any(capabilities.get(name) for name in BFLOAT16_CPUS) else "float32"
     if wanted not in DTYPES:

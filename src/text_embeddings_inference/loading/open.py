@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import prod
 
-from ..checkpoint import Checkpoint, HubAccess, locate, open_checkpoint
+from ..checkpoint import Checkpoint, Facts, HubAccess, locate, open_checkpoint
 from ..engines.base import Engine
 from ..errors import StartError, UnsupportedError
 from ..machine import has_gpu_driver
-from ..models import ARCHITECTURES, choose
+from ..models import choose, supported
+from ..models.build import facts_of
 from ..settings import Settings
 from ..types import Pooling
 
@@ -56,7 +57,9 @@ def open_model(settings: Settings) -> Opened:
     """Finds the checkpoint, opens it, and has its engine begin to compile. Raises StartError."""
     dense_path, onnx_file = settings.model.dense_path, settings.model.onnx_file
     folder = locate(settings.model.model_id, hub_access(settings), dense_path=dense_path, onnx_file=onnx_file)
-    checkpoint = open_checkpoint(folder, pooling=settings.model.pooling, dense_path=dense_path, onnx_file=onnx_file)
+    checkpoint = open_checkpoint(
+        folder, facts_of, pooling=settings.model.pooling, dense_path=dense_path, onnx_file=onnx_file
+    )
     max_input_length = find_max_input_length(checkpoint, settings)
     return Opened(checkpoint, load_engine(checkpoint, settings), max_input_length)
 
@@ -105,14 +108,16 @@ def _without_converter() -> Iterator[None]:
         del sys.modules[name]
 
 
-def plan_engine(settings: Settings, model_type: str, matrices: int = 0) -> EnginePlan:
-    """What runs a model of this `model_type`, on this machine. matrices: how many numbers a compiled model has its own
-    copy of. Raises StartError for what it can't do."""
+def plan_engine(settings: Settings, facts: Facts, matrices: int = 0) -> EnginePlan:
+    """What runs a model of such an architecture, on this machine. Raises StartError for what it can't do.
+
+    matrices: how many numbers a compiled model has its own copy of.
+    """
     device = _torch_device(settings)
     if device is not None:
         from ..engines import torch
 
-        dtype = torch.choose_dtype(settings.engine.dtype, device, model_type)
+        dtype = torch.choose_dtype(settings.engine.dtype, device, facts)
         return EnginePlan("torch", dtype, settings.engine.threads, 1, device)
     with _without_converter():
         from ..engines import openvino
@@ -139,7 +144,7 @@ def plan_for(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
         return _plan_transformers(checkpoint, settings)
     if checkpoint.onnx is None:
         matrices = count_matrices(checkpoint, checkpoint.config.get("vocab_size"))
-        return plan_engine(settings, checkpoint.model_type, matrices)
+        return plan_engine(settings, checkpoint.facts, matrices)
     if settings.engine.engine == "torch":
         raise UnsupportedError(
             f"`--engine torch`: {checkpoint.onnx.file} is an ONNX graph, which OpenVINO runs",
@@ -150,24 +155,23 @@ def plan_for(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
             f"`--dtype int8`: {checkpoint.onnx.file} is an ONNX graph, which is run as it is",
             hint="use `--onnx-file` with a quantized graph, if the model has one",
         )
-    return plan_engine(replace(settings, engine=replace(settings.engine, engine="openvino")), checkpoint.model_type)
+    return plan_engine(replace(settings, engine=replace(settings.engine, engine="openvino")), checkpoint.facts)
 
 
 def _plan_transformers(checkpoint: Checkpoint, settings: Settings) -> EnginePlan:
     """For a model that no file of ours covers. Raises UnsupportedError where Transformers can't run it instead."""
     problem = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported"
     if settings.engine.engine == "openvino":
-        raise UnsupportedError(f"{problem} on OpenVINO", hint=f"supported are {', '.join(ARCHITECTURES)}")
+        raise UnsupportedError(f"{problem} on OpenVINO", hint=supported())
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise UnsupportedError(
             problem,
-            hint=f"supported are {', '.join(ARCHITECTURES)}; others may run by Transformers on PyTorch: "
-            "pip install torch transformers",
+            hint=f"{supported()}; others may run by Transformers on PyTorch: pip install torch transformers",
         )
     from ..engines import torch
 
     device = torch.choose_device()
-    dtype = torch.choose_dtype(settings.engine.dtype, device, checkpoint.model_type)
+    dtype = torch.choose_dtype(settings.engine.dtype, device, checkpoint.facts)
     return EnginePlan("transformers", dtype, settings.engine.threads, 1, device)
 
 

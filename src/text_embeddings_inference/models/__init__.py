@@ -1,57 +1,55 @@
-"""One file per architecture, found by config.json's `model_type`.
+"""One file per architecture, named after config.json's `model_type`.
 
-To add one: write `models/<name>.py` (Args, PREFIXES, TENSORS, HEADS, Model, with a `width` where its vectors are not
-`hidden_size` wide; `classifier` and `masked_lm` where the architecture has such heads; `finish` where something is done
-to pooled vectors; CHECKPOINTS: a few that people know), add its row here, put a small checkpoint under
-tests/fixtures/models, and run `make models-page`, which writes docs/models.md.
+To add one: write `models/<model_type>.py`, whose last value is `ARCHITECTURE` (`architecture.Architecture` says what is
+in it), put a small checkpoint under tests/fixtures/models, and run `make models-page`, which writes docs/models.md.
+Nothing else has to be told: the file is found by its name. Only where a file is for other model types than that of its
+name, for remote code, or for one of two spellings of a config.json, one of the tables below says so.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from typing import Any, NamedTuple
 
-ARCHITECTURES: dict[str, str] = {
-    "albert": "albert",
-    "bert": "bert",
-    "bidirectional_pplx_qwen3": "pplx_qwen3",
-    "camembert": "roberta",
-    "deberta-v2": "deberta_v2",
-    "distilbert": "distilbert",
-    "electra": "electra",
-    "eurobert": "eurobert",
-    "gemma3_text": "gemma3_text",
-    "gte": "gte",
-    "jina_embeddings_v3": "jina_embeddings_v3",
-    "llama": "llama",
-    "llama_bidirec": "llama_bidirec",
-    "mistral": "mistral",
-    "modernbert": "modernbert",
-    "mpnet": "mpnet",
-    "new": "gte",
-    "nomic_bert": "nomic_bert",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-    "roberta": "roberta",
-    "t5": "t5",
-    "xlm-roberta": "roberta",
+MODEL_TYPES: dict[str, tuple[str, ...]] = {
+    "deberta_v2": ("deberta-v2",),
+    "gte": ("gte", "new"),
+    "pplx_qwen3": ("bidirectional_pplx_qwen3",),
+    "roberta": ("camembert", "roberta", "xlm-roberta"),
 }
-"""`model_type` -> the module of this package that implements it."""
+"""File -> what it is for, where that is not just the `model_type` of its name."""
 
 REMOTE_CODE: dict[str, str] = {
     "jinaai/jina-bert-implementation": "jina_bert",
     "jinaai/jina-bert-v2-qk-post-norm": "jina_bert_code",
 }
-"""Remote code on the Hub -> the module that does the same, for models whose `model_type` is that of another."""
+"""Remote code on the Hub -> the file that does the same, for models whose `model_type` is that of another."""
 
 SPELLINGS: dict[tuple[str, str], str] = {("nomic_bert", "n_embd"): "nomic_bert_remote"}
-"""`model_type` and a key -> the module for configs with this key, where configs come in two spellings."""
+"""`model_type` and a key -> the file for configs with this key, where configs come in two spellings."""
+
+OTHER_FILES = {"architecture", "build", "numbers", *REMOTE_CODE.values(), *SPELLINGS.values()}
+"""Those that no `model_type` alone leads to."""
 
 
 class Choice(NamedTuple):
-    """module: of this package; reason: what in config.json decided."""
+    """The model file for a checkpoint."""
 
     module: str
+    """Its name in this package."""
     reason: str
+    """What in config.json decided."""
+
+
+def architectures() -> dict[str, str]:
+    """`model_type` -> the module of this package that implements it, in alphabetical order."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in OTHER_FILES]
+    return dict(sorted((type_, name) for name in names for type_ in MODEL_TYPES.get(name, (name,))))
+
+
+def supported() -> str:
+    """The hint for an architecture that there is no file for."""
+    return f"supported are {', '.join(architectures())}"
 
 
 def choose(model_type: str, config: dict[str, Any]) -> Choice | None:
@@ -72,6 +70,6 @@ def choose(model_type: str, config: dict[str, Any]) -> Choice | None:
     for (name, key), module in SPELLINGS.items():
         if model_type == name and key in config:
             return Choice(module, f"`model_type` of config.json is {name!r}, and it has a key `{key}`")
-    if model_type in ARCHITECTURES:
-        return Choice(ARCHITECTURES[model_type], f"`model_type` of config.json is {model_type!r}")
+    if file := architectures().get(model_type):
+        return Choice(file, f"`model_type` of config.json is {model_type!r}")
     return None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError
 from ..nn.heads import ClassificationHead, MaskedLMHead
-from ..nn.layers import Linear, activation
+from ..nn.layers import Embedding, Linear, activation
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from . import bert
+from .architecture import Architecture, table
 
 
 class Args(bert.Args, frozen=True, kw_only=True):
@@ -26,10 +27,6 @@ class Args(bert.Args, frozen=True, kw_only=True):
         if self.inner_group_num != 1:
             raise UnsupportedError(f"config.json: `inner_group_num` is {self.inner_group_num}; supported is 1")
 
-
-CHECKPOINTS = ("sentence-transformers/paraphrase-albert-small-v2",)
-
-PREFIXES = ("albert.",)
 
 _BLOCK = "encoder.albert_layer_groups.{i}.albert_layers.0"
 
@@ -81,8 +78,21 @@ def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
     return ClassificationHead(p, args.hidden_size, labels, activation("pooler", "tanh"))
 
 
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+def masked_lm(args: Args, word: Embedding, p: Parameters) -> MaskedLMHead:
     """AlbertMLMHead."""
-    table = (args.vocab_size, args.embedding_size)
+    shape = (args.vocab_size, args.embedding_size)
     act = activation("hidden_act", args.hidden_act)
-    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, table, act, args.layer_norm_eps)
+    return MaskedLMHead(p, args.hidden_size, word, shape, act, args.layer_norm_eps)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=table,
+    prefixes=("albert.",),
+    heads=HEADS,
+    classifier=classifier,
+    masked_lm=lambda args, model, p: masked_lm(args, model.embeddings.word, p),
+    checkpoints=("sentence-transformers/paraphrase-albert-small-v2",),
+)

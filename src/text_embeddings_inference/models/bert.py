@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -11,6 +11,8 @@ from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from . import architecture
+from .architecture import Architecture, table
 
 
 class BlockArgs(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,18 +39,6 @@ class Args(BlockArgs, frozen=True, kw_only=True):
         if self.is_decoder:
             raise UnsupportedError("config.json: `is_decoder` is true; only encoders are supported")
 
-
-CHECKPOINTS = (
-    "sentence-transformers/all-MiniLM-L6-v2",
-    "BAAI/bge-base-en-v1.5",
-    "intfloat/e5-base-v2",
-    "mixedbread-ai/mxbai-embed-large-v1",
-    "cross-encoder/ms-marco-MiniLM-L6-v2",
-    "naver/splade-cocondenser-ensembledistil",
-    "lightonai/colbertv2.0",
-)
-
-PREFIXES = ("bert.",)
 
 EMBEDDINGS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
@@ -132,13 +122,44 @@ class Model:
         return x
 
 
-def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
+class HeadArgs(architecture.Args, Protocol):
+    """What the heads read, which other architectures share."""
+
+    @property
+    def hidden_act(self) -> str: ...
+
+    @property
+    def layer_norm_eps(self) -> float: ...
+
+
+def classifier(args: architecture.Args, labels: int, p: Parameters) -> ClassificationHead:
     """BertForSequenceClassification's head; checkpoints without a pooler classify the first token itself."""
     return ClassificationHead(p, args.hidden_size, labels, activation("pooler", "tanh"), dense="dense.weight" in p)
 
 
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+def masked_lm(args: HeadArgs, word: Embedding, p: Parameters) -> MaskedLMHead:
     """BertForMaskedLM's head."""
-    table = (args.vocab_size, args.hidden_size)
+    shape = (args.vocab_size, args.hidden_size)
     act = activation("hidden_act", args.hidden_act)
-    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, table, act, args.layer_norm_eps)
+    return MaskedLMHead(p, args.hidden_size, word, shape, act, args.layer_norm_eps)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=table,
+    prefixes=("bert.",),
+    heads=HEADS,
+    classifier=classifier,
+    masked_lm=lambda args, model, p: masked_lm(args, model.embeddings.word, p),
+    checkpoints=(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "BAAI/bge-base-en-v1.5",
+        "intfloat/e5-base-v2",
+        "mixedbread-ai/mxbai-embed-large-v1",
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+        "naver/splade-cocondenser-ensembledistil",
+        "lightonai/colbertv2.0",
+    ),
+)

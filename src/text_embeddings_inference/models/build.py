@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
-from types import ModuleType
+from inspect import getdoc
 from typing import Any, NamedTuple
 
 import msgspec
 
-from ..checkpoint import Checkpoint, Dense
+from ..checkpoint import Checkpoint, Dense, Facts
 from ..errors import CheckpointError, UnsupportedError
 from ..nn.layers import ACTIVATIONS
 from ..nn.parameters import Tensors, bind, check_all_used
 from ..ops.spec import Constants, Inputs, Ops, Value
 from ..types import Kind, Pooling
-from . import ARCHITECTURES, choose
+from . import choose, supported
+from .architecture import Architecture
 from .numbers import check_numbers, describe_problem
 
 
 class Results(NamedTuple):
-    """pooled: `[B, D]`: a vector, SPLADE weights or logits; tokens: `[*, W]`, of embedding models (`TokenColumns`)."""
+    """What a network gives for a batch."""
 
     pooled: Value
+    """`[B, D]`: a vector, SPLADE weights or logits."""
     tokens: Value | None
+    """`[*, W]`, of embedding models (`TokenColumns`)."""
 
 
 class Network(NamedTuple):
-    """run: from a batch to its results; dimensions: `D` of `Results.pooled`; vocabulary: number of token ids."""
+    """One model, with what comes after it."""
 
     run: Callable[[Ops, Inputs], Results]
     dimensions: int
+    """`D` of `Results.pooled`."""
     vocabulary: int
+    """Number of token ids."""
 
 
-class Architecture(NamedTuple):
-    """module: a model file; reason: what in config.json led to it."""
+class ModelFile(NamedTuple):
+    """What implements a checkpoint's model."""
 
-    module: ModuleType
+    name: str
+    """Of the module in this package."""
+    about: str
+    """Its docstring."""
+    architecture: Architecture[Any, Any]
     reason: str
+    """What in config.json led to it."""
 
 
 def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None) -> Network:
@@ -48,20 +59,24 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
     Raises UnsupportedError for an architecture or a configuration that we don't have, CheckpointError for weights that
     don't fit.
     """
-    architecture = find_architecture(checkpoint).module
+    architecture = find_model_file(checkpoint).architecture
     args = read_args(checkpoint, architecture)
     tensors = checkpoint.weights if tensors is None else tensors
-    p, heads = bind(tensors, architecture.TENSORS, architecture.HEADS, architecture.PREFIXES, ops)
-    model = architecture.Model(args, p)
+    p, heads = bind(tensors, architecture.tensors, architecture.heads, architecture.prefixes, ops)
+    model = architecture.model(args, p)
     check_all_used(p)
 
     if checkpoint.kind is not Kind.EMBEDDING:
+        if architecture.classifier is None:
+            raise _no_head(checkpoint, "a classifier's head")
         labels = len(checkpoint.labels)
-        head = _head(architecture, checkpoint, "classifier")(args, labels, heads)
+        head = architecture.classifier(args, labels, heads)
         return Network(lambda ops, x: Results(head(ops, model(ops, x), x.layout), None), labels, args.vocab_size)
 
     if checkpoint.pooling is Pooling.SPLADE:
-        masked_lm = _head(architecture, checkpoint, "masked_lm")(args, model, heads)
+        if architecture.masked_lm is None:
+            raise _no_head(checkpoint, "SPLADE pooling")
+        masked_lm = architecture.masked_lm(args, model, heads)
 
         def splade(ops: Ops, inputs: Inputs) -> Results:
             logits = masked_lm(ops, model(ops, inputs))
@@ -69,8 +84,8 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
 
         return Network(splade, args.vocab_size, args.vocab_size)
 
-    width = getattr(model, "width", args.hidden_size)
-    return embedding(checkpoint, model, width, ops, args.vocab_size, getattr(architecture, "finish", None))
+    width = architecture.width(args, model)
+    return embedding(checkpoint, model, width, ops, args.vocab_size, architecture.finish)
 
 
 def embedding(
@@ -153,31 +168,54 @@ def _outputs(dense: tuple[Dense, ...], width: int) -> int:
     return dense[-1].weight.shape[0] if dense else width
 
 
-def find_architecture(checkpoint: Checkpoint) -> Architecture:
+def find_model_file(checkpoint: Checkpoint) -> ModelFile:
     """The model file for the checkpoint. Raises UnsupportedError if there is none."""
-    choice = choose(checkpoint.model_type, checkpoint.config)
-    if choice is None:
-        raise UnsupportedError(
-            f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported",
-            hint=f"supported are {', '.join(ARCHITECTURES)}",
-        )
-    return Architecture(import_module(f".{choice.module}", __package__), choice.reason)
+    found = _find(checkpoint.model_type, checkpoint.config)
+    if found is None:
+        problem = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported"
+        raise UnsupportedError(problem, hint=supported())
+    return found
 
 
-def read_args(checkpoint: Checkpoint, architecture: ModuleType) -> Any:
+def facts_of(model_type: str, config: dict[str, Any]) -> Facts:
+    """What `open_checkpoint` asks of an architecture.
+
+    The positions of one that we have no file for, or whose config we can't read, are taken for a table.
+    """
+    found = _find(model_type, config)
+    # Those who pad with token 1 follow fairseq, where the position of padding is 1 too, and a text begins after it.
+    first: int | None = 2 if config.get("pad_token_id") == 1 else 0
+    if found is None:
+        return Facts(first_position=first)
+    architecture = found.architecture
+    with suppress(msgspec.ValidationError, UnsupportedError):  # building the model raises it again
+        check_numbers(architecture.args, config)
+        first = architecture.positions(msgspec.convert(config, architecture.args))
+    return Facts(
+        first_position=first,
+        quantizes=architecture.quantizes,
+        overflows_float16=architecture.overflows_float16,
+        end_of_text=architecture.end_of_text(config),
+    )
+
+
+def read_args(checkpoint: Checkpoint, architecture: Architecture[Any, Any]) -> Any:
     """The keys of config.json that the model file reads. Raises UnsupportedError for a value that it can't have."""
     config = checkpoint.config
-    check_numbers(architecture.Args, config)
+    check_numbers(architecture.args, config)
     try:
-        return msgspec.convert(config, architecture.Args)
+        return msgspec.convert(config, architecture.args)
     except msgspec.ValidationError as problem:
         raise UnsupportedError(f"config.json of {checkpoint.folder}: {describe_problem(problem, config)}") from None
 
 
-def _head(architecture: ModuleType, checkpoint: Checkpoint, name: str) -> Callable[..., Any]:
-    if not hasattr(architecture, name):
-        what = "a classifier's head" if name == "classifier" else "SPLADE pooling"
-        raise UnsupportedError(f"{what} is not supported for `model_type` {checkpoint.model_type!r}")
-    head = getattr(architecture, name)
-    assert callable(head)
-    return head  # type: ignore[no-any-return]
+def _find(model_type: str, config: dict[str, Any]) -> ModelFile | None:
+    choice = choose(model_type, config)
+    if choice is None:
+        return None
+    module = import_module(f".{choice.module}", __package__)
+    return ModelFile(choice.module, getdoc(module) or "", module.ARCHITECTURE, choice.reason)
+
+
+def _no_head(checkpoint: Checkpoint, what: str) -> UnsupportedError:
+    return UnsupportedError(f"{what} is not supported for `model_type` {checkpoint.model_type!r}")

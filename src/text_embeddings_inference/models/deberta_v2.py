@@ -19,6 +19,7 @@ from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import Attention, Conv1d, Embedding, FeedForward, LayerNorm, Linear, PostNormBlock, activation
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, DisentangledSpec, Inputs, Layout, Ops, Value
+from .architecture import Architecture
 
 TERMS = ("c2p", "p2c")
 """Of `pos_att_type`: content to position (vectors of distances as keys) and position to content (as queries)."""
@@ -88,13 +89,6 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.lower().split("|") if word.strip()]
 
-
-CHECKPOINTS = (
-    "mixedbread-ai/mxbai-rerank-base-v1",
-    "protectai/deberta-v3-base-prompt-injection-v2",
-)
-
-PREFIXES = ("deberta.",)
 
 TENSORS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
@@ -259,11 +253,11 @@ def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
     return ClassificationHead(p, args.hidden_size, labels, act)
 
 
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+def masked_lm(args: Args, word: Embedding, p: Parameters) -> MaskedLMHead:
     """The head of DebertaV2ForMaskedLM, by the older names of its tensors (`legacy`) or the newer ones."""
     table = (args.vocab_size, args.inner_embedding)
     act = activation("hidden_act", args.hidden_act)
-    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, table, act, args.layer_norm_eps)
+    return MaskedLMHead(p, args.hidden_size, word, table, act, args.layer_norm_eps)
 
 
 def log_bucket(distance: NDArray[np.int64], buckets: int, reach: int) -> NDArray[np.int64]:
@@ -284,3 +278,19 @@ def _layer_norm(x: NDArray[Any], eps: float) -> NDArray[np.float32]:
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
     normed: NDArray[np.float32] = (x - mean) / np.sqrt(variance + np.float32(eps))
     return normed
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=lambda args: 0 if args.position_biased_input else None,
+    prefixes=("deberta.",),
+    heads=HEADS,
+    classifier=classifier,
+    masked_lm=lambda args, model, p: masked_lm(args, model.embeddings.word, p),
+    checkpoints=(
+        "mixedbread-ai/mxbai-rerank-base-v1",
+        "protectai/deberta-v3-base-prompt-injection-v2",
+    ),
+)

@@ -12,6 +12,7 @@ from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from .architecture import Architecture, table
 
 EPS = 1e-12
 
@@ -27,13 +28,6 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
     max_position_embeddings: int
     activation: str = "gelu"
 
-
-CHECKPOINTS = (
-    "sentence-transformers/msmarco-distilbert-base-v4",
-    "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
-)
-
-PREFIXES = ("distilbert.",)
 
 _LAYERS: Table = {
     "{i}.attention.q_lin": "attention.query",
@@ -105,7 +99,23 @@ def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
     return ClassificationHead(p, args.hidden_size, labels, activation("classifier", "relu"))
 
 
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+def masked_lm(args: Args, word: Embedding, p: Parameters) -> MaskedLMHead:
     """DistilBertForMaskedLM's head."""
     act = activation("activation", args.activation)
-    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, (args.vocab_size, args.hidden_size), act, EPS)
+    return MaskedLMHead(p, args.hidden_size, word, (args.vocab_size, args.hidden_size), act, EPS)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=table,
+    prefixes=("distilbert.",),
+    heads=HEADS,
+    classifier=classifier,
+    masked_lm=lambda args, model, p: masked_lm(args, model.embeddings.word, p),
+    checkpoints=(
+        "sentence-transformers/msmarco-distilbert-base-v4",
+        "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    ),
+)

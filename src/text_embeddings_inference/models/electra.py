@@ -6,10 +6,11 @@ Differs from BERT: embeddings may be narrower than the model and are then projec
 from __future__ import annotations
 
 from ..nn.heads import ClassificationHead, MaskedLMHead
-from ..nn.layers import Linear, activation
+from ..nn.layers import Embedding, Linear, activation
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from . import bert
+from .architecture import Architecture, table
 
 
 class Args(bert.Args, frozen=True, kw_only=True):
@@ -17,10 +18,6 @@ class Args(bert.Args, frozen=True, kw_only=True):
 
     embedding_size: int = 128
 
-
-CHECKPOINTS = ("cross-encoder/ms-marco-electra-base",)
-
-PREFIXES = ("electra.",)
 
 TENSORS: Table = {**bert.TENSORS, "embeddings_project": "project"}
 
@@ -58,8 +55,21 @@ def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:
     return ClassificationHead(p, args.hidden_size, labels, activation("classifier", "gelu"))
 
 
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLMHead:
+def masked_lm(args: Args, word: Embedding, p: Parameters) -> MaskedLMHead:
     """ElectraForMaskedLM's head: as wide as the embeddings, always with GELU."""
-    table = (args.vocab_size, args.embedding_size)
+    shape = (args.vocab_size, args.embedding_size)
     act = activation("generator_predictions", "gelu")
-    return MaskedLMHead(p, args.hidden_size, model.embeddings.word, table, act, args.layer_norm_eps)
+    return MaskedLMHead(p, args.hidden_size, word, shape, act, args.layer_norm_eps)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=table,
+    prefixes=("electra.",),
+    heads=HEADS,
+    classifier=classifier,
+    masked_lm=lambda args, model, p: masked_lm(args, model.embeddings.word, p),
+    checkpoints=("cross-encoder/ms-marco-electra-base",),
+)

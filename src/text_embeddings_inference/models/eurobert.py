@@ -9,11 +9,7 @@ from ..nn.parameters import Parameters, Table
 from ..ops.spec import Layout, Ops, Value
 from ..types import Pooling
 from . import llama
-from .llama import PREFIXES as PREFIXES
-from .llama import TENSORS as TENSORS
-from .llama import Model as Model
-
-CHECKPOINTS = ("EuroBERT/EuroBERT-210m",)
+from .architecture import Architecture, computed
 
 
 class Args(llama.Args, frozen=True, kw_only=True):
@@ -28,7 +24,10 @@ HEADS: Table = {"lm_head": None, "dense": "dense", "classifier": "out"}
 
 
 class Classifier:
-    """Logits: `[*, D]` -> `[B, labels]`. The first token is pooled, or the mean, or the logits of all tokens."""
+    """EuroBertForSequenceClassification's head: `[*, D]` -> `[B, labels]`.
+
+    The first token is pooled, or the mean, or the logits of all tokens.
+    """
 
     def __init__(self, args: Args, labels: int, p: Parameters) -> None:
         self.dense = Linear(p / "dense", args.hidden_size, args.hidden_size)
@@ -44,6 +43,13 @@ class Classifier:
         return ops.pool(logits, self.pooling, layout) if self.pools_late else logits
 
 
-def classifier(args: Args, labels: int, p: Parameters) -> Classifier:
-    """EuroBertForSequenceClassification's head."""
-    return Classifier(args, labels, p)
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=llama.Model,
+    tensors=llama.TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=HEADS,
+    classifier=Classifier,
+    checkpoints=("EuroBERT/EuroBERT-210m",),
+)

@@ -17,13 +17,9 @@ from ..nn.parameters import Parameters, Table
 from ..nn.rotary import Positive
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
 from . import llama
-from .llama import HEADS as HEADS
-from .llama import PREFIXES as PREFIXES
+from .architecture import Architecture, computed
 from .llama import DecoderArgs, Size
-from .llama import classifier as classifier
 from .qwen2 import LayerType
-
-CHECKPOINTS = ("google/embeddinggemma-300m",)
 
 
 class Args(DecoderArgs, frozen=True, kw_only=True):
@@ -121,3 +117,16 @@ class Model:
         for layer, spec in self.layers:
             x = layer(ops, x, spec, inputs.layout)
         return self.norm(ops, x)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=llama.HEADS,
+    classifier=llama.classifier,
+    overflows_float16=True,
+    checkpoints=("google/embeddinggemma-300m",),
+)

@@ -13,8 +13,8 @@ from ..nn.layers import PackedGatedFeedForward, PackedRotaryAttention, PostNormB
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
-from .bert import classifier as classifier
-from .bert import masked_lm as masked_lm
+from . import bert
+from .architecture import Architecture, computed
 
 
 class Args(RopeArgs, frozen=True, kw_only=True):
@@ -39,15 +39,6 @@ class Args(RopeArgs, frozen=True, kw_only=True):
         if self.logn_attention_scale:
             raise UnsupportedError("config.json: `logn_attention_scale` is true; supported is false")
 
-
-CHECKPOINTS = (
-    "Alibaba-NLP/gte-base-en-v1.5",
-    "Alibaba-NLP/gte-multilingual-base",
-    "Alibaba-NLP/gte-multilingual-reranker-base",
-    "Snowflake/snowflake-arctic-embed-m-v2.0",
-)
-
-PREFIXES = ("new.", "gte.")
 
 TENSORS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
@@ -95,3 +86,21 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)
         return x
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("new.", "gte."),
+    heads=HEADS,
+    classifier=bert.classifier,
+    masked_lm=lambda args, model, p: bert.masked_lm(args, model.embeddings.word, p),
+    checkpoints=(
+        "Alibaba-NLP/gte-base-en-v1.5",
+        "Alibaba-NLP/gte-multilingual-base",
+        "Alibaba-NLP/gte-multilingual-reranker-base",
+        "Snowflake/snowflake-arctic-embed-m-v2.0",
+    ),
+)

@@ -15,9 +15,7 @@ from ..nn.layers import ACTIVATIONS, Attention, PackedGatedFeedForward, PostNorm
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from . import bert
-from .bert import HEADS as HEADS
-from .bert import PREFIXES as PREFIXES
-from .bert import classifier as classifier
+from .architecture import Architecture, computed
 
 GATES = {"geglu": ACTIVATIONS["gelu"], "reglu": ACTIVATIONS["relu"]}
 """`feed_forward_type` -> activation of the gate; `hidden_act` has no say in it."""
@@ -41,12 +39,6 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
         if self.is_decoder:
             raise UnsupportedError("config.json: `is_decoder` is true; only encoders are supported")
 
-
-CHECKPOINTS = (
-    "jinaai/jina-embeddings-v2-base-en",
-    "jinaai/jina-embeddings-v2-small-en",
-    "jinaai/jina-reranker-v1-turbo-en",
-)
 
 TENSORS: Table = {
     **bert.EMBEDDINGS,
@@ -93,3 +85,19 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, self.spec, inputs.layout)
         return x
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("bert.",),
+    heads=bert.HEADS,
+    classifier=bert.classifier,
+    checkpoints=(
+        "jinaai/jina-embeddings-v2-base-en",
+        "jinaai/jina-embeddings-v2-small-en",
+        "jinaai/jina-reranker-v1-turbo-en",
+    ),
+)

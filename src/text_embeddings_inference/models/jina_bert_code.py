@@ -10,12 +10,8 @@ from ..nn.layers import Attention, LayerNorm, PackedGatedFeedForward, PostNormBl
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Layout, Ops, Value
 from . import bert, jina_bert
+from .architecture import Architecture, computed
 from .jina_bert import GATES, Args
-from .jina_bert import HEADS as HEADS
-from .jina_bert import PREFIXES as PREFIXES
-from .jina_bert import classifier as classifier
-
-CHECKPOINTS = ("jinaai/jina-embeddings-v2-base-code",)
 
 TENSORS: Table = {
     **bert.EMBEDDINGS,
@@ -57,3 +53,15 @@ class Model(jina_bert.Model):
         act = GATES[args.feed_forward_type]
         feed_forward = PackedGatedFeedForward(p, width, args.intermediate_size, act, gate_first=False)
         return PostNormBlock(p, attention, feed_forward, width, eps)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("bert.",),
+    heads=bert.HEADS,
+    classifier=bert.classifier,
+    checkpoints=("jinaai/jina-embeddings-v2-base-code",),
+)

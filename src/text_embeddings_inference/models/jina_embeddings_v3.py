@@ -9,6 +9,7 @@ from ..nn.layers import FeedForward, PackedRotaryAttention, PostNormBlock, Typed
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
+from .architecture import Architecture, computed
 
 THETA = 20_000.0
 """The rotary base of a config that has none."""
@@ -27,8 +28,6 @@ class Args(RopeArgs, frozen=True, kw_only=True):
     layer_norm_eps: float = 1e-5
 
 
-PREFIXES = ("roberta.",)
-
 TENSORS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
     "embeddings.token_type_embeddings": "embeddings.type",
@@ -40,8 +39,6 @@ TENSORS: Table = {
     "encoder.layers.{i}.mlp.fc2": "layers.{i}.down",
     "encoder.layers.{i}.norm2": "layers.{i}.output_norm",
 }
-
-HEADS: Table = {"pooler.dense": None}
 
 
 def block(args: Args, rope: Rope, p: Parameters) -> PostNormBlock:
@@ -67,3 +64,13 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)
         return x
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("roberta.",),
+    heads={"pooler.dense": None},
+)

@@ -19,6 +19,7 @@ from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
 from ..types import Pooling
+from .architecture import Architecture, computed
 
 Size = Annotated[int, Meta(gt=0)]
 
@@ -77,8 +78,6 @@ class Args(DecoderArgs, frozen=True, kw_only=True):
     attention_bias: bool = False
     mlp_bias: bool = False
 
-
-PREFIXES = ("model.",)
 
 TENSORS: Table = {
     "embed_tokens": "embed",
@@ -146,3 +145,14 @@ class Model(Decoder):
 def classifier(args: DecoderArgs, labels: int, p: Parameters) -> ScoreHead:
     """Transformers' GenericForSequenceClassification: the last token's logits."""
     return ScoreHead(p, args.hidden_size, labels, Pooling.LAST_TOKEN)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=HEADS,
+    classifier=classifier,
+)

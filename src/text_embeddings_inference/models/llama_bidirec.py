@@ -15,12 +15,7 @@ from ..nn.rotary import Positive
 from ..ops.spec import Layout, Ops, Value
 from ..types import Pooling
 from . import llama
-from .llama import HEADS as HEADS
-from .llama import PREFIXES as PREFIXES
-from .llama import TENSORS as TENSORS
-from .llama import Model as Model
-
-CHECKPOINTS = ("nvidia/llama-embed-nemotron-8b", "nvidia/llama-nemotron-rerank-1b-v2")
+from .architecture import Architecture, computed
 
 POOLINGS = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
 
@@ -35,7 +30,7 @@ class Args(llama.Args, frozen=True, kw_only=True):
 
 
 class Classifier(ScoreHead):
-    """Logits of the pooled tokens, divided by the temperature: `[*, D]` -> `[B, labels]`."""
+    """LlamaBidirectionalForSequenceClassification's head: logits of the pooled tokens, divided by the temperature."""
 
     def __init__(self, args: Args, labels: int, p: Parameters) -> None:
         if args.pooling not in POOLINGS:
@@ -48,6 +43,13 @@ class Classifier(ScoreHead):
         return ops.div(super().__call__(ops, x, layout), self.temperature)
 
 
-def classifier(args: Args, labels: int, p: Parameters) -> Classifier:
-    """LlamaBidirectionalForSequenceClassification's head."""
-    return Classifier(args, labels, p)
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=llama.Model,
+    tensors=llama.TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=llama.HEADS,
+    classifier=Classifier,
+    checkpoints=("nvidia/llama-embed-nemotron-8b", "nvidia/llama-nemotron-rerank-1b-v2"),
+)

@@ -8,17 +8,8 @@ from __future__ import annotations
 from ..nn.layers import RotaryAttention
 from ..nn.parameters import Parameters
 from ..ops.spec import AttentionSpec, Rope
-from .llama import HEADS as HEADS
-from .llama import PREFIXES as PREFIXES
-from .llama import TENSORS as TENSORS
-from .llama import Block, Decoder, DecoderArgs, Size
-from .llama import classifier as classifier
-
-CHECKPOINTS = (
-    "intfloat/e5-mistral-7b-instruct",
-    "Salesforce/SFR-Embedding-Mistral",
-    "Linq-AI-Research/Linq-Embed-Mistral",
-)
+from .architecture import Architecture, computed
+from .llama import HEADS, TENSORS, Block, Decoder, DecoderArgs, Size, classifier
 
 
 class Args(DecoderArgs, frozen=True, kw_only=True):
@@ -38,3 +29,19 @@ class Model(Decoder):
             return Block(args, p, RotaryAttention(p / "attention", args.hidden_size, args.heads, rope=rope))
 
         super().__init__(args, p, block)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=HEADS,
+    classifier=classifier,
+    checkpoints=(
+        "intfloat/e5-mistral-7b-instruct",
+        "Salesforce/SFR-Embedding-Mistral",
+        "Linq-AI-Research/Linq-Embed-Mistral",
+    ),
+)

@@ -24,6 +24,7 @@ from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Value
 from ..types import Pooling
+from .architecture import Architecture, computed
 
 LayerType = Literal["full_attention", "sliding_attention"]
 
@@ -68,15 +69,6 @@ class Args(RopeArgs, frozen=True, kw_only=True):
             return self.local_rope_theta
         return self.global_rope_theta
 
-
-CHECKPOINTS = (
-    "Alibaba-NLP/gte-modernbert-base",
-    "nomic-ai/modernbert-embed-base",
-    "Alibaba-NLP/gte-reranker-modernbert-base",
-    "lightonai/GTE-ModernColBERT-v1",
-)
-
-PREFIXES = ("model.",)
 
 TENSORS: Table = {
     "embeddings.tok_embeddings": "word",
@@ -149,7 +141,7 @@ class Head:
 
 
 class Classifier:
-    """Pooled, through the head, to logits: `[*, D]` -> `[B, labels]`."""
+    """ModernBertForSequenceClassification's: pooled, through the head, to logits: `[*, D]` -> `[B, labels]`."""
 
     def __init__(self, args: Args, labels: int, p: Parameters) -> None:
         self.pooling = Pooling(args.classifier_pooling)
@@ -161,7 +153,7 @@ class Classifier:
 
 
 class MaskedLM:
-    """Through the head to logits over the vocabulary: `[*, D]` -> `[*, V]`; the decoder may be the word embedding."""
+    """ModernBertForMaskedLM's: through the head to logits, `[*, D]` -> `[*, V]`; the decoder may be the embedding."""
 
     def __init__(self, args: Args, tied: Embedding, p: Parameters) -> None:
         self.head = Head(args, p)
@@ -173,11 +165,19 @@ class MaskedLM:
         return ops.linear(self.head(ops, x), self.decoder, self.bias)
 
 
-def classifier(args: Args, labels: int, p: Parameters) -> Classifier:
-    """ModernBertForSequenceClassification's head."""
-    return Classifier(args, labels, p)
-
-
-def masked_lm(args: Args, model: Model, p: Parameters) -> MaskedLM:
-    """ModernBertForMaskedLM's head."""
-    return MaskedLM(args, model.word, p)
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=HEADS,
+    classifier=Classifier,
+    masked_lm=lambda args, model, p: MaskedLM(args, model.word, p),
+    checkpoints=(
+        "Alibaba-NLP/gte-modernbert-base",
+        "nomic-ai/modernbert-embed-base",
+        "Alibaba-NLP/gte-reranker-modernbert-base",
+        "lightonai/GTE-ModernColBERT-v1",
+    ),
+)

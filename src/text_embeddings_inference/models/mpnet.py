@@ -9,10 +9,9 @@ from __future__ import annotations
 from ..nn.layers import Embedding, LayerNorm, relative_bias
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from .architecture import Architecture
 from .bert import BlockArgs, blocks
-from .roberta import HEADS as HEADS
-from .roberta import classifier as classifier
-from .roberta import masked_lm as masked_lm
+from .roberta import HEADS, classifier, masked_lm
 
 MAX_DISTANCE = 128
 FIRST_POSITION = 2
@@ -26,10 +25,6 @@ class Args(BlockArgs, frozen=True, kw_only=True):
     max_position_embeddings: int
     relative_attention_num_buckets: int = 32
 
-
-CHECKPOINTS = ("sentence-transformers/all-mpnet-base-v2", "sentence-transformers/multi-qa-mpnet-base-dot-v1")
-
-PREFIXES = ("mpnet.",)
 
 TENSORS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
@@ -76,3 +71,16 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, self.spec, inputs.layout)
         return x
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=lambda args: FIRST_POSITION,
+    prefixes=("mpnet.",),
+    heads=HEADS,
+    classifier=classifier,
+    masked_lm=lambda args, model, p: masked_lm(args, model.embeddings.word, p),
+    checkpoints=("sentence-transformers/all-mpnet-base-v2", "sentence-transformers/multi-qa-mpnet-base-dot-v1"),
+)

@@ -11,6 +11,7 @@ from ..nn.layers import GatedFeedForward, PackedRotaryAttention, PostNormBlock, 
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from .architecture import Architecture, computed
 
 THETA = 1000.0
 """The rotary base of a config that has none."""
@@ -34,8 +35,6 @@ class Args(RopeArgs, frozen=True, kw_only=True):
             wanted = f"{self.num_attention_heads} heads of a width of {self.hidden_size}"
             raise UnsupportedError(f"config.json: `head_dim` is {self.head_dim}, which does not make {wanted}")
 
-
-PREFIXES = ("bert.", "nomic_bert.")
 
 TENSORS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
@@ -81,3 +80,13 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)
         return x
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("bert.", "nomic_bert."),
+    heads=HEADS,
+)

@@ -26,8 +26,7 @@ from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
 from . import nomic_bert
-from .nomic_bert import HEADS as HEADS
-from .nomic_bert import PREFIXES as PREFIXES
+from .architecture import Architecture, computed
 
 GATES: dict[str, Activation] = {
     "swiglu": ACTIVATIONS["silu"],
@@ -110,12 +109,6 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
         return self.num_experts > 0 and self.moe_every_n_layers > 0 and i % self.moe_every_n_layers == 1
 
 
-CHECKPOINTS = (
-    "nomic-ai/nomic-embed-text-v1.5",
-    "nomic-ai/nomic-embed-text-v2-moe",
-    "nomic-ai/CodeRankEmbed",
-)
-
 TENSORS: Table = {
     **nomic_bert.TENSORS,
     "encoder.layers.{i}.mlp.fc1": "layers.{i}.up",
@@ -162,3 +155,18 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, AttentionSpec(), inputs.layout)
         return x
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=nomic_bert.ARCHITECTURE.prefixes,
+    heads=nomic_bert.HEADS,
+    checkpoints=(
+        "nomic-ai/nomic-embed-text-v1.5",
+        "nomic-ai/nomic-embed-text-v2-moe",
+        "nomic-ai/CodeRankEmbed",
+    ),
+)

@@ -8,13 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ..ops.spec import Ops, Value
-from . import qwen3
-from .qwen3 import HEADS as HEADS
-from .qwen3 import PREFIXES as PREFIXES
-from .qwen3 import TENSORS as TENSORS
-from .qwen3 import Model as Model
-
-CHECKPOINTS = ("perplexity-ai/pplx-embed-v1-0.6b",)
+from . import llama, qwen3
+from .architecture import Architecture, computed
 
 
 class Args(qwen3.Args, frozen=True, kw_only=True):
@@ -27,3 +22,17 @@ class Args(qwen3.Args, frozen=True, kw_only=True):
 def finish(ops: Ops, pooled: Value) -> Value:
     """round(127 tanh(x)): `[B, D]` -> `[B, D]`."""
     return ops.round(ops.mul(ops.tanh(pooled), 127.0))
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=qwen3.Model,
+    tensors=qwen3.TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=llama.HEADS,
+    width=lambda args, model: model.width,
+    finish=finish,
+    quantizes=True,
+    checkpoints=("perplexity-ai/pplx-embed-v1-0.6b",),
+)

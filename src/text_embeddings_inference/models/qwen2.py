@@ -5,19 +5,14 @@ Differs from Llama: queries, keys and values have biases, and some layers may ha
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import UnsupportedError
 from ..nn.layers import RotaryAttention
 from ..nn.parameters import Parameters
 from ..ops.spec import AttentionSpec, Rope
-from .llama import HEADS as HEADS
-from .llama import PREFIXES as PREFIXES
-from .llama import TENSORS as TENSORS
-from .llama import Block, Decoder, DecoderArgs, Size
-from .llama import classifier as classifier
-
-CHECKPOINTS = ("Alibaba-NLP/gte-Qwen2-1.5B-instruct", "jinaai/jina-code-embeddings-0.5b")
+from .architecture import Architecture, computed
+from .llama import HEADS, TENSORS, Block, Decoder, DecoderArgs, Size, classifier
 
 LayerType = Literal["full_attention", "sliding_attention"]
 
@@ -60,3 +55,23 @@ class Model(Decoder):
             return Block(args, p, attention)
 
         super().__init__(args, p, block)
+
+
+def end_of_text(config: dict[str, Any]) -> str:
+    """The remote code of gte-Qwen2 puts it after each text."""
+    auto_map = config.get("auto_map")
+    is_gte = isinstance(auto_map, dict) and auto_map.get("AutoModel") == "modeling_qwen.Qwen2Model"
+    return "<|endoftext|>" if is_gte else ""
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=HEADS,
+    classifier=classifier,
+    end_of_text=end_of_text,
+    checkpoints=("Alibaba-NLP/gte-Qwen2-1.5B-instruct", "jinaai/jina-code-embeddings-0.5b"),
+)

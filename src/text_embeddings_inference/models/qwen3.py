@@ -13,13 +13,9 @@ from ..nn.layers import Linear, RMSNorm, RotaryAttention
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import Inputs, Ops, Rope, Value
 from . import llama
-from .llama import HEADS as HEADS
-from .llama import PREFIXES as PREFIXES
+from .architecture import Architecture, computed
 from .llama import Block, Decoder, Size
-from .llama import classifier as classifier
 from .qwen2 import WindowedArgs
-
-CHECKPOINTS = ("Qwen/Qwen3-Embedding-0.6B", "voyageai/voyage-4-nano", "tomaarsen/Qwen3-Reranker-0.6B-seq-cls")
 
 
 class Args(WindowedArgs, frozen=True, kw_only=True):
@@ -65,3 +61,16 @@ class Model(Decoder):
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
         x = super().__call__(ops, inputs)
         return self.projection(ops, x) if self.projection else x
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    prefixes=("model.",),
+    heads=llama.HEADS,
+    width=lambda args, model: model.width,
+    classifier=llama.classifier,
+    checkpoints=("Qwen/Qwen3-Embedding-0.6B", "voyageai/voyage-4-nano", "tomaarsen/Qwen3-Reranker-0.6B-seq-cls"),
+)

@@ -23,6 +23,7 @@ from ..nn.layers import (
 )
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from .architecture import Architecture, computed
 
 
 class Args(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,14 +41,6 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
     feed_forward_proj: Literal["relu", "gated-gelu"] = "relu"
 
 
-CHECKPOINTS = (
-    "sentence-transformers/sentence-t5-base",
-    "sentence-transformers/gtr-t5-large",
-    "hkunlp/instructor-large",
-)
-
-PREFIXES: tuple[str, ...] = ()
-
 TENSORS: Table = {
     "shared": "word",
     "encoder.embed_tokens": None,  # `shared` under a second name
@@ -64,8 +57,6 @@ TENSORS: Table = {
     "encoder.block.{i}.layer.1.layer_norm": "layers.{i}.output_norm",
     "encoder.final_layer_norm": "norm",
 }
-
-HEADS: Table = {}
 
 
 def block(args: Args, p: Parameters) -> PreNormBlock:
@@ -98,3 +89,17 @@ class Model:
         for layer in self.layers:
             x = layer(ops, x, self.spec, inputs.layout)
         return self.norm(ops, x)
+
+
+ARCHITECTURE = Architecture(
+    args=Args,
+    model=Model,
+    tensors=TENSORS,
+    positions=computed,
+    overflows_float16=True,
+    checkpoints=(
+        "sentence-transformers/sentence-t5-base",
+        "sentence-transformers/gtr-t5-large",
+        "hkunlp/instructor-large",
+    ),
+)

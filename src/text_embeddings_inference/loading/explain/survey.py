@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 
 from ...checkpoint import Checkpoint, Preview, Weights, open_checkpoint, preview
 from ...models import choose
-from ...models.build import Architecture as ModelFile
-from ...models.build import Network, build, find_architecture, read_args
+from ...models.build import ModelFile, Network, build, facts_of, find_model_file, read_args
 from ...ops.spec import Value
 from ...settings import Settings
 from ...types import Kind, Pooling
@@ -52,6 +50,7 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
     with problems.step():
         checkpoint = open_checkpoint(
             files.folder,
+            facts_of,
             pooling=settings.model.pooling,
             dense_path=settings.model.dense_path,
             onnx_file=settings.model.onnx_file,
@@ -73,9 +72,9 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
             elif choose(checkpoint.model_type, checkpoint.config) is None:
                 found = replace(found, architecture=None if plan is None else _foreign(checkpoint))
             else:
-                architecture = find_architecture(checkpoint)
-                found = replace(found, architecture=_architecture(architecture))
-                network = _build(checkpoint, architecture)
+                file = find_model_file(checkpoint)
+                found = replace(found, architecture=_architecture(file))
+                network = _build(checkpoint, file)
         if network is not None:
             found = replace(found, dimensions=network.dimensions, vocabulary=network.vocabulary)
         limits = None
@@ -102,9 +101,8 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
 
 
 def _architecture(file: ModelFile) -> Architecture:
-    about = inspect.getdoc(file.module) or ""
-    summary = " ".join(about.partition("\n\n")[0].split())
-    return Architecture("models/" + file.module.__name__.rpartition(".")[2] + ".py", summary, file.reason)
+    summary = " ".join(file.about.partition("\n\n")[0].split())
+    return Architecture(f"models/{file.name}.py", summary, file.reason)
 
 
 def _foreign(checkpoint: Checkpoint) -> Architecture:
@@ -136,13 +134,13 @@ def _task(checkpoint: Checkpoint) -> Task:
     )
 
 
-def _build(checkpoint: Checkpoint, architecture: ModelFile) -> Network | None:
+def _build(checkpoint: Checkpoint, file: ModelFile) -> Network | None:
     """The network, built of shapes: checks all values of config.json and all tensors. None where there are no tensors.
 
     Raises UnsupportedError and CheckpointError as at a start.
     """
     if not len(checkpoint.weights):
-        read_args(checkpoint, architecture.module)
+        read_args(checkpoint, file.architecture)
         return None
     if checkpoint.kind is Kind.EMBEDDING and checkpoint.pooling is None:  # which is told already
         checkpoint = replace(checkpoint, pooling=Pooling.MEAN)
