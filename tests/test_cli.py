@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.fakes import FakeEngine, fake_model
 from tests.telemetry.receivers import grpc_receiver
 from text_embeddings_inference import cli
 from text_embeddings_inference.cli import main, report, tracing
@@ -209,3 +211,43 @@ def test_secrets_are_cut_out_of_what_goes_to_stderr(
     printed = "".join(capsys.readouterr())
     assert "s3cret" not in printed
     assert "RuntimeError: ***" in printed
+
+
+def test_everything_is_closed_where_the_start_fails_after_loading(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the compiler refuses the model."""
+    engine = FakeEngine()
+    model = fake_model(engine)
+
+    def fail(settings: Settings) -> None:
+        raise StartError("can't warm up")
+
+    monkeypatch.setattr(model, "warm_up", fail)
+    monkeypatch.setattr("text_embeddings_inference.loading.open.open_model", lambda _: None)
+    monkeypatch.setattr("text_embeddings_inference.inference.Model.load", lambda *_: model)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    arguments = ["--model-id", "m", "--hostname", "127.0.0.1", "--port", str(port), "--prometheus-port", "0"]
+    assert main(arguments) == 1
+    assert engine.closed == 1
+    assert "can't warm up" in capsys.readouterr().err
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["--port", "{taken}"], ["--grpc-port", "{taken}"], ["--prometheus-port", "{taken}"]),
+        *(["--hostname", "a.invalid"], ["--tls-cert", "missing.pem", "--tls-key", "missing.pem"]),
+    ],
+)
+def test_nothing_is_loaded_where_it_could_not_be_served(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Settings] = []
+    monkeypatch.setattr("text_embeddings_inference.loading.open.open_model", loaded.append)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        filled = [text.format(taken=taken.getsockname()[1]) for text in options]
+        local = {"--hostname": "127.0.0.1", "--port": "0", "--prometheus-port": "0"}
+        rest = [text for pair in local.items() if pair[0] not in filled for text in pair]
+        assert main(["--model-id", "m", *filled, *rest]) in (1, 2)
+    assert not loaded

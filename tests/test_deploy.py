@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from text_embeddings_inference.settings import PROGRAM, Settings, command_line
+from text_embeddings_inference.settings.telemetry import METRICS_PORT
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -55,7 +56,7 @@ def test_image(dockerfile: Path) -> None:
         ["--model-id", "m", *json.loads(instructions(dockerfile, "CMD")[0])], {}
     ).telemetry.json_output
     assert instructions(dockerfile, "USER") == ["1000"]
-    assert f"EXPOSE 80 {Settings.of(model_id='m').telemetry.prometheus_port}" in dockerfile.read_text()
+    assert f"EXPOSE 80 {METRICS_PORT}" in dockerfile.read_text()
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
@@ -85,7 +86,7 @@ def test_compose() -> None:
 
 def test_prometheus_asks_the_port_of_the_metrics() -> None:
     (job,) = load(DEPLOY / "prometheus.yml")["scrape_configs"]
-    assert job["static_configs"] == [{"targets": [f"server:{Settings.of(model_id='m').telemetry.prometheus_port}"]}]
+    assert job["static_configs"] == [{"targets": [f"server:{METRICS_PORT}"]}]
 
 
 def test_grafana_finds_what_it_is_given() -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from .errors import SettingsError, StartError
 from .settings import Settings, TelemetryOptions
@@ -86,15 +86,21 @@ def run(settings: Settings) -> bool:
     """Load the model and serve it until a signal says stop. Tells whether a thread is left that hangs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
     from .loading.open import open_model
+    from .server.sockets import Sockets
 
-    with tracing(settings.telemetry) as tracer:
+    with tracing(settings.telemetry) as tracer, closing(Sockets.bind(settings)) as sockets:
         opened = open_model(settings)
         from .inference import Model  # while the model is compiled, which needs no interpreter
-        from .server.serve import Sockets, serve
+        from .server.serve import serve
 
         model = Model.load(settings, tracer, opened)
-        sockets = Sockets.bind(settings)
-        model.warm_up(settings)
+        try:
+            model.warm_up(settings)
+        except BaseException:
+            import asyncio
+
+            asyncio.run(model.close())
+            raise
         serve({settings.model.served_name: model}, settings, sockets)
     return model.hangs
 

@@ -27,7 +27,8 @@ GROWTH = 16_000_000
 """Bytes the process may grow by, in all: some 7000 requests that leave 2 kB each behind would be seen."""
 SERVER = f"""
 from tests.fakes import fake_model
-from text_embeddings_inference.server.serve import Sockets, serve
+from text_embeddings_inference.server.serve import serve
+from text_embeddings_inference.server.sockets import Sockets
 from text_embeddings_inference.settings import Settings
 
 settings = Settings.of(model_id="fake", hostname="127.0.0.1", port=0, prometheus_port=0, payload_limit={LIMIT})

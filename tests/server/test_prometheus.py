@@ -16,8 +16,8 @@ import pytest
 
 from tests.deploy.dashboard import expressions
 from tests.fakes import PATIENCE
-from tests.server.test_serve import ask, port, wait_until_ready, with_server
-from text_embeddings_inference.server.serve import Sockets
+from tests.server.test_serve import ask, metrics_port, port, wait_until_ready, with_server
+from text_embeddings_inference.server.sockets import Sockets
 
 PROMETHEUS = shutil.which("prometheus")
 WITHOUT_DATA = ("te_predict", "tei_engine_replacements", "tei_fidelity", "tei_model_info")
@@ -35,7 +35,7 @@ scrape_configs:
 @pytest.mark.skipif(PROMETHEUS is None, reason="no `prometheus` on this machine (Debian: apt-get install prometheus)")
 def test_prometheus(tmp_path: Path) -> None:
     def visit(sockets: Sockets) -> None:
-        main, metrics = port(sockets.http), port(sockets.metrics)
+        main, metrics = port(sockets.http), metrics_port(sockets)
         (tmp_path / "prometheus.yml").write_text(CONFIG.format(main=main, metrics=metrics))
         number = free_port()
         command = [

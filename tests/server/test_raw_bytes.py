@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import PATIENCE
 from tests.server.test_serve import ask, port, with_server
-from text_embeddings_inference.server.serve import Sockets
+from text_embeddings_inference.server.sockets import Sockets
 
 SEED = 4
 LIMIT = 200_000

@@ -9,7 +9,7 @@ import pytest
 
 from tests.server.test_raw_bytes import CHUNKED, GOOD, HEAD, TYPE, exchange, post
 from tests.server.test_serve import port, with_server
-from text_embeddings_inference.server.serve import Sockets
+from text_embeddings_inference.server.sockets import Sockets
 
 END = b"host: x\r\nconnection: close\r\n\r\n"
 VECTOR = b"[[2.0,3.0,5.0,9.0]]"

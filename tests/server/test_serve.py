@@ -6,22 +6,19 @@ import http.client
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
-import ssl
-import subprocess
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from tests.fakes import PATIENCE, FakeEngine, fake_model
-from text_embeddings_inference.errors import StartError
 from text_embeddings_inference.server.http.protocol import MAX_HEAD
-from text_embeddings_inference.server.serve import Sockets, serve
+from text_embeddings_inference.server.serve import serve
+from text_embeddings_inference.server.sockets import Sockets
 from text_embeddings_inference.settings import Settings
 
 LOCAL: dict[str, Any] = {"model_id": "fake", "hostname": "127.0.0.1", "port": 0, "prometheus_port": 0}
@@ -30,7 +27,13 @@ LOCAL: dict[str, Any] = {"model_id": "fake", "hostname": "127.0.0.1", "port": 0,
 def with_server(visit: Callable[[Sockets], None], engine: FakeEngine | None = None, **settings: Any) -> None:
     """Serves while `visit` runs in a thread of its own, then stops the server with SIGTERM."""
     given = Settings.of(**(LOCAL | settings))
-    sockets = Sockets.bind(given)
+    with closing(Sockets.bind(given)) as sockets:
+        serve_and_visit(visit, given, sockets, engine)
+
+
+def serve_and_visit(
+    visit: Callable[[Sockets], None], settings: Settings, sockets: Sockets, engine: FakeEngine | None = None
+) -> None:
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -46,7 +49,7 @@ def with_server(visit: Callable[[Sockets], None], engine: FakeEngine | None = No
     visitor = threading.Thread(target=run)
     visitor.start()
     try:
-        serve({"fake": fake_model(engine)}, given, sockets)
+        serve({"fake": fake_model(engine)}, settings, sockets)
     finally:
         visitor.join()
         signal.signal(signal.SIGTERM, before)
@@ -66,6 +69,11 @@ def wait_until_ready(address: Any, family: int = socket.AF_INET) -> None:
 def port(bound: socket.socket) -> int:
     number: int = bound.getsockname()[1]
     return number
+
+
+def metrics_port(sockets: Sockets) -> int:
+    assert sockets.metrics is not None
+    return port(sockets.metrics)
 
 
 def ask(number: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -92,8 +100,8 @@ def test_serves_until_it_is_told_to_stop(caplog: pytest.LogCaptureFixture) -> No
         assert ask(port(sockets.http), "POST", "/embed", b'{"inputs": "1"}')[0] == 200
         metrics = ask(port(sockets.http), "GET", "/metrics")
         assert b"te_request_count" in metrics[1]
-        assert ask(port(sockets.metrics), "GET", "/anything") == metrics
-        assert ask(port(sockets.metrics), "GET", "/health") == (200, b"OK")
+        assert ask(metrics_port(sockets), "GET", "/anything") == metrics
+        assert ask(metrics_port(sockets), "GET", "/health") == (200, b"OK")
 
     engine = FakeEngine()
     with caplog.at_level(logging.INFO, "text_embeddings_inference"):
@@ -111,88 +119,17 @@ def test_nothing_listens_before_the_models_are_there() -> None:
     sockets.close()
 
 
-@pytest.mark.parametrize(
-    ("option", "message", "cause"),
-    [
-        ("port", "Could not bind TCP Listener on 127.0.0.1:{}", "Address already in use (os error 98)"),
-        (
-            "prometheus_port",
-            "failed to build prometheus recorder",
-            "failed to create HTTP listener: Address already in use (os error 98)",
-        ),
-    ],
-)
-def test_port_in_use(option: str, message: str, cause: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = taken.getsockname()[1]
-        with pytest.raises(StartError) as caught:
-            Sockets.bind(Settings.of(**(LOCAL | {option: number})))
-    assert caught.value.args[0] == message.format(number)
-    assert str(caught.value.__cause__) == cause
+def test_http_listens_last(caplog: pytest.LogCaptureFixture) -> None:
+    def visit(sockets: Sockets) -> None:  # called as soon as HTTP can be reached
+        assert ask(metrics_port(sockets), "GET", "/health")[0] == 200
+        (grpc,) = (int(text.rpartition(":")[2]) for text in caplog.messages if "gRPC" in text)
+        socket.create_connection(("127.0.0.1", grpc), PATIENCE).close()
 
-
-def test_ipv6() -> None:
-    sockets = Sockets.bind(Settings.of(**(LOCAL | {"hostname": "::1"})))
-    assert sockets.http.family == socket.AF_INET6
-    assert sockets.place.startswith("[::1]:")
-    sockets.close()
-
-
-def test_unix_socket_is_removed_at_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    stale = socket.socket(socket.AF_UNIX)
-    stale.bind(str(path))
-    stale.close()
-
-    def visit(sockets: Sockets) -> None:
-        assert sockets.place == str(path)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(path))
-            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-            assert connection.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
-
-    with_server(visit, listen_uds=path)
-    assert not path.exists()
-
-
-def test_unix_socket_in_use_or_no_socket(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as taken:
-        taken.bind(str(path))
-        taken.listen()
-        with pytest.raises(StartError, match="Could not bind"):
-            Sockets.bind(Settings.of(**LOCAL, listen_uds=path))
-    (tmp_path / "file").write_text("precious")
-    with pytest.raises(StartError, match="Could not bind"):
-        Sockets.bind(Settings.of(**LOCAL, listen_uds=tmp_path / "file"))
-    assert (tmp_path / "file").read_text() == "precious"
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
-
-    def visit(sockets: Sockets) -> None:
-        context = ssl.create_default_context(cafile=str(certificate))
-        connection = http.client.HTTPSConnection("127.0.0.1", port(sockets.http), timeout=PATIENCE, context=context)
-        connection.request("GET", "/health")
-        response = connection.getresponse()
-        assert (response.status, response.read()) == (200, b"")
-        connection.close()
-
-    with_server(visit, tls_cert=certificate, tls_key=key)
-
-
-def test_bad_certificate_ends_the_start(tmp_path: Path) -> None:
-    (tmp_path / "empty").touch()
-    engine = FakeEngine()
-    settings = Settings.of(**LOCAL, tls_cert=tmp_path / "empty", tls_key=tmp_path / "empty")
-    with pytest.raises(StartError, match="can't use the certificate"):
-        serve({"fake": fake_model(engine)}, settings)
-    assert engine.closed == 1
+    with caplog.at_level(logging.INFO, "text_embeddings_inference"):
+        with_server(visit, grpc_port=0)
+    assert [text.partition(":")[0] for text in caplog.messages[:3]] == [
+        *("Starting gRPC server", "Starting HTTP server", "Ready")
+    ]
 
 
 def test_what_is_no_http_gets_a_json_error() -> None:

@@ -25,7 +25,8 @@ SERVER = """
 import os, sys, threading
 from pathlib import Path
 from tests.fakes import FakeEngine, fake_model
-from text_embeddings_inference.server.serve import Sockets, serve
+from text_embeddings_inference.server.serve import serve
+from text_embeddings_inference.server.sockets import Sockets
 from text_embeddings_inference.settings import Settings
 
 began, go, grace = sys.argv[1:]
@@ -105,7 +106,7 @@ def wait_until_refused(port: int) -> None:
     raise TimeoutError("the server still listens")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_what_was_accepted_is_finished(tmp_path: Path, number: signal.Signals) -> None:
     with busy_server(tmp_path) as served:
         served.process.send_signal(number)
@@ -134,3 +135,15 @@ def test_the_second_signal_ends_at_once(tmp_path: Path, number: signal.Signals) 
         assert served.end() == ""
         assert served.process.returncode == 128 + number
         assert served.answers == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_that_end_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with busy_server(tmp_path) as served:
+        served.process.send_signal(number)
+        served.go.touch()
+        served.client.join(PATIENCE)
+        assert [status for status, _ in served.answers] == [200]
+        served.process.send_signal(signal.SIGTERM)
+        assert served.end() == "hangs: False\n"
+        assert served.process.returncode == 0

@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes import PATIENCE
 from tests.server.test_raw_bytes import GOOD, exchange, post
-from tests.server.test_serve import ask, port, with_server
-from text_embeddings_inference.server.serve import Sockets
+from tests.server.test_serve import ask, metrics_port, port, with_server
+from text_embeddings_inference.server.sockets import Sockets
 
 
 @pytest.mark.parametrize("sent", [b"GET /hea", post(GOOD)[:-1]])
@@ -27,7 +27,7 @@ def test_half_a_request_gets_408(sent: bytes) -> None:
 def test_idle_connections_are_closed() -> None:
     def visit(sockets: Sockets) -> None:
         assert exchange(port(sockets.http), end=False) == b""
-        assert exchange(port(sockets.metrics), b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", end=False).startswith(
+        assert exchange(metrics_port(sockets), b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", end=False).startswith(
             b"HTTP/1.1 200"
         )
 

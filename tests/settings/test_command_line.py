@@ -48,7 +48,7 @@ USAGE = "\n\nUsage: small [OPTIONS] --name <NAME>"
 
 
 def parse(argv: str, **environ: str) -> Small:
-    return Small(**LINE.parse(["--name=n", *argv.split()], environ))  # type: ignore[arg-type]
+    return Small(**LINE.parse(["--name=n", *argv.split()], environ).values)  # type: ignore[arg-type]
 
 
 def problem(argv: str, **environ: str) -> str:
@@ -178,8 +178,8 @@ def test_required() -> None:
     with pytest.raises(SettingsError) as caught:
         LINE.parse([], {})
     assert str(caught.value) == "the following required arguments were not provided:\n  --name <NAME>" + USAGE
-    assert LINE.parse([], {"NAME": "n"}) == {"name": "n"}
-    assert LINE.parse(["--name", "n", "--"], {}) == {"name": "n"}
+    assert LINE.parse([], {"NAME": "n"}).values == {"name": "n"}
+    assert LINE.parse(["--name", "n", "--"], {}).values == {"name": "n"}
 
 
 @pytest.mark.parametrize("flag", ["-V", "--version"])
@@ -206,9 +206,9 @@ def test_an_option_may_give_another_its_value() -> None:
         show: bool | str = Option(OptionalText(), "One", "Show it", gives="name").field(False)
 
     line = CommandLine("small", "1", "Small.", options_of(Giving), variables_of(Giving))
-    assert line.parse(["--show", "n"], {"NAME": "other"}) == {"show": "n", "name": "n"}
-    assert line.parse(["--name", "n", "--show"], {}) == {"show": True, "name": "n"}
-    assert line.parse(["--name", "n"], {"SHOW": "false"}) == {"show": False, "name": "n"}
+    assert line.parse(["--show", "n"], {"NAME": "other"}).values == {"show": "n", "name": "n"}
+    assert line.parse(["--name", "n", "--show"], {}).values == {"show": True, "name": "n"}
+    assert line.parse(["--name", "n"], {"SHOW": "false"}).values == {"show": False, "name": "n"}
     with pytest.raises(SettingsError, match=r"'--show \[<SHOW>\]' cannot be used with '--name <NAME>'"):
         line.parse(["--show", "n", "--name", "m"], {})
     with pytest.raises(SettingsError, match="not provided"):

@@ -1,14 +1,17 @@
 """The settings themselves: defaults, the environment, what is derived, and the pinned help."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from text_embeddings_inference.errors import SettingsError
 from text_embeddings_inference.machine import usable_cpus
 from text_embeddings_inference.settings import Settings, command_line
-from text_embeddings_inference.settings.options import OPTION, VARIABLE
-from text_embeddings_inference.settings.settings import PARTS
+from text_embeddings_inference.settings.options import OPTION, VARIABLE, OptionalText
+from text_embeddings_inference.settings.settings import ADDED, PARTS
+from text_embeddings_inference.settings.telemetry import METRICS_PORT
 from text_embeddings_inference.types import Pooling
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
@@ -27,7 +30,7 @@ def test_defaults() -> None:
     assert settings.limits.max_client_batch_size == 32
     assert settings.limits.payload_limit == 2_000_000
     assert (settings.server.address, settings.server.port) == ("0.0.0.0", 3000)
-    assert settings.telemetry.prometheus_port == 9000
+    assert (settings.telemetry.prometheus_port, METRICS_PORT) == (None, 9000)
     assert settings.model.auto_truncate
     assert settings.server.api_key == ()
     assert (settings.engine.engine, settings.engine.dtype, settings.engine.streams) == ("auto", "auto", None)
@@ -66,7 +69,7 @@ def test_values() -> None:
 
 
 def test_api_keys_are_taken_byte_for_byte() -> None:
-    assert parse("--api-key", "a,b", "--api-key", " c ").server.api_key == ("a,b", " c ")
+    assert parse("--api-key", "a,b", "--api-key", " c").server.api_key == ("a,b", " c")
     assert parse(API_KEY="a,b").server.api_key == ("a,b",)
     assert parse(API_KEY="").server.api_key == ("",), "an empty key locks everybody out, it does not let everybody in"
     assert parse("--api-key", "a", API_KEY="b").server.api_key == ("a",)
@@ -74,12 +77,75 @@ def test_api_keys_are_taken_byte_for_byte() -> None:
 
 @pytest.mark.parametrize(
     ("hostname", "address"),
-    [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "0.0.0.0"), ("", "0.0.0.0")],
+    [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "0.0.0.0"), ("web-0", "0.0.0.0"), ("", "0.0.0.0")],
 )
-def test_hostname_that_is_no_address_means_all(hostname: str, address: str) -> None:
+def test_variable_hostname_that_is_no_address_means_all(hostname: str, address: str) -> None:
     settings = parse(HOSTNAME=hostname)
     assert settings.server.address == address
     assert len(settings.warnings()) == (hostname != address)
+    assert all("HOSTNAME" in text and "defaulting to 0.0.0.0" in text for text in settings.warnings())
+
+
+def test_flag_hostname_may_be_a_name() -> None:
+    assert parse("--hostname", "localhost").server.address in ("127.0.0.1", "::1")
+    with pytest.raises(SettingsError, match=r"'nowhere\.invalid'.*\nhint: "):
+        _ = parse("--hostname", "nowhere.invalid").server.address
+
+
+@pytest.mark.parametrize("text", ["tcp://10.0.1.2:50051", "udp://10.0.1.2:53"])
+def test_service_links_of_kubernetes_are_ignored(text: str) -> None:
+    """In a pod beside services named `grpc` and `prometheus`."""
+    settings = parse(GRPC_PORT=text, PROMETHEUS_PORT=text, GRPC_SERVICE_HOST="10.0.1.2")
+    assert (settings.server.grpc_port, settings.telemetry.prometheus_port) == (None, None)
+    assert [warning.split()[2] for warning in settings.warnings()] == ["PROMETHEUS_PORT", "GRPC_PORT"]
+    assert all(text in warning for warning in settings.warnings())
+
+
+CONTRACT = {
+    *("model_id", "revision", "tokenization_workers", "dtype", "served_model_name", "pooling", "dense_path"),
+    *("max_concurrent_requests", "max_batch_tokens", "max_batch_requests", "max_client_batch_size", "auto_truncate"),
+    *("default_prompt_name", "default_prompt", "hf_token", "hf_api_token", "hostname", "port", "uds_path"),
+    *("huggingface_hub_cache", "payload_limit", "api_key", "json_output", "disable_spans", "otlp_endpoint"),
+    *("otlp_service_name", "prometheus_port", "cors_allow_origin"),
+}
+
+
+def test_every_option_is_of_the_contract_or_added() -> None:
+    assert command_line().options.keys() == CONTRACT | ADDED
+    assert not ADDED & CONTRACT
+
+
+@pytest.mark.parametrize("name", sorted(ADDED))
+def test_variables_of_added_options_never_stop_a_start(name: str) -> None:
+    option = command_line().options[name]
+    settings = parse(**{name.upper(): ""})
+    assert [warning.split()[2] for warning in settings.warnings()] in ([option.variable], [])
+    assert settings == replace(parse(), ignored=settings.ignored) or not settings.ignored
+    if not isinstance(option.value, OptionalText) and name != "onnx_file":
+        assert settings.ignored
+        with pytest.raises(SettingsError):
+            parse(f"{option.flag}=")
+
+
+@pytest.mark.parametrize("name", ["PORT", "PROMETHEUS_PORT", "MAX_BATCH_TOKENS", "DTYPE", "JSON_OUTPUT"])
+def test_variables_of_the_contract_are_strict(name: str) -> None:
+    with pytest.raises(SettingsError, match="invalid value 'x'"):
+        parse(**{name: "x"})
+
+
+def test_tls_is_never_left_out_by_half() -> None:
+    with pytest.raises(SettingsError, match="--tls-cert"):
+        parse(TLS_CERT="", TLS_KEY="key.pem")
+
+
+@pytest.mark.parametrize(
+    "key", ["s3cret\n", "s3cret\r\n", "s3cret ", "s3\ncret", "s3cret\x00", "s3cret\x7f", "s3cret\udcff"]
+)
+def test_api_key_that_no_client_can_send(key: str) -> None:
+    for argv, environ in ((["--api-key", key], {}), ([], {"API_KEY": key})):
+        with pytest.raises(SettingsError, match="no client can send") as caught:
+            parse(*argv, **environ)
+        assert "s3" not in str(caught.value)
 
 
 def test_warnings_for_settings_without_effect() -> None:
@@ -90,7 +156,7 @@ def test_warnings_for_settings_without_effect() -> None:
 def test_token_comes_by_either_option() -> None:
     assert parse().hub.token is None
     assert parse("--hf-token", "new").hub.token == "new"
-    assert parse(HF_API_TOKEN="old").hub.token == "old"
+    assert parse(HF_API_TOKEN="old\n").hub.token == "old"
 
 
 def test_served_name() -> None:

@@ -8,20 +8,33 @@ and can't see that an option of the command line conflicts with a variable of th
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import SettingsError
-from .options import Option, Variable
+from .options import Option, Text, Variable
 
 WIDTH = 100
 INDENT = " " * 10
+SERVICE_LINK = re.compile("(tcp|udp|sctp)://")
+"""How Kubernetes fills variables such as PROMETHEUS_PORT, in every pod, for a service named `prometheus`."""
 
 
 class Shown(Exception):  # noqa: N818 - not an error: the user asked for the help or the version
     """`str(shown)` is what `-h`, `--help` or `--version` prints."""
+
+
+class Given(NamedTuple):
+    """What a command line and an environment say."""
+
+    values: dict[str, object]
+    """Field name -> value."""
+    ignored: tuple[str, ...]
+    """Which variables were ignored, and why: sentences for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +51,39 @@ class CommandLine:
     """By field name, in the order of the help."""
     variables: Mapping[str, Variable]
     """Those that are no options, by field name."""
+    added: Collection[str] = ()
+    """Options that the server we stand in for does not have: what their variables hold can't stop a start."""
 
     @property
     def usage(self) -> str:
         required = [option.usage for option in self.options.values() if option.required]
         return " ".join(["Usage:", self.program, "[OPTIONS]", *required])
 
-    def parse(self, argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, object]:
-        """Field name -> value of everything that was given; `argv` is without the program's name.
+    def parse(self, argv: Sequence[str], environ: Mapping[str, str]) -> Given:
+        """What was given; `argv` is without the program's name.
 
         Raises SettingsError at the first thing that is wrong, Shown for `-h`, `--help`, `-V` and `--version`.
         """
         given = self._read_arguments(argv)
         self._hand_on(given)
+        ignored = []
         for name, option in self.options.items():
             if name not in given and option.variable in environ:
-                given[name] = [_value(option, environ[option.variable])]
+                text = environ[option.variable]
+                try:
+                    given[name] = [_value(option, text, option.variable_value)]
+                except SettingsError as error:
+                    counts = name not in self.added and option.variable_value is None
+                    if counts and not SERVICE_LINK.match(text):
+                        raise
+                    ignored.append(f"the variable {option.variable} is ignored: {error}")
         self._check_together(given)
         values = {name: tuple(found) if self.options[name].repeatable else found[0] for name, found in given.items()}
         for name, variable in self.variables.items():
-            text = environ.get(variable.name)
-            if text is not None and (text or variable.empty_counts):
-                values[name] = variable.parse(text)
-        return values
+            found_text = environ.get(variable.name)
+            if found_text is not None and (found_text or variable.empty_counts):
+                values[name] = variable.parse(found_text)
+        return Given(values, tuple(ignored))
 
     def _read_arguments(self, argv: Sequence[str]) -> dict[str, list[object]]:
         flags = {option.flag: option for option in self.options.values()}
@@ -147,20 +170,22 @@ def _looks_like_option(argument: str) -> bool:
     return argument.startswith("-") and argument != "-"
 
 
-def _value(option: Option, text: str | None) -> object:
-    """The value of `text`; None: the flag came without one."""
-    possible = f"\n  [possible values: {', '.join(option.value.possible)}]" if option.value.possible else ""
+def _value(option: Option, text: str | None, parser: Text | None = None) -> object:
+    """The value of `text`; None: the flag came without one. parser: in place of the option's own."""
+    value = parser or option.value
+    possible = f"\n  [possible values: {', '.join(value.possible)}]" if value.possible else ""
     if text is None:
-        if option.value.takes != "value":
+        if value.takes != "value":
             return True
         raise SettingsError(f"a value is required for '{option.usage}' but none was supplied{possible}")
     try:
-        return option.value.parse(text)
+        return value.parse(text)
     except ValueError as error:
         if possible and not text:
             raise SettingsError(f"a value is required for '{option.usage}' but none was supplied{possible}") from None
-        reason = possible + _tip(text, option.value.possible, "value") if possible else f": {error}"
-        raise SettingsError(f"invalid value '{text}' for '{option.usage}'{reason}") from None
+        reason = possible + _tip(text, value.possible, "value") if possible else f": {error}"
+        shown = "***" if value.secret else text
+        raise SettingsError(f"invalid value '{shown}' for '{option.usage}'{reason}") from None
 
 
 def _tip(word: str, known: Iterable[str], what: str = "argument") -> str:

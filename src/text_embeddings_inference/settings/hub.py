@@ -41,7 +41,8 @@ class HubOptions:
     @property
     def token(self) -> str | None:
         """The Hub token, whichever option it came by."""
-        return self.hf_api_token if self.hf_token is None else self.hf_token
+        token = self.hf_api_token if self.hf_token is None else self.hf_token
+        return token if token is None else token.strip()  # as the Hub's own client takes it
 
     @property
     def cache(self) -> Path:

@@ -5,6 +5,7 @@ The flag is the field's name with hyphens, the variable its name in capitals; `c
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -36,6 +37,8 @@ class Text:
     """Any text, the empty one too."""
 
     takes: ClassVar[Takes] = "value"
+    secret: ClassVar[bool] = False
+    """Whether errors must not quote it."""
 
     @property
     def possible(self) -> tuple[str, ...]:
@@ -45,6 +48,45 @@ class Text:
     def parse(self, text: str) -> object:
         """The value; ValueError says what is wrong with it (nothing where `possible` says it all)."""
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Text):
+    """What clients send in the header `authorization`, behind `Bearer `."""
+
+    secret: ClassVar[bool] = True
+
+    def parse(self, text: str) -> object:
+        if text != text.rstrip(" \t\r\n"):
+            what = "a line break" if text[-1] in "\r\n" else "a blank"
+            raise ValueError(f"it ends with {what}, which no client can send\nhint: {KEY_HINT}")
+        if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError("it has control characters, or is not UTF-8: no client can send it in a header")
+        return text
+
+
+KEY_HINT = (
+    """a file's last line break comes along in secrets made with `--from-file` or `echo`; `printf %s` writes none"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address(Text):
+    """An IP address."""
+
+    def parse(self, text: str) -> object:
+        if not is_address(text):
+            raise ValueError("Invalid hostname, defaulting to 0.0.0.0")
+        return text
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address, v4 or v6."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +199,8 @@ class Option:
     """May be given several times: the values are gathered in a tuple."""
     hidden: bool = False
     """Is not shown by the help."""
+    variable_value: Text | None = None
+    """What its variable may hold, where others set it too: anything else is ignored, with a warning."""
     conflicts: tuple[str, ...] = ()
     """Names of options that can't be given together with it."""
     requires: tuple[str, ...] = ()

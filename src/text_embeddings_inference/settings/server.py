@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from .options import MODEL, SERVER, TRANSPORT, File, Integer, Limit, Option, OptionalText, Text, Variable
+from ..errors import SettingsError
+from .options import (
+    MODEL,
+    SERVER,
+    TRANSPORT,
+    Address,
+    Boolean,
+    File,
+    Integer,
+    Key,
+    Limit,
+    Option,
+    OptionalText,
+    Text,
+    Variable,
+    is_address,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +37,15 @@ class ServerOptions:
         "of `--model-id`; all other options mean what they mean for a server. As JSON with `--json-output`. The exit "
         "status is 0 if the model would be served, else 1. Not in text-embeddings-inference 1.9.3.",
         gives="model_id",
+        variable_value=Boolean(),
     ).field(False)
     hostname: str = Option(
         Text(),
         SERVER,
-        "IP address to listen on, v4 or v6",
-        details="What is no address (containers set HOSTNAME to their name) means all addresses, with a warning.",
+        "IP address to listen on, v4 or v6, or a name that has one",
+        details="`::` is all addresses of both kinds. A variable that holds no address (containers set it to their "
+        "name) means all of IPv4, with a warning.",
+        variable_value=Address(),
     ).field("0.0.0.0")
     port: int = Option(Integer(0, 65535), SERVER, "Port to listen on; 0: any free one", short="-p").field(3000)
     uds_path: str | None = Option(
@@ -37,7 +56,7 @@ class ServerOptions:
         default_text="/tmp/text-embeddings-inference-server",
     ).field(None)
     api_key: tuple[str, ...] = Option(
-        Text(),
+        Key(),
         SERVER,
         "Key that clients must send, as `Authorization: Bearer <key>`",
         details="Health, metrics and documentation need none. May be given several times on the command line: any of "
@@ -90,22 +109,19 @@ class ServerOptions:
 
     @property
     def address(self) -> str:
-        """The IP address to listen on: `hostname` if it is one, else all."""
-        return self.hostname if _is_address(self.hostname) else "0.0.0.0"
+        """The IP address to listen on: `hostname`, or what that name stands for. Raises SettingsError."""
+        if is_address(self.hostname):
+            return self.hostname
+        try:
+            found = socket.getaddrinfo(self.hostname, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            hint = "give an IP address, such as 127.0.0.1, or 0.0.0.0 for all"
+            problem = f"invalid value '{self.hostname}' for '--hostname <HOSTNAME>': no address has this name"
+            raise SettingsError(problem, hint=hint) from error
+        return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])  # IPv4, if there is one
 
     def warnings(self) -> list[str]:
         """What the start log should say about settings that have no effect, or not the one expected."""
-        found = []
-        if not _is_address(self.hostname) and self.listen_uds is None:
-            found.append(f"Invalid hostname `{self.hostname}`, defaulting to 0.0.0.0")
-        if self.uds_path is not None:
-            found.append("`--uds-path` is ignored: there is no separate backend process (see `--listen-uds`)")
-        return found
-
-
-def _is_address(hostname: str) -> bool:
-    try:
-        ipaddress.ip_address(hostname)
-    except ValueError:
-        return False
-    return True
+        if self.uds_path is None:
+            return []
+        return ["`--uds-path` is ignored: there is no separate backend process (see `--listen-uds`)"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any, cast
 
 from .command_line import CommandLine
@@ -33,6 +33,15 @@ PARTS: Mapping[str, type[Any]] = {
 }
 """Field of `Settings` -> its class."""
 
+ADDED = frozenset(
+    [
+        *("onnx_file", "trust_remote_code", "explain", "engine", "threads", "streams", "batch_timeout"),
+        *("max_queued_tokens", "warmup", "compile_cache", "listen_uds", "tls_cert", "tls_key", "client_timeout"),
+        *("keep_alive_timeout", "max_connections", "max_queued_bytes", "shutdown_grace", "grpc_port"),
+    ]
+)
+"""Options that text-embeddings-inference does not have: others may have set their variables, for their own ends."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -50,6 +59,8 @@ class Settings:
     """Where clients find the server."""
     telemetry: TelemetryOptions
     """What is logged, counted and traced."""
+    ignored: tuple[str, ...] = ()
+    """What the start log should say of variables that were ignored."""
 
     @staticmethod
     def of(**values: Any) -> Settings:
@@ -71,11 +82,12 @@ class Settings:
 
         Raises SettingsError where one is wrong, and `command_line.Shown` when only help or version was asked for.
         """
-        return Settings.of(**command_line().parse(argv, environ))
+        given = command_line().parse(argv, environ)
+        return replace(Settings.of(**given.values), ignored=given.ignored)
 
     def warnings(self) -> list[str]:
         """What the start log should say about settings that have no effect, or not the one expected."""
-        return [*self.server.warnings(), *self.hub.warnings()]
+        return [*self.ignored, *self.server.warnings(), *self.hub.warnings()]
 
     def redacted(self) -> str:
         """All settings in one line, keys and tokens starred out."""
@@ -110,4 +122,5 @@ def command_line() -> CommandLine:
         "Serves models for text embedding, reranking, sparse embedding and classification.",
         dict(sorted(options.items(), key=lambda item: GROUPS.index(item[1].group))),
         variables_of(*PARTS.values()),
+        ADDED,
     )

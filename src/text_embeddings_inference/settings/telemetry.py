@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from .options import TELEMETRY, Flag, Integer, Option, Text, Variable
 
+METRICS_PORT = 9000
+"""Where metrics are served if no other port is given and this one is free."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryOptions:
@@ -24,12 +27,13 @@ class TelemetryOptions:
     otlp_service_name: str = Option(Text(), TELEMETRY, "`service.name` of exported traces").field(
         "text-embeddings-inference.server"
     )
-    prometheus_port: int = Option(
+    prometheus_port: int | None = Option(
         Integer(0, 65535),
         TELEMETRY,
         "Port that serves the metrics alone",
-        details="They are at `/metrics` of the main port as well.",
-    ).field(9000)
+        details="They are at `/metrics` of the main port as well. Only a port that is given must be free.",
+        default_text=str(METRICS_PORT),
+    ).field(None)
     log_level: str | None = Variable(
         "LOG_LEVEL",
         "What is logged: off, error, warn, info, debug or trace, or target=level, several separated by commas. "

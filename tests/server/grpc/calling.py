@@ -13,6 +13,7 @@ from tests.fakes import PATIENCE, fake_model
 from text_embeddings_inference.inference import Model
 from text_embeddings_inference.server.grpc.server import GrpcServer
 from text_embeddings_inference.server.grpc.service import PACKAGE
+from text_embeddings_inference.server.tls import Certificates
 from text_embeddings_inference.settings import Settings
 
 T = TypeVar("T")
@@ -52,10 +53,11 @@ async def calling(model: Model | None = None, connections: int = 100, **settings
     from text_embeddings_inference.server.grpc import tei_pb2
 
     model = model or fake_model()
-    given: dict[str, Any] = {"model_id": "fake/model", "hostname": "127.0.0.1", "grpc_port": 0} | settings
+    defaults: dict[str, Any] = {"model_id": "fake/model", "hostname": "127.0.0.1", "grpc_port": 0}
+    given = Settings.of(**(defaults | settings))
     try:
         async with (
-            GrpcServer(model, Settings.of(**given), connections) as server,
+            GrpcServer(model, given, connections, Certificates.of(given)) as server,
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
             yield Stub(channel, tei_pb2, server)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
+import asyncio
 from typing import Any, Self
 
 import grpc
@@ -11,6 +11,7 @@ from ...errors import StartError
 from ...inference import Model
 from ...settings import Settings
 from ..addresses import place
+from ..tls import Certificates
 from .limits import MAX_CALLS_PER_CONNECTION, MAX_READ, Untaken
 from .public import Public
 from .service import METHODS, PACKAGE, Service
@@ -20,16 +21,18 @@ HANDSHAKE_MS = 10_000
 PING_TIMEOUT_MS = 20_000
 """In which a client must answer a ping."""
 LONGEST_CALL_S = 24 * 60 * 60
-"""grpcio wants a number; what was accepted is answered, however long it takes, unless the server is `cut`."""
+"""grpcio wants a number; what was accepted is answered, however long it takes, unless the server is aborted."""
 
 
 class GrpcServer:
     """Serves until the end of its `with`, then lets running calls end. port: there once it serves."""
 
-    def __init__(self, model: Model, settings: Settings, connections: int) -> None:
-        """connections: at most; the next is closed when it is accepted."""
+    def __init__(self, model: Model, settings: Settings, connections: int, certificates: Certificates | None) -> None:
+        """connections: at most; the next is closed when it is accepted; certificates: None for cleartext."""
         self.port = 0
         self._settings = settings
+        self._certificates = certificates
+        self._stopping: asyncio.Task[None] | None = None
         self._untaken = Untaken(settings.server.client_timeout)
         self._public = Public(model, [f"{PACKAGE}.{service}" for service in METHODS])
         self._service = Service(model, settings, self._untaken)
@@ -38,9 +41,13 @@ class GrpcServer:
 
     async def __aenter__(self) -> Self:
         """Listens. Raises StartError."""
-        self.port = self._untaken.port = _listen(self._server, self._settings)
+        self.port = self._untaken.port = _listen(self._server, self._settings, self._certificates)
         await self._server.start()
         return self
+
+    def stop_accepting(self) -> None:
+        """Refuses new calls; running ones go on."""
+        self._stopping = asyncio.create_task(self.stop())
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
@@ -51,7 +58,7 @@ class GrpcServer:
         self._service.stop()
         await self._server.stop(LONGEST_CALL_S)
 
-    async def cut(self) -> None:
+    async def abort(self) -> None:
         """Ends the calls, whatever is going on in them; may be called while `__aexit__` waits for them."""
         await self._server.stop(None)
 
@@ -74,24 +81,26 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, Any]]:
     return options
 
 
-def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+def _listen(server: grpc.aio.Server, settings: Settings, certificates: Certificates | None) -> int:
     where = place(settings.server.address, settings.server.grpc_port or 0)
-    credentials = _credentials(settings)
     try:
-        if credentials is None:
+        if certificates is None:
             return int(server.add_insecure_port(where))
-        return int(server.add_secure_port(where, credentials))
+        return int(server.add_secure_port(where, _credentials(certificates)))
     except RuntimeError as error:
         raise StartError(f"Could not bind gRPC on {where}", hint="choose another port with --grpc-port") from error
 
 
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """Those of TLS, if any. Raises StartError where they can't be used."""
-    chain, key = settings.server.tls_cert, settings.server.tls_key
-    if chain is None or key is None:
-        return None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)  # grpcio does not tell what is wrong
-        return grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
-    except OSError as error:  # ssl.SSLError is one
-        raise StartError(f"can't use the certificate {chain} with the key {key}") from error
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Those that new connections are served with; each handshake asks whether they have changed."""
+    served = certificates.current
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal served
+        if served is certificates.current:
+            return None
+        served = certificates.current
+        return grpc.ssl_server_certificate_configuration([(served.key, served.chain)])
+
+    first = grpc.ssl_server_certificate_configuration([(served.key, served.chain)])
+    return grpc.dynamic_ssl_server_credentials(first, changed)
