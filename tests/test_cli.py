@@ -13,10 +13,10 @@ import pytest
 from tests.fakes import FakeEngine, fake_model
 from tests.telemetry.receivers import grpc_receiver
 from text_embeddings_inference import cli
-from text_embeddings_inference.cli import main, report, tracing
+from text_embeddings_inference.cli import main, report, secrets_of, tracing
 from text_embeddings_inference.errors import HubError, SettingsError, StartError, UnsupportedError
 from text_embeddings_inference.settings import Settings, TelemetryOptions
-from text_embeddings_inference.telemetry.logging import levels
+from text_embeddings_inference.telemetry.logging import TextFormatter, levels
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def restored_logging() -> Iterator[None]:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """What was run, without running it."""
     found: list[Settings] = []
-    monkeypatch.setattr(cli, "run", found.append)
+    monkeypatch.setattr(cli, "run", lambda settings, _: found.append(settings))
     return found
 
 
@@ -86,7 +86,7 @@ def test_runs_with_logs_on_stdout(capsys: pytest.CaptureFixture[str], runs: list
 
 
 def test_start_errors_end_with_status_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(settings: Settings) -> None:
+    def fail(*_: object) -> None:
         raise StartError("can't go on", hint="go back")
 
     monkeypatch.setattr(cli, "run", fail)
@@ -97,7 +97,7 @@ def test_start_errors_end_with_status_1(capsys: pytest.CaptureFixture[str], monk
 def test_settings_errors_of_the_start_end_with_status_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(settings: Settings) -> None:
+    def fail(*_: object) -> None:
         raise SettingsError("not with this model")
 
     monkeypatch.setattr(cli, "run", fail)
@@ -203,7 +203,7 @@ def test_secrets_are_cut_out_of_what_goes_to_stderr(
     ]
     for problem in problems:
 
-        def fail(settings: Settings, problem: Exception = problem) -> None:
+        def fail(*_: object, problem: Exception = problem) -> None:
             raise problem
 
         monkeypatch.setattr(cli, "run", fail)
@@ -251,3 +251,22 @@ def test_nothing_is_loaded_where_it_could_not_be_served(options: list[str], monk
         rest = [text for pair in local.items() if pair[0] not in filled for text in pair]
         assert main(["--model-id", "m", *filled, *rest]) in (1, 2)
     assert not loaded
+
+
+def test_secrets_do_not_show_in_the_log_of_a_collector_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither those of its URL nor those of its headers, one of which is not as it should be."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret-one,s3cret-two")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    options = Settings.of(model_id="m", otlp_endpoint="http://me:s3cret@127.0.0.1:1").telemetry
+    secrets = secrets_of(Settings.of(model_id="m"), os.environ)
+    monkeypatch.setattr(caplog.handler, "formatter", TextFormatter(False, secrets))
+    for protocol in ("grpc", "http/protobuf"):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        with tracing(options) as tracer:
+            assert tracer is not None
+            with tracer.request("embed"):
+                pass
+    assert len(caplog.records) >= 3
+    assert "s3cret" not in caplog.text

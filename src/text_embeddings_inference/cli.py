@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,10 @@ from contextlib import closing, contextmanager
 from .errors import SettingsError, StartError
 from .settings import Settings, TelemetryOptions
 from .settings.command_line import Shown
-from .telemetry.collector import Collector
 from .telemetry.log_writer import LogWriter
 from .telemetry.logging import JsonFormatter, TextFormatter, configure
+from .telemetry.otel_variables import Collector, Sampler
 from .telemetry.redaction import NO_SECRETS, Secrets
-from .telemetry.sampling import Sampler
 from .telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def command(argv: Sequence[str]) -> int:
             logger.info("Starting with %s", settings.redacted())
             for warning in settings.warnings():
                 logger.warning("%s", warning)
-            if run(settings):
+            if run(settings, log):
                 log.flush()
                 os._exit(0)  # a thread hangs in native code, and the interpreter's end could wait for it or crash
     except SettingsError as error:
@@ -82,8 +82,10 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run(settings: Settings) -> bool:
+def run(settings: Settings, log: LogWriter) -> bool:
     """Load the model and serve it until a signal says stop. Tells whether a thread is left that hangs."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they do not end a server, so they do not end its start either
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
     from .loading.open import open_model
     from .server.sockets import Sockets
@@ -94,6 +96,7 @@ def run(settings: Settings) -> bool:
         from .server.serve import serve
 
         model = Model.load(settings, tracer, opened)
+        model.metrics.watch_log(lambda: log.dropped)
         try:
             model.warm_up(settings)
         except BaseException:
@@ -118,8 +121,8 @@ def explain(settings: Settings, secrets: Secrets) -> int:
 def secrets_of(settings: Settings, environ: Mapping[str, str]) -> Secrets:
     """What no line may show: keys, tokens, and the headers that a collector is sent."""
     headers = [text for name, text in environ.items() if name.startswith("OTEL_") and name.endswith("_HEADERS")]
-    values = [pair.partition("=")[2] for text in headers for pair in text.split(",")]
-    return Secrets([*settings.secrets(), *headers, *values])
+    pairs = [pair for text in headers for pair in text.split(",")]
+    return Secrets([*settings.secrets(), *headers, *pairs, *(pair.partition("=")[2] for pair in pairs)])
 
 
 @contextmanager

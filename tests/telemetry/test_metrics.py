@@ -115,6 +115,14 @@ def test_values() -> None:
     assert found[f"tei_model_info{{{labels}}}"] == "1"
 
 
+def test_dropped_log_lines_are_asked_for() -> None:
+    metrics, dropped = Metrics(8), [0]
+    metrics.watch_log(lambda: dropped[0])
+    assert b"tei_log_lines" not in metrics.render()
+    dropped[0] = 3
+    assert metrics.render() == b"# TYPE tei_log_lines_dropped_total counter\ntei_log_lines_dropped_total 3\n\n"
+
+
 def test_queue_age_is_asked_for() -> None:
     metrics = Metrics(512)
     metrics.watch_queue(lambda: 1.5)

@@ -14,7 +14,7 @@ from tests.fakes import PATIENCE
 from tests.telemetry.receivers import Received, attributes, grpc_receiver, http_receiver
 from text_embeddings_inference.errors import SettingsError
 from text_embeddings_inference.telemetry import otlp
-from text_embeddings_inference.telemetry.collector import Collector, Protocol
+from text_embeddings_inference.telemetry.otel_variables import Collector, Protocol
 from text_embeddings_inference.telemetry.otlp import Export
 from text_embeddings_inference.telemetry.tracing import Span, SpanId
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes import FakeClock
 from text_embeddings_inference.errors import SettingsError
-from text_embeddings_inference.telemetry.sampling import ALL, Sampler
+from text_embeddings_inference.telemetry.otel_variables import ALL, Sampler
 from text_embeddings_inference.telemetry.tracing import CURRENT, PARENT, Caller, Span, SpanId, Tracer, parse_traceparent
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

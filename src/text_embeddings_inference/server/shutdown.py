@@ -28,12 +28,6 @@ class Abortable(Protocol):
     async def abort(self) -> None: ...
 
 
-def ignore_early_signals() -> None:
-    """While the model is loaded: what does not end a server must not end its start either."""
-    for number in (signal.SIGHUP, *IGNORED):
-        signal.signal(number, signal.SIG_IGN)
-
-
 class Shutdown:
     """Waits for a signal, and for no longer than it should until all is done and its `with` ends.
 

@@ -50,6 +50,10 @@ class Counter(Instrument):
     def add(self, amount: float = 1, value: str = "") -> None:
         self._values[value] = self._values.get(value, 0) + amount
 
+    def set(self, total: float) -> None:
+        """For a sum that is kept elsewhere."""
+        self._values[""] = total
+
     def lines(self) -> Iterator[str]:
         for value, total in self._values.items():
             labels = dict.fromkeys(self.labels, value)
@@ -86,6 +90,7 @@ class Histogram(Instrument):
     def __init__(self, name: str, unit: str, about: str, bounds: Sequence[float]) -> None:
         super().__init__(name, unit, about)
         self._bounds = bounds
+        self._starts = [f'{name}_bucket{{le="{bound}"}} ' for bound in [*map(plain, bounds), "+Inf"]]
         self._counts = [0] * (len(bounds) + 1)
         self._sum: float = 0
 
@@ -96,8 +101,8 @@ class Histogram(Instrument):
     def lines(self) -> Iterator[str]:
         totals = list(accumulate(self._counts))
         if totals[-1]:
-            for bound, total in zip([*map(plain, self._bounds), "+Inf"], totals, strict=True):
-                yield f'{self.name}_bucket{{le="{bound}"}} {total}'
+            for start, total in zip(self._starts, totals, strict=True):
+                yield f"{start}{total}"
             yield f"{self.name}_sum {plain(self._sum)}"
             yield f"{self.name}_count {totals[-1]}"
 

@@ -48,6 +48,7 @@ class Metrics:
     def __init__(self, max_input_length: int) -> None:
         self._lock = threading.Lock()
         self._queue_age: Callable[[], float] | None = None
+        self._dropped_lines: Callable[[], int] | None = None
         self._request_count = Counter(
             "te_request_count", "requests", "Requests begun, `single` (one input) or `batch` (a list)", "method"
         )
@@ -106,6 +107,9 @@ class Metrics:
         self._fidelity = Gauge(
             "tei_fidelity", "cosine", "Smallest cosine between the vectors of `--dtype` and float32, on built-in texts"
         )
+        self._log_dropped = Counter(
+            "tei_log_lines_dropped_total", "lines", "Log lines that could not be written, or not as fast as they came"
+        )
         self._model = Gauge(
             "tei_model_info",
             "",
@@ -119,7 +123,7 @@ class Metrics:
             *(self._predict_count, self._predict_success, *self._predict.all),
             *(self._queue_size, self._batch_size, self._batch_tokens),
             *(self._oldest, self._tokens, self._computed_tokens, self._budget_tokens, self._busy),
-            *(self._replacements, self._fidelity, self._model),
+            *(self._replacements, self._fidelity, self._log_dropped, self._model),
         )
 
     def request_started(self, method: Method) -> None:
@@ -173,6 +177,10 @@ class Metrics:
         """age: seconds that the oldest waiting input has waited, 0 if none does; asked for when the metrics are."""
         self._queue_age = age
 
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        """dropped: log lines so far that were not written; asked for when the metrics are."""
+        self._dropped_lines = dropped
+
     def batch_formed(self, inputs: int, tokens: int) -> None:
         """A batch left the queue; tokens: without padding."""
         with self._lock:
@@ -210,6 +218,8 @@ class Metrics:
         with self._lock:
             if self._queue_size.is_set:
                 self._oldest.set(age)
+            if self._dropped_lines is not None and (dropped := self._dropped_lines()):
+                self._log_dropped.set(dropped)
             used = [(instrument, list(instrument.lines())) for instrument in self.instruments]
         return "".join(
             "\n".join([f"# TYPE {metric.name} {metric.kind}", *lines, "", ""]) for metric, lines in used if lines

@@ -15,7 +15,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
 from ..errors import SettingsError
-from .collector import Collector
+from .otel_variables import Collector
 from .tracing import Span, SpanId
 
 SCOPE = InstrumentationScope("text_embeddings_inference")

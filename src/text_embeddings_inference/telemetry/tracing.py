@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
-from .sampling import ALL, Sampler
+from .otel_variables import ALL, Sampler
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
@@ -34,43 +34,53 @@ SAMPLED = 1
 
 
 class SpanId(NamedTuple):
-    """Which span of which trace: 128 and 64 bits."""
+    """Which span of which trace."""
 
     trace: int
+    """128 bits."""
     span: int
+    """64 bits."""
 
 
 class Span(NamedTuple):
-    """A span that is over. start and end: nanoseconds since 1970; link: a span of another trace; problem: what went
-    wrong, None if nothing did; remote: whether the parent is another process's."""
+    """A span that is over."""
 
     name: str
     id: SpanId
     parent: SpanId | None
     start: int
+    """Nanoseconds since 1970."""
     end: int
+    """Nanoseconds since 1970."""
     attributes: Attributes = NOTHING
     link: SpanId | None = None
+    """A span of another trace."""
     problem: str | None = None
+    """What went wrong; None if nothing did."""
     remote: bool = False
+    """Whether the parent is another process's."""
 
 
 @dataclass(slots=True, eq=False)
 class BatchRun:
-    """A batch that the engine ran: its span, when it began and ended, in seconds of the clock, and whether the span was
-    exported."""
+    """A batch that the engine ran."""
 
     span: Span
     start: float
+    """Seconds of the tracer's clock."""
     end: float
+    """Seconds of the tracer's clock."""
     exported: bool = False
+    """Whether the span was exported: it is with the first request that links to it."""
 
 
 class Caller(NamedTuple):
-    """Who sent a request, as it tells itself: the span, and whether that is traced."""
+    """Who sent a request, as it tells itself."""
 
     id: SpanId
+    """Its span."""
     is_traced: bool
+    """Whether that span is recorded."""
 
 
 PARENT: ContextVar[Caller | None] = ContextVar("PARENT", default=None)

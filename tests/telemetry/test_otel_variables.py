@@ -3,7 +3,7 @@
 import pytest
 
 from text_embeddings_inference.errors import SettingsError
-from text_embeddings_inference.telemetry.collector import Collector
+from text_embeddings_inference.telemetry.otel_variables import Collector
 
 OPTION = "http://option:4317"
 ENDPOINT, TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
