@@ -119,7 +119,7 @@ def test_failures_of_a_repeated_text_count_every_time() -> None:
                 await served.model.embed(["1", "", "", ""], OPTIONS)
             served.engine.hold()
             first = await started(served.model.embed(["1"], OPTIONS))
-            served.engine.wait_for(3)
+            served.engine.wait_for(4)
             left = await started(served.model.embed(["2"] * 4, OPTIONS))
             left.cancel()
             await asyncio.wait([left])
