@@ -28,7 +28,7 @@ from text_embeddings_inference.errors import (
     UnsupportedError,
 )
 from text_embeddings_inference.inference import chunks
-from text_embeddings_inference.inference.chunks import PIECES_AT_ONCE
+from text_embeddings_inference.inference.road import CHUNKS_QUEUED
 from text_embeddings_inference.loading.load import Parts
 from text_embeddings_inference.queueing.jobs import JobGroup
 from text_embeddings_inference.settings import Settings
@@ -299,18 +299,18 @@ def test_an_interrupt_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [ran.inputs for ran in engine.batches] == [[[1]], [[4]]]
 
 
-def test_many_inputs_go_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "PIECE_INPUTS", 2)
+def test_many_inputs_go_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_INPUTS", 2)
     with fake(engine := FakeEngine()) as model:
         texts: list[Input] = [str(number) for number in (5, 6, 5, 7, 8, 9, 6, 10)]
         found = model.embed(texts, normalize=False)
         np.testing.assert_array_equal(found, [pooled_vector([int(cast(str, text))], 4) for text in texts])
         assert sorted(ids for ran in engine.batches for ids in ran.inputs) == [[5], [6], [7], [8], [9], [10]]
-        assert max(len(ran.inputs) for ran in engine.batches) <= 2 * PIECES_AT_ONCE
+        assert max(len(ran.inputs) for ran in engine.batches) <= 2 * CHUNKS_QUEUED
 
 
-def test_an_unusable_input_of_a_later_piece_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "PIECE_INPUTS", 1)
+def test_an_unusable_input_of_a_later_chunk_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_INPUTS", 1)
     with fake(engine := FakeEngine(batch_tokens=1)) as model:
         engine.hold()
         with pytest.raises(EmptyInputError):

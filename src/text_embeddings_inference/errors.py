@@ -63,14 +63,20 @@ class HubError(StartError):
 
 
 class RequestError(TextEmbeddingsError):
-    """One request can't be answered. `str(error)` is the message the client gets.
+    """One request can't be answered. `str(error)` is the message the client gets."""
 
-    logged: the message that the log gets; it quotes nothing that the client sent.
-    """
-
-    def __init__(self, message: str, *, logged: str | None = None) -> None:
+    def __init__(self, message: str, *, logged: str | None = None, inputs: int = 1) -> None:
         super().__init__(message)
         self.logged = message if logged is None else logged
+        """The message that the log gets; it quotes nothing that the client sent."""
+        self.inputs = inputs
+        """So many inputs fail by it: what is added to `te_request_failure`."""
+        self.index: int | None = None
+        """The place of the first of them in the request, None where it is no single input's error."""
+
+    def name_place(self, place: str) -> None:
+        """Adds the place of the input at fault to the message, for those who are not told it otherwise."""
+        self.args = (f"{self} - at `{place}`",)
 
 
 class EmptyBatchError(RequestError):
@@ -110,13 +116,13 @@ class TokenizerError(RequestError):
 
 
 class OverloadedError(RequestError):
-    def __init__(self) -> None:
-        super().__init__("Model is overloaded")
+    def __init__(self, inputs: int = 1) -> None:
+        super().__init__("Model is overloaded", inputs=inputs)
 
 
 class InferenceError(RequestError):
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"Backend error: {problem}")
+    def __init__(self, problem: str, *, inputs: int = 1) -> None:
+        super().__init__(f"Backend error: {problem}", inputs=inputs)
 
 
 class NotANumberError(RequestError):

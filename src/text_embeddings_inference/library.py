@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+import weakref
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import partial
@@ -16,20 +16,22 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import RequestError
-from .inference.chunks import PIECES_AT_ONCE, Distinct
-from .inference.kinds import NO_VECTORS, NOT_CLASSIFIER, NOT_EMBEDDING, NOT_RERANKER, NOT_SPLADE, require
-from .inference.results import Prediction, Rank, Sparse, check_positive, check_width, predictions, ranks, sparse, vector
-from .inference.token_results import hidden_states, lexical_weights, token_vectors
+from .inference import tasks
+from .inference.results import Prediction, Rank, Sparse
+from .inference.road import Road
+from .inference.tasks import Task
 from .loading.load import Parts, load_parts, warm_up
 from .loading.open import load_engine
-from .queueing.jobs import JobGroup, Row
+from .queueing.jobs import Row
 from .queueing.runner import Runner
 from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings
 from .telemetry.metrics import Metrics
-from .types import EncodeOptions, Encoding, Float32Array, Input, Kind, ModelInfo, Pooling
+from .types import EncodeOptions, Float32Array, Input, ModelInfo, Pooling
 
-InputT = TypeVar("InputT", bound=Input)
+T = TypeVar("T")
 
+LONGEST_SHOWN = 40
+"""Characters of a value that an error shows."""
 DEFAULT = EncodeOptions()
 ACCEPTED = (ModelOptions, HubOptions, EngineOptions, BatchLimits)
 """What `load` takes, by the names of their fields."""
@@ -60,7 +62,8 @@ def load(model: str | PathLike[str], **options: Any) -> Embedder:
 
 
 class Embedder:
-    """A model to be called from any thread. Close it, or use it as a context manager, to give back its memory.
+    """A model to be called from any thread. Close it, or use it as a context manager, to give back its memory; what is
+    not closed is closed when it is dropped, or when the interpreter ends.
 
     Every method takes any number of inputs at once: they are sorted, cut into batches and run on all cores. Inputs that
     are too long are cut on the right unless `options` says otherwise. Raises the first unusable input's RequestError.
@@ -71,6 +74,7 @@ class Embedder:
         self._tokenizer = parts.tokenizer
         metrics, another = Metrics(parts.info.max_input_length), partial(load_engine, parts.checkpoint, settings)
         self.runner = Runner(parts.engine, settings.limits, metrics, time.perf_counter, new_engine=another)
+        self._at_exit = weakref.finalize(self, _end, self.runner)
 
     def embed(
         self,
@@ -81,15 +85,8 @@ class Embedder:
         options: EncodeOptions = DEFAULT,
     ) -> Float32Array:
         """The vectors, float32 `[len(inputs), dimensions]`."""
-        check_positive(dimensions)
-        check_width(dimensions, self.info.dimensions)
-        require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
-        require(self.info.columns.hidden, "Model gives a vector for each token: use `embed_all`")
-        rows = self._run(inputs, options)
-        width = dimensions or self.info.dimensions
-        if not rows:
-            return np.empty((0, width), np.float32)
-        return np.stack([vector(row.values, normalize=normalize, dimensions=dimensions) for row in rows])
+        vectors = self._answer(tasks.embed(normalize=normalize, dimensions=dimensions), inputs, options)
+        return np.stack(vectors) if vectors else np.empty((0, dimensions or self.info.dimensions), np.float32)
 
     def embed_all(
         self, inputs: Sequence[Input], *, multi_vector: bool = False, options: EncodeOptions = DEFAULT
@@ -99,42 +96,35 @@ class Embedder:
         multi_vector: those for late interaction instead, of length 1 (models made for it alone always give these).
         `EncodeOptions(prompt_name="query")` and `"document"` say what the texts are.
         """
-        columns = self.info.columns
-        dense = self.info.kind is Kind.EMBEDDING and self.info.pooling is not Pooling.SPLADE
-        require(dense, "Model is not an embedding model with token vectors")
-        require(columns.vectors > 0 or not multi_vector, NO_VECTORS)
-        rows = self._run(inputs, options, tokens=True)
-        if multi_vector or not columns.hidden:
-            return [token_vectors(row.values, columns, row.encoding) for row in rows]
-        return [hidden_states(row.values, columns) for row in rows]
+        return self._answer(tasks.embed_all(self.info, multi_vector=multi_vector), inputs, options)
 
     def embed_sparse(self, inputs: Sequence[Input], *, options: EncodeOptions = DEFAULT) -> list[Sparse]:
         """The SPLADE weights of each input, or the lexical weights of its tokens."""
-        is_splade, lexical = self.info.pooling is Pooling.SPLADE, self.info.columns.weights
-        require(is_splade or lexical, NOT_SPLADE)
-        if lexical:
-            rows, special = self._run(inputs, options, tokens=True), self._tokenizer.special_ids
-            return [lexical_weights(row.values, row.encoding, special) for row in rows]
-        return [sparse(row.values) for row in self._run(inputs, options)]
+        return self._answer(tasks.embed_sparse(self.info, self._tokenizer.special_ids), inputs, options)
 
     def predict(
         self, inputs: Sequence[Input], *, raw_scores: bool = False, options: EncodeOptions = DEFAULT
     ) -> list[list[Prediction]]:
         """The classes of each text or pair of texts, best first."""
-        require(self.info.kind is not Kind.EMBEDDING, NOT_CLASSIFIER)
-        return [predictions(row.values, self.info.labels, raw=raw_scores) for row in self._run(inputs, options)]
+        return self._answer(tasks.predict(self.info, raw=raw_scores), inputs, options)
 
     def rerank(
         self, query: str, texts: Sequence[str], *, raw_scores: bool = False, options: EncodeOptions = DEFAULT
     ) -> list[Rank]:
         """The scores of the texts for the query, best first."""
-        require(self.info.kind is Kind.RERANKER, NOT_RERANKER)
-        rows = self._run([(query, text) for text in _several(texts)], options)
-        return ranks(np.array([row.values[0] for row in rows], np.float32), raw=raw_scores)
+        if not isinstance(query, str):
+            raise TypeError(f"`query` must be a text, not {_short(query)}")
+        several(texts, "texts")
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"`texts[{place}]` must be a text, not {_short(text)}")
+        logits = self._answer(tasks.rerank(), [(query, text) for text in texts], options, "texts")
+        return tasks.ranked(logits, raw=raw_scores)
 
     def close(self) -> None:
         """Waits for what is running, then gives back threads and memory."""
         self.runner.close()
+        self._at_exit.detach()
 
     def __enter__(self) -> Embedder:
         return self
@@ -144,47 +134,67 @@ class Embedder:
     ) -> None:
         self.close()
 
-    def _run(self, inputs: Sequence[Input], options: EncodeOptions, *, tokens: bool = False) -> list[Row]:
-        request = Distinct(_several(inputs))
-        rows: list[Row] = []
-        queued: deque[tuple[JobGroup, threading.Event]] = deque()
-
-        def receive() -> None:
-            group, done = queued[0]
-            done.wait()
-            rows.extend(group.results())
-            queued.popleft()
-
+    def _answer(self, task: Task[T], inputs: Sequence[Input], options: EncodeOptions, field: str = "inputs") -> list[T]:
+        """field: what the inputs are called where one is at fault."""
+        task.check(self.info, len(several(inputs, field)))
+        for place, item in enumerate(inputs):
+            check_input(item, f"{field}[{place}]")
         try:
-            for piece in request.pieces():
-                encodings = _usable(self._tokenizer.encode(piece.inputs, options))
-                if len(queued) == PIECES_AT_ONCE:
-                    receive()
+            return [task.finish(row) for row in self._drive(Road(inputs, task), options)]
+        except RequestError as error:
+            if error.index is not None:
+                error.name_place(f"{field}[{error.index}]")
+            raise
+
+    def _drive(self, road: Road[threading.Event], options: EncodeOptions) -> list[Row]:
+        """While one chunk runs, the next is tokenized. What fails, or is interrupted, takes back what it has queued."""
+        try:
+            while (chunk := road.next_chunk()) is not None:
+                road.encoded(self._tokenizer.encode(chunk.inputs, options))
+                road.check_width(self.info)
+                if road.is_full:
+                    road.first.wait()
+                    road.received()
                 done = threading.Event()
-                ahead = sum(group.length for group, _ in queued)
-                queued.append((JobGroup(encodings, tokens=tokens, on_done=done.set, ahead=ahead), done))
-                self.runner.submit(queued[-1][0])
-            while queued:
-                receive()
-        except BaseException:  # an unusable input, or Ctrl-C: or all the rest would still be run
-            for group, _ in queued:
+                self.runner.submit(road.queue(done, done.set))
+            while not road.is_done:
+                road.first.wait()
+                road.received()
+        except BaseException:
+            for group in road.groups:
                 self.runner.cancel(group)
             raise
-        return request.spread(rows)
+        return road.result()[0]
 
 
-def _usable(results: Sequence[Encoding | RequestError]) -> list[Encoding]:
-    """Raises the first error there is."""
-    encodings = []
-    for result in results:
-        if isinstance(result, RequestError):
-            raise result
-        encodings.append(result)
-    return encodings
+def several(items: Sequence[T], field: str) -> Sequence[T]:
+    """Raises TypeError for what is no list, and for a single text, which is a sequence too: of its characters."""
+    if isinstance(items, str):
+        raise TypeError(f"`{field}` must be a list, not a single text")
+    if not isinstance(items, Collection) or isinstance(items, bytes | Mapping | Set):
+        raise TypeError(f"`{field}` must be a list, not {_short(items)}")
+    return items
 
 
-def _several(inputs: Sequence[InputT]) -> Sequence[InputT]:
-    """Raises TypeError for a single text, which is a sequence too: of its characters."""
-    if isinstance(inputs, str):
-        raise TypeError("a list of inputs is expected, not a single text")
-    return inputs
+def check_input(item: object, place: str) -> None:
+    """Raises TypeError for what is neither a text, a pair of texts nor a list of token ids."""
+    match item:
+        case str():
+            return
+        case (str(), str()) if isinstance(item, tuple):
+            return
+        case list() if all(isinstance(id_, int | np.integer) for id_ in item):
+            return
+    raise TypeError(f"`{place}` must be a text, a pair of texts (a tuple) or a list of token ids, not {_short(item)}")
+
+
+def _short(value: object) -> str:
+    """The value, or its type where that is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"a {type(value).__name__}"
+
+
+def _end(runner: Runner) -> None:
+    """Nothing may run in native code when the interpreter ends: what waits is dropped, what runs is waited for."""
+    runner.drop()
+    runner.close()

@@ -1,4 +1,4 @@
-"""Requests in pieces: what is cut where, repeated inputs taken once, and large requests beside small ones."""
+"""Requests in chunks: what is cut where, repeated inputs taken once, and large requests beside small ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from serving import run, serving, started
 from tests.fakes import OPTIONS, FakeClock, FakeEngine, fake_tokenizer, pooled_vector, token_vectors
 from text_embeddings_inference.errors import EmptyInputError, InferenceError
 from text_embeddings_inference.inference import chunks
-from text_embeddings_inference.inference.chunks import PIECE_CHARACTERS, PIECE_INPUTS, PIECES_AT_ONCE, Distinct
+from text_embeddings_inference.inference.chunks import CHUNK_CHARACTERS, CHUNK_INPUTS, Distinct
+from text_embeddings_inference.inference.road import CHUNKS_QUEUED
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Input, Timings
 
@@ -47,11 +48,11 @@ def ids_of(text: Input) -> list[int]:
 @given(st.lists(INPUTS, max_size=30))
 def test_every_input_has_the_answer_of_its_like(inputs: list[Input]) -> None:
     request = Distinct(inputs)
-    found = list(request.pieces())
-    taken = [item for piece in found for item in piece.inputs]
+    found = list(request.chunks())
+    taken = [item for chunk in found for item in chunk.inputs]
     assert all(item not in taken[:place] for place, item in enumerate(taken))
     assert request.spread(taken) == inputs
-    copies = [times for piece in found for times in piece.copies]
+    copies = [times for chunk in found for times in chunk.copies]
     assert copies == [sum(item == other and type(item) is type(other) for other in inputs) for item in taken]
 
 
@@ -60,16 +61,16 @@ def test_a_text_and_its_ids_and_a_pair_are_not_alike() -> None:
     assert Distinct(inputs).inputs == inputs
 
 
-def test_pieces_have_a_limit_of_inputs_and_of_characters() -> None:
-    inputs: list[Input] = [str(number) for number in range(2 * PIECE_INPUTS + 1)]
-    assert [len(piece.inputs) for piece in Distinct(inputs).pieces()] == [PIECE_INPUTS, PIECE_INPUTS, 1]
-    half = "a" * (PIECE_CHARACTERS // 2)
+def test_chunks_have_a_limit_of_inputs_and_of_characters() -> None:
+    inputs: list[Input] = [str(number) for number in range(2 * CHUNK_INPUTS + 1)]
+    assert [len(chunk.inputs) for chunk in Distinct(inputs).chunks()] == [CHUNK_INPUTS, CHUNK_INPUTS, 1]
+    half = "a" * (CHUNK_CHARACTERS // 2)
     long: list[Input] = [half, (half[1:], "b"), half + "c", half * 2 + "d", "e"]
-    assert [len(piece.inputs) for piece in Distinct(long).pieces()] == [2, 1, 1, 1]
+    assert [len(chunk.inputs) for chunk in Distinct(long).chunks()] == [2, 1, 1, 1]
 
 
-def test_nothing_has_no_pieces() -> None:
-    assert list(Distinct([]).pieces()) == []
+def test_nothing_has_no_chunks() -> None:
+    assert list(Distinct([]).chunks()) == []
 
 
 # --- repeated inputs --------------------------------------------------------------------------------------------------
@@ -133,8 +134,8 @@ def test_failures_of_a_repeated_text_count_every_time() -> None:
 # --- large requests ---------------------------------------------------------------------------------------------------
 
 
-def test_a_large_request_is_tokenized_and_queued_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 2,000 texts, while the engine stands still, two pieces are queued and one more tokenized."""
+def test_a_large_request_is_tokenized_and_queued_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2,000 texts, while the engine stands still, two chunks are queued and one more tokenized."""
     tokenizer = fake_tokenizer()
     threads: list[str] = []
     encode = tokenizer.encode
@@ -150,13 +151,13 @@ def test_a_large_request_is_tokenized_and_queued_piece_by_piece(monkeypatch: pyt
             served.engine.hold()
             inputs = distinct_texts(2000)
             large = asyncio.create_task(served.model.embed(inputs, OPTIONS, normalize=False))
-            while len(threads) < PIECES_AT_ONCE + 1:
+            while len(threads) < CHUNKS_QUEUED + 1:
                 await asyncio.sleep(0.001)
             for _ in range(50):
                 await asyncio.sleep(0)
-            assert len(threads) == PIECES_AT_ONCE + 1
+            assert len(threads) == CHUNKS_QUEUED + 1
             assert all(name.startswith("tokenizer") for name in threads), "not on the event loop"
-            assert served.metrics("te_queue_size")["te_queue_size"] <= PIECES_AT_ONCE * PIECE_INPUTS
+            assert served.metrics("te_queue_size")["te_queue_size"] <= CHUNKS_QUEUED * CHUNK_INPUTS
             served.engine.let()
             answer = await large
             np.testing.assert_array_equal(answer.value, [pooled_vector(ids_of(text), 4) for text in inputs])
@@ -170,7 +171,7 @@ def test_a_text_alone_does_not_wait_for_a_large_request() -> None:
         async with serving(limits=LARGE) as served:
             served.engine.hold()
             large = asyncio.create_task(served.model.embed(distinct_texts(2000), OPTIONS))
-            while served.metrics("te_queue_size").get("te_queue_size", 0) < PIECE_INPUTS:
+            while served.metrics("te_queue_size").get("te_queue_size", 0) < CHUNK_INPUTS:
                 await asyncio.sleep(0.001)
             served.engine.wait_for(1)
             alone = await started(served.model.embed([[7] * 16], OPTIONS))
@@ -201,8 +202,8 @@ def test_closing_answers_all_of_a_large_request() -> None:
     run(test())
 
 
-def test_what_a_later_piece_lacks_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "PIECE_INPUTS", 2)
+def test_what_a_later_chunk_lacks_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_INPUTS", 2)
 
     async def test() -> None:
         async with serving(limits=LARGE) as served:
@@ -218,21 +219,21 @@ def test_what_a_later_piece_lacks_ends_the_request(monkeypatch: pytest.MonkeyPat
     run(test())
 
 
-def test_an_engine_that_fails_on_an_early_piece_is_spared_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "PIECE_INPUTS", 1)
+def test_an_engine_that_fails_on_an_early_chunk_is_spared_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_INPUTS", 1)
 
     async def test() -> None:
         async with serving(FakeEngine(batch_tokens=1), limits=LARGE) as served:
             served.engine.bad_ids = {13}
             with pytest.raises(InferenceError):
                 await served.model.embed(["13", *map(str, range(20, 40))], OPTIONS)
-            assert len(served.engine.batches) <= 1 + PIECES_AT_ONCE + 1
+            assert len(served.engine.batches) <= 1 + CHUNKS_QUEUED + 1
 
     run(test())
 
 
-def test_timings_of_pieces_add_up_to_the_time_each_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "PIECE_INPUTS", 1)
+def test_timings_of_chunks_add_up_to_the_time_each_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_INPUTS", 1)
     clock = FakeClock()
     tokenizer = fake_tokenizer()
     encode = tokenizer.encode

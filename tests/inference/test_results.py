@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from text_embeddings_inference.errors import DimensionsError, NotANumberError
+from text_embeddings_inference.errors import NotANumberError
 from text_embeddings_inference.inference import results
 from text_embeddings_inference.types import Float32Array
 
@@ -41,16 +41,6 @@ def test_vector_whose_squares_leave_float32(scale: float) -> None:
     found = results.vector(row(3 * scale, 4 * scale), normalize=True, dimensions=None)
     np.testing.assert_allclose(found, row(0.6, 0.8), rtol=1e-6)
     assert found.dtype == np.float32
-
-
-def test_dimensions() -> None:
-    for fine in (None, 1, 5):
-        results.check_positive(fine)
-        results.check_width(fine, 5)
-    with pytest.raises(DimensionsError, match="should be positive"):
-        results.check_positive(0)
-    with pytest.raises(DimensionsError, match="should be smaller than the maximum embedding dimension"):
-        results.check_width(6, 5)
 
 
 def test_sparse_entries_by_ascending_index() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from text_embeddings_inference.inference.token_results import hidden_states, lexical_weights, token_vectors
+from text_embeddings_inference.inference.results import hidden_states, lexical_weights, token_vectors
 from text_embeddings_inference.types import Encoding, TokenColumns
 
 ROW = np.arange(15, dtype=np.float32).reshape(3, 5)

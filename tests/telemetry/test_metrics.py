@@ -18,10 +18,10 @@ def used() -> Metrics:
     metrics.request_succeeded("batch", 0.5, TIMINGS)
     metrics.request_failed("overloaded")
     metrics.input_lengths([12])
-    metrics.embed_started(1)
-    metrics.embed_succeeded(0.5, TIMINGS, 1)
-    metrics.predict_started(1)
-    metrics.predict_succeeded(0.5, TIMINGS, 1)
+    metrics.task_started("embed", 1)
+    metrics.task_succeeded("embed", 0.5, TIMINGS, 1)
+    metrics.task_started("predict", 1)
+    metrics.task_succeeded("predict", 0.5, TIMINGS, 1)
     metrics.queue_size(3)
     metrics.batch_formed(2, 30)
     metrics.batch_computed(30, 32, 64)
@@ -139,8 +139,8 @@ def test_batch_that_is_larger_than_its_budget_is_full() -> None:
 
 def test_inputs_of_a_request_count_one_by_one() -> None:
     metrics = Metrics(512)
-    metrics.embed_started(3)
-    metrics.embed_succeeded(0.5, TIMINGS, 3)
+    metrics.task_started("embed", 3)
+    metrics.task_succeeded("embed", 0.5, TIMINGS, 3)
     found = samples(metrics)
     assert (found["te_embed_count"], found["te_embed_success"]) == ("3", "3")
     assert (found["te_embed_duration_count"], found["te_embed_duration_sum"]) == ("3", "1.5")
@@ -191,5 +191,5 @@ def test_plain(number: float, text: str) -> None:
 
 def test_two_servers_do_not_share_metrics() -> None:
     one, other = Metrics(512), Metrics(512)
-    one.embed_started(1)
+    one.task_started("embed", 1)
     assert other.render() == b""

@@ -1,12 +1,15 @@
-"""Permits: what a server lets in is known before any work is done for it."""
+"""What a server lets in, known before any work is done for it: permits, and a gate that is closed at the end."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import OverloadedError
+from ..queueing.runner import closed_error
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +42,7 @@ class Permits:
     def take(self, count: int) -> Permit:
         """`count` permits, all or none, at once. Raises OverloadedError if there are fewer."""
         if count > self.free:
-            raise OverloadedError
+            raise OverloadedError(count - self.free)
         self.free -= count
         return Permit(self, count)
 
@@ -94,3 +97,30 @@ class Permit:
     def __exit__(self, *_: object) -> None:
         self._permits.give_back(self._count, of_share=self._of_share)
         self._count = self._of_share = 0
+
+
+class Gate:
+    """Requests under way; those that come after `close` are refused."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._drained: asyncio.Future[None] | None = None  # there once the gate is closed
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Raises InferenceError once the gate is closed."""
+        if self._drained is not None:
+            raise closed_error()
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if self._drained is not None and not self._inside:
+                self._drained.set_result(None)
+
+    async def close(self) -> None:
+        """Waits for the requests under way; lets in no other."""
+        self._drained = self._drained or asyncio.get_running_loop().create_future()
+        if self._inside:
+            await self._drained

@@ -1,6 +1,6 @@
-"""A request cut into pieces, its repeated inputs taken once.
+"""A request cut into chunks, its repeated inputs taken once.
 
-Pieces are tokenized and queued one after another: however large a request is, only so much of it is in memory as
+Chunks are tokenized and queued one after another: however large a request is, only so much of it is in memory as
 encodings, and only so long it keeps the event loop and the queue.
 """
 
@@ -15,20 +15,21 @@ from ..types import Input, Timings, Usage
 
 T = TypeVar("T")
 
-PIECE_INPUTS = 256
-"""Inputs of a piece: enough that those of like length fill batches."""
-PIECE_CHARACTERS = 1 << 18
-"""Characters of a piece, unless it is a single input: tokenized in about 0.1 s, 10 MB while that lasts."""
-PIECES_AT_ONCE = 2
-"""Pieces of one request that are in the queue: one that runs, and one so that the next batch is there."""
+CHUNK_INPUTS = 256
+"""Inputs of a chunk: enough that those of like length fill batches."""
+CHUNK_CHARACTERS = 1 << 18
+"""Characters of a chunk, unless it is a single input: tokenized in about 0.1 s, 10 MB while that lasts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Inputs that all differ, and how many inputs of the request each of them stands for."""
+class Chunk:
+    """Inputs that all differ."""
 
     inputs: Sequence[Input]
     copies: Sequence[int]
+    """How many inputs of the request each of them stands for."""
+    places: Sequence[int]
+    """Where each of them stands in the request for the first time."""
 
 
 class Distinct:
@@ -38,36 +39,38 @@ class Distinct:
     """
 
     def __init__(self, inputs: Sequence[Input]) -> None:
-        places: dict[str | tuple[str, str] | tuple[int, ...], int] = {}
+        numbers: dict[str | tuple[str, str] | tuple[int, ...], int] = {}
         self.inputs: list[Input] = []
-        self._places: list[int] = []
+        self._numbers: list[int] = []
         self._copies: list[int] = []
-        for item in inputs:
-            place = places.setdefault(tuple(item) if isinstance(item, list) else item, len(places))
-            if place == len(self.inputs):
+        self._places: list[int] = []
+        for place, item in enumerate(inputs):
+            number = numbers.setdefault(tuple(item) if isinstance(item, list) else item, len(numbers))
+            if number == len(self.inputs):
                 self.inputs.append(item)
                 self._copies.append(0)
-            self._places.append(place)
-            self._copies[place] += 1
+                self._places.append(place)
+            self._numbers.append(number)
+            self._copies[number] += 1
 
     def spread(self, answers: Sequence[T]) -> list[T]:
         """For each input of the request the answer to the one that stands for it."""
-        return [answers[place] for place in self._places]
+        return [answers[number] for number in self._numbers]
 
-    def pieces(self) -> Iterator[Piece]:
-        """All of them, cut so that no piece is too large."""
+    def chunks(self) -> Iterator[Chunk]:
+        """All of them, cut so that no chunk is too large."""
         start = characters = 0
         for end, item in enumerate(self.inputs):
             size = sum(map(len, item)) if isinstance(item, tuple) else len(item)
-            if end > start and (end - start == PIECE_INPUTS or characters + size > PIECE_CHARACTERS):
-                yield self._piece(start, end)
+            if end > start and (end - start == CHUNK_INPUTS or characters + size > CHUNK_CHARACTERS):
+                yield self._chunk(start, end)
                 start, characters = end, 0
             characters += size
         if self.inputs:
-            yield self._piece(start, len(self.inputs))
+            yield self._chunk(start, len(self.inputs))
 
-    def _piece(self, start: int, end: int) -> Piece:
-        return Piece(self.inputs[start:end], self._copies[start:end])
+    def _chunk(self, start: int, end: int) -> Chunk:
+        return Chunk(self.inputs[start:end], self._copies[start:end], self._places[start:end])
 
 
 class Tally:
@@ -81,9 +84,9 @@ class Tally:
         self._queue = 0.0
         self._inference = 0.0
 
-    def add(self, piece: JobGroup, rows: Sequence[Row], *, tokenization: float, waited: float) -> None:
-        """A piece was answered. tokenization: seconds it took; waited: seconds it was neither tokenized nor queued."""
-        for encoding, times, row in zip(piece.encodings, piece.copies, rows, strict=True):
+    def add(self, group: JobGroup, rows: Sequence[Row], *, tokenization: float, waited: float) -> None:
+        """A chunk was answered. tokenization: seconds it took; waited: seconds it was neither tokenized nor queued."""
+        for encoding, times, row in zip(group.encodings, group.copies, rows, strict=True):
             self._inputs += times
             self._characters += times * encoding.characters
             self._tokens += times * len(encoding)
@@ -92,6 +95,6 @@ class Tally:
             self._inference += times * row.inference
 
     def usage(self) -> Usage:
-        count = self._inputs
+        count = max(1, self._inputs)
         timings = Timings(self._tokenization / count, self._queue / count, self._inference / count)
         return Usage(self._characters, self._tokens, timings)

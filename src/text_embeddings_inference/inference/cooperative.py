@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from ..queueing.jobs import Row
@@ -40,3 +41,19 @@ async def each(rows: Sequence[Row], compute: Callable[[Row], T]) -> list[T]:
         results.append(compute(row))
         await budget.spend(ROW_OVERHEAD + row.values.size)
     return results
+
+
+def future_of_threads() -> tuple[asyncio.Future[None], Callable[[], None]]:
+    """A future, and what any thread may call to have it done."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    def finish() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def call() -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(finish)
+
+    return future, call

@@ -12,46 +12,25 @@ from functools import partial
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from ..engines.base import Engine
 from ..engines.measure import Quantity
-from ..errors import (
-    BatchSizeError,
-    DimensionsError,
-    EmptyBatchError,
-    InferenceError,
-    ModelTypeError,
-    OverloadedError,
-    RequestError,
-    presentation,
-)
+from ..errors import BatchSizeError, EmptyBatchError, InferenceError, RequestError, presentation
 from ..loading.load import Parts, fits_twice, load_parts, measure_fidelity, warm_up
 from ..loading.open import Opened, load_engine
 from ..queueing.jobs import Row
-from ..queueing.runner import Runner
+from ..queueing.runner import Runner, closed_error
 from ..queueing.tuning import Tuner
 from ..settings import Limits, Settings
 from ..telemetry.metrics import Metrics
-from ..telemetry.tracing import Tracer
+from ..telemetry.tracing import CURRENT, Tracer
 from ..tokenization import Tokenizer
-from ..types import EncodeOptions, Float32Array, Input, Kind, ModelInfo, Pooling, Token, Usage
-from .admission import Permit, Permits
-from .cooperative import each
-from .kinds import (
-    NO_NORMALIZE,
-    NO_POOLED,
-    NO_TOKENS,
-    NO_VECTORS,
-    NOT_CLASSIFIER,
-    NOT_EMBEDDING,
-    NOT_RERANKER,
-    NOT_SPLADE,
-    require,
-)
-from .pipeline import Pipeline, first_error
-from .results import Prediction, Rank, Sparse, check_positive, check_width, cosine, predictions, ranks, sparse, vector
-from .token_results import hidden_states, lexical_weights, token_vectors
+from ..types import EncodeOptions, Float32Array, Input, ModelInfo, Token, Usage
+from . import tasks
+from .admission import Gate, Permit, Permits
+from .cooperative import each, future_of_threads
+from .results import Prediction, Rank, Sparse, cosine
+from .road import Road, usable
+from .tasks import Task
 
 T = TypeVar("T")
 
@@ -95,7 +74,7 @@ class Model:
         self.permits = Permits(limits.max_concurrent_requests)
         self.runner = Runner(engine, limits, metrics, clock, tracer, new_engine)
         self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
-        self._pipeline = Pipeline(tokenizer, self._workers, self.runner, metrics, clock)
+        self._gate = Gate()
         self._clock = clock
         self._measuring: Thread | None = None
         self._tuner: Tuner | None = None
@@ -163,11 +142,7 @@ class Model:
         permit: Permit | None = None,
     ) -> Answer[list[Float32Array]]:
         """One vector `[dimensions]` for each input."""
-        with self._admit(len(inputs), permit):
-            require(not (normalize and self._is_splade), NO_NORMALIZE)
-            rows, usage = await self._embed(inputs, options, dimensions=dimensions)
-        vectors = await each(rows, lambda row: vector(row.values, normalize=normalize, dimensions=dimensions))
-        return Answer(vectors, usage)
+        return await self._answer(tasks.embed(normalize=normalize, dimensions=dimensions), inputs, options, permit)
 
     async def embed_all(
         self,
@@ -181,45 +156,28 @@ class Model:
 
         multi_vector: those for late interaction instead, of length 1; models made for it alone always give these.
         """
-        columns = self.info.columns
-        with self._admit(len(inputs), permit):
-            require(not self._is_splade, NO_TOKENS)
-            require(columns.vectors > 0 or not multi_vector, NO_VECTORS)
-            rows, usage = await self._embed(inputs, options, tokens=True)
-        if multi_vector or not columns.hidden:
-            return Answer(await each(rows, lambda row: token_vectors(row.values, columns, row.encoding)), usage)
-        return Answer([hidden_states(row.values, columns) for row in rows], usage)
+        return await self._answer(tasks.embed_all(self.info, multi_vector=multi_vector), inputs, options, permit)
 
     async def embed_sparse(
         self, inputs: Sequence[Input], options: EncodeOptions, *, permit: Permit | None = None
     ) -> Answer[list[Sparse]]:
         """The SPLADE weights of each input, or the lexical weights of its tokens."""
-        lexical = self.info.columns.weights
-        with self._admit(len(inputs), permit):
-            require(self._is_splade or lexical, NOT_SPLADE)
-            rows, usage = await self._embed(inputs, options, tokens=lexical)
-        if lexical:
-            special = self._tokenizer.special_ids
-            return Answer(await each(rows, lambda row: lexical_weights(row.values, row.encoding, special)), usage)
-        return Answer(await each(rows, lambda row: sparse(row.values)), usage)
+        task = tasks.embed_sparse(self.info, self._tokenizer.special_ids)
+        return await self._answer(task, inputs, options, permit)
 
     async def similarity(self, source: str, sentences: Sequence[str], options: EncodeOptions) -> Answer[list[float]]:
         """The cosine of each sentence with the source."""
-        with self._counting_failures(1):
+        with self._counting_failures():
             if not sentences:
                 raise EmptyBatchError("inputs.sentences")
-        with self._admit(len(sentences) + 1):
-            (first, *others), usage = await self._embed([source, *sentences], options)
-        return Answer([cosine(first.values, other.values) for other in others], usage)
+        (first, *others), usage = await self._answer(tasks.similarity(), [source, *sentences], options)
+        return Answer([cosine(first, other) for other in others], usage)
 
     async def predict(
         self, inputs: Sequence[Input], options: EncodeOptions, *, raw_scores: bool = False, permit: Permit | None = None
     ) -> Answer[list[list[Prediction]]]:
         """The classes of each input, best first."""
-        with self._admit(len(inputs), permit):
-            require(self.info.kind is not Kind.EMBEDDING, NOT_CLASSIFIER)
-            rows, usage = await self._predict(inputs, options)
-        return Answer([predictions(row.values, self.info.labels, raw=raw_scores) for row in rows], usage)
+        return await self._answer(tasks.predict(self.info, raw=raw_scores), inputs, options, permit)
 
     async def rerank(
         self,
@@ -231,13 +189,13 @@ class Model:
         permit: Permit | None = None,
     ) -> Answer[list[Rank]]:
         """The scores of the texts for the query, best first."""
-        with self._counting_failures(1):
+        task = tasks.rerank()
+        with self._counting_failures():
             if not texts:
                 raise EmptyBatchError("texts")
-            require(self.info.kind is Kind.RERANKER, NOT_RERANKER)
-        with self._admit(len(texts), permit):
-            rows, usage = await self._predict([(query, text) for text in texts], options)
-        return Answer(ranks(np.array([row.values[0] for row in rows]), raw=raw_scores), usage)
+            task.check(self.info, inputs=1)
+        logits, usage = await self._answer(task, [(query, text) for text in texts], options, permit)
+        return Answer(tasks.ranked(logits, raw=raw_scores), usage)
 
     async def tokenize(
         self, texts: Sequence[str], *, add_special_tokens: bool = True, prompt_name: str | None = None
@@ -247,9 +205,9 @@ class Model:
         def work() -> list[list[Token] | RequestError]:
             return self._tokenizer.tokenize(texts, add_special_tokens=add_special_tokens, prompt_name=prompt_name)
 
-        with self._counting_failures(len(texts)):
+        with self._counting_failures():
             self._check_batch(len(texts))
-            return first_error(await self._pipeline.do(work, is_long=self._tokenizer.is_long(texts)), self.metrics)
+            return usable(await self._do(work, is_long=self._tokenizer.is_long(texts)))
 
     async def decode(self, batch: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each list of ids."""
@@ -257,9 +215,9 @@ class Model:
         def work() -> list[str | RequestError]:
             return self._tokenizer.decode(batch, skip_special_tokens=skip_special_tokens)
 
-        with self._counting_failures(len(batch)):
+        with self._counting_failures():
             self._check_batch(len(batch))
-            return first_error(await self._pipeline.do(work, is_long=sum(map(len, batch)) > INLINE_IDS), self.metrics)
+            return usable(await self._do(work, is_long=sum(map(len, batch)) > INLINE_IDS))
 
     @property
     def healthy(self) -> bool:
@@ -273,7 +231,7 @@ class Model:
 
     async def close(self) -> None:
         """Answers what was accepted, then stops the engine. What is asked later fails with an InferenceError."""
-        await self._pipeline.close()
+        await self._gate.close()
         await asyncio.get_running_loop().run_in_executor(None, self._stop)
 
     def abort(self) -> None:
@@ -295,54 +253,61 @@ class Model:
 
     # --- a request's way ------------------------------------------------------------------------------------------
 
-    async def _embed(
-        self, inputs: Sequence[Input], options: EncodeOptions, *, dimensions: int | None = None, tokens: bool = False
-    ) -> tuple[list[Row], Usage]:
-        check_positive(dimensions)
-        require(self.info.kind is Kind.EMBEDDING, NOT_EMBEDDING)
-        require(tokens or self.info.columns.hidden, NO_POOLED)
-        start = self._clock()
-        self.metrics.embed_started(len(inputs))
-        rows, usage = await self._pipeline.answer(
-            inputs, options, start, tokens=tokens, check=lambda: check_width(dimensions, self.info.dimensions)
-        )
-        self.metrics.embed_succeeded(self._clock() - start, usage.timings, len(inputs))
-        return rows, usage
-
-    async def _predict(self, inputs: Sequence[Input], options: EncodeOptions) -> tuple[list[Row], Usage]:
-        start = self._clock()
-        self.metrics.predict_started(len(inputs))
-        rows, usage = await self._pipeline.answer(inputs, options, start)
-        self.metrics.predict_succeeded(self._clock() - start, usage.timings, len(inputs))
-        return rows, usage
-
-    # --- checks ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _is_splade(self) -> bool:
-        return self.info.pooling is Pooling.SPLADE
-
-    @contextmanager
-    def _admit(self, count: int, permit: Permit | None = None) -> Iterator[None]:
-        """Holds the permits of a request of `count` inputs, unless the caller does."""
-        with self._counting_failures(count):
+    async def _answer(
+        self, task: Task[T], inputs: Sequence[Input], options: EncodeOptions, permit: Permit | None = None
+    ) -> Answer[list[T]]:
+        count = len(inputs)
+        with self._counting_failures():
             self._check_batch(count)
             with self.permits.take(count) if permit is None else nullcontext():
-                yield
+                task.check(self.info, count)
+                start = self._clock()
+                self.metrics.task_started(task.family, count)
+                with self._gate.entered():
+                    rows, usage = await self._drive(Road(inputs, task, start, CURRENT.get()), options)
+                self.metrics.task_succeeded(task.family, self._clock() - start, usage.timings, count)
+        return Answer(await each(rows, task.finish), usage)
+
+    async def _drive(self, road: Road[asyncio.Future[None]], options: EncodeOptions) -> tuple[list[Row], Usage]:
+        """While one chunk runs, the next is tokenized. What fails, or is cancelled, takes back what it has queued."""
+        try:
+            while (chunk := road.next_chunk()) is not None:
+                work = partial(self._tokenizer.encode, chunk.inputs, options)
+                results = await self._do(work, is_long=self._tokenizer.is_long(chunk.inputs, options))
+                self.metrics.input_lengths(road.encoded(results, self._clock()))
+                road.check_width(self.info)
+                if road.is_full:
+                    await road.first
+                    road.received()
+                done, on_done = future_of_threads()
+                self.runner.submit(road.queue(done, on_done, self._clock()))
+            while not road.is_done:
+                await road.first
+                road.received()
+        except BaseException:
+            for group in road.groups:
+                self.runner.cancel(group)
+            raise
+        return road.result()
+
+    async def _do(self, work: Callable[[], T], *, is_long: bool) -> T:
+        """Does the work here, or in a worker thread if it would hold up the loop."""
+        if not is_long:
+            return work()
+        try:
+            working = asyncio.get_running_loop().run_in_executor(self._workers, work)
+        except RuntimeError as error:  # the workers were shut down
+            raise closed_error() from error
+        return await working
 
     @contextmanager
-    def _counting_failures(self, inputs: int) -> Iterator[None]:
+    def _counting_failures(self) -> Iterator[None]:
         try:
             yield
         except InferenceError:
             raise  # counted where the batch failed
         except RequestError as error:
-            times = 1
-            if isinstance(error, ModelTypeError | DimensionsError):
-                times = inputs
-            elif isinstance(error, OverloadedError):
-                times = max(1, inputs - self.permits.free)  # those there was none for
-            self.metrics.request_failed(presentation(error).metric_label, times)
+            self.metrics.request_failed(presentation(error).metric_label, error.inputs)
             raise
 
     def _check_batch(self, count: int) -> None:

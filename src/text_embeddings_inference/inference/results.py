@@ -1,15 +1,19 @@
-"""From the engine's rows to what was asked for: vectors, sparse entries, probabilities, scores."""
+"""From the engine's rows to what was asked for: vectors, sparse entries, probabilities, scores.
+
+Of models that give something for each token, a row is `[n, W]` (see `types.TokenColumns`).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DimensionsError, NotANumberError
-from ..types import Float32Array
+from ..errors import NotANumberError
+from ..types import Encoding, Float32Array, TokenColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """The score of one text; index: its place in the request."""
+    """The score of one text."""
 
     index: int
+    """Its place in the request."""
     score: float
 
 
@@ -44,18 +49,6 @@ def vector(row: Float32Array, *, normalize: bool, dimensions: int | None) -> Flo
     wide = row.astype(np.float64)  # squares of small values are 0 in float32
     square = float(np.dot(wide, wide))
     return row * np.float32(1 / math.sqrt(square)) if 0 < square < math.inf else np.full_like(row, math.nan)
-
-
-def check_positive(dimensions: int | None) -> None:
-    """Raises DimensionsError for 0."""
-    if dimensions is not None and dimensions <= 0:
-        raise DimensionsError("should be positive")
-
-
-def check_width(dimensions: int | None, width: int) -> None:
-    """Raises DimensionsError for more dimensions than the vector has."""
-    if dimensions is not None and dimensions > width:
-        raise DimensionsError("should be smaller than the maximum embedding dimension.")
 
 
 def sparse(row: Float32Array) -> Sparse:
@@ -105,3 +98,25 @@ def cosine(x: Float32Array, y: Float32Array) -> float:
     """0 if either vector is all zeros."""
     norms = math.sqrt(float(np.dot(x, x)) * float(np.dot(y, y)))
     return float(np.dot(x, y)) / norms if norms else 0.0
+
+
+def hidden_states(row: Float32Array, columns: TokenColumns) -> Float32Array:
+    """The last hidden states, `[n, D]`."""
+    start = int(columns.weights) + columns.vectors
+    return np.ascontiguousarray(row[:, start:])
+
+
+def token_vectors(row: Float32Array, columns: TokenColumns, encoding: Encoding) -> Float32Array:
+    """The vectors for late interaction of those tokens that have one."""
+    start = int(columns.weights)
+    vectors = row[columns.first :, start : start + columns.vectors]
+    return np.ascontiguousarray(vectors if encoding.kept is None else vectors[encoding.kept])
+
+
+def lexical_weights(row: Float32Array, encoding: Encoding, special: Collection[int]) -> Sparse:
+    """The largest weight of each token id; those of special tokens and zeros are left out."""
+    ids, places = np.unique(encoding.input_ids, return_inverse=True)
+    weights = np.zeros(len(ids), np.float32)
+    np.maximum.at(weights, places, row[:, 0])
+    found = (weights > 0) & ~np.isin(ids, list(special))
+    return Sparse(ids[found].astype(np.int64), weights[found])

@@ -73,13 +73,15 @@ class JobGroup:
         return self._missing == 0
 
     def results(self) -> list[Row]:
-        """The rows, in the order of the inputs. Raises the first input's error, if there is one."""
-        rows = []
-        for row in self.rows:
-            if isinstance(row, InferenceError):
-                raise row
-            assert row is not None, "asked before all rows were there"
-            rows.append(row)
+        """The rows, in the order of the inputs. Raises the first input's error, for all that have one."""
+        failed = [index for index, row in enumerate(self.rows) if isinstance(row, InferenceError)]
+        if failed:
+            error = self.rows[failed[0]]
+            assert isinstance(error, InferenceError)
+            error.inputs, error.index = sum(self.copies[index] for index in failed), failed[0]
+            raise error
+        rows = [row for row in self.rows if isinstance(row, Row)]
+        assert len(rows) == len(self.rows), "asked before all rows were there"
         return rows
 
 

@@ -30,6 +30,11 @@ CLOSED = "the model is closed"
 ENDING = "the server is shutting down"
 
 
+def closed_error() -> InferenceError:
+    """What is asked of a model after its end; not counted as a failure."""
+    return InferenceError(CLOSED, inputs=0)
+
+
 class Runner:
     """Queue, engines and threads of one model. All methods may be called from any thread."""
 
@@ -82,7 +87,7 @@ class Runner:
         most = self._limits.max_queued_tokens
         with self._changed:
             if self._shared.closed:
-                raise InferenceError(CLOSED)
+                raise closed_error()
             if self._shared.unavailable:
                 self._metrics.request_failed("inference", sum(job.copies for job in jobs))
                 raise InferenceError(NO_ENGINE)

@@ -13,6 +13,8 @@ from ..types import ModelInfo, Timings
 from .instruments import SECONDS, Counter, Gauge, Histogram, Instrument, powers_of_two
 
 Method: TypeAlias = Literal["single", "batch"]
+Family: TypeAlias = Literal["embed", "predict"]
+"""Embeddings of any kind; classifications and rerankings."""
 
 LONGEST = 524288
 """Tokens: no bound of `te_request_input_length` is above."""
@@ -149,25 +151,19 @@ class Metrics:
             for length in tokens:
                 self._input_length.observe(length)
 
-    def embed_started(self, inputs: int) -> None:
+    def task_started(self, family: Family, inputs: int) -> None:
+        """Inputs are on their way to the engine."""
         with self._lock:
-            self._embed_count.add(inputs)
+            (self._embed_count if family == "embed" else self._predict_count).add(inputs)
 
-    def embed_succeeded(self, total: float, timings: Timings, inputs: int) -> None:
+    def task_succeeded(self, family: Family, total: float, timings: Timings, inputs: int) -> None:
         """`inputs` inputs of a request were answered, each in the same times."""
+        success, durations = (
+            (self._embed_success, self._embed) if family == "embed" else (self._predict_success, self._predict)
+        )
         with self._lock:
-            self._embed_success.add(inputs)
-            self._embed.observe(total, timings, inputs)
-
-    def predict_started(self, inputs: int) -> None:
-        with self._lock:
-            self._predict_count.add(inputs)
-
-    def predict_succeeded(self, total: float, timings: Timings, inputs: int) -> None:
-        """As `embed_succeeded`, for classifications and rerankings."""
-        with self._lock:
-            self._predict_success.add(inputs)
-            self._predict.observe(total, timings, inputs)
+            success.add(inputs)
+            durations.observe(total, timings, inputs)
 
     def queue_size(self, inputs: int) -> None:
         with self._lock:

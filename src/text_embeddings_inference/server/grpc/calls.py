@@ -15,9 +15,9 @@ import numpy as np
 from ...errors import BatchSizeError, EmptyBatchError, RequestError, presentation
 from ...inference import Model
 from ...inference.admission import Permit
-from ...inference.kinds import NOT_RERANKER
 from ...inference.model import Answer
 from ...inference.results import Rank, ranks
+from ...inference.tasks import NOT_RERANKER
 from ...settings import CONTRACT_VERSION, Settings
 from ...types import EncodeOptions, Input, Kind, Timings, Usage
 from ..accounting import Accounting, Timed
