@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from text_embeddings_inference import Embedder
+from text_embeddings_inference.checkpoint import Checkpoint
 from text_embeddings_inference.engines.base import Capacity, Trials
 from text_embeddings_inference.inference import Model
-from text_embeddings_inference.settings import Limits
+from text_embeddings_inference.loading.load import Parts
+from text_embeddings_inference.settings import Limits, Settings
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 from text_embeddings_inference.types import (
@@ -223,6 +226,12 @@ def fake_model(
         metrics=metrics or Metrics(info.max_input_length),
         **arguments,
     )
+
+
+def fake_embedder(engine: FakeEngine, info: ModelInfo | None = None, **options: Any) -> Embedder:
+    """An `Embedder` on a fake engine; options: limits of a batch."""
+    parts = Parts(cast(Checkpoint, None), info or fake_info(), fake_tokenizer(), engine)
+    return Embedder(parts, Settings.of(model_id="fake", **options))
 
 
 def until(condition: Callable[[], bool]) -> None:

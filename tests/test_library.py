@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import text_embeddings_inference
-from tests.fakes import FakeEngine, fake_info, fake_tokenizer, pooled_vector
+from tests.fakes import FakeEngine, fake_embedder, fake_info, fake_tokenizer, pooled_vector
 from text_embeddings_inference import Embedder, EncodeOptions, Pooling, library, load
 from text_embeddings_inference.checkpoint import Checkpoint
 from text_embeddings_inference.errors import (
@@ -31,8 +31,7 @@ from text_embeddings_inference.inference import chunks
 from text_embeddings_inference.inference.road import CHUNKS_QUEUED
 from text_embeddings_inference.loading.load import Parts
 from text_embeddings_inference.queueing.jobs import JobGroup
-from text_embeddings_inference.settings import Settings
-from text_embeddings_inference.types import Batch, Float32Array, Input, Kind, ModelInfo
+from text_embeddings_inference.types import Batch, Float32Array, Input, Kind
 
 MODELS = Path(__file__).parent / "fixtures" / "models"
 TOLERANCE = 1e-4
@@ -248,13 +247,8 @@ def test_closed() -> None:
 # --- on a fake engine -------------------------------------------------------------------------------------------------
 
 
-def fake(engine: FakeEngine, info: ModelInfo | None = None, **options: Any) -> Embedder:
-    parts = Parts(cast(Checkpoint, None), info or fake_info(), fake_tokenizer(), engine)
-    return Embedder(parts, Settings.of(model_id="fake", **options))
-
-
 def test_limits_of_a_batch_are_the_options() -> None:
-    with fake(engine := FakeEngine(), max_batch_requests=3) as model:
+    with fake_embedder(engine := FakeEngine(), max_batch_requests=3) as model:
         ids: list[Input] = [[id_] for id_ in range(1, 9)]
         np.testing.assert_array_equal(
             model.embed(ids, normalize=False), [pooled_vector([id_], 4) for id_ in range(1, 9)]
@@ -264,14 +258,14 @@ def test_limits_of_a_batch_are_the_options() -> None:
 
 
 def test_of_equal_scores_the_later_text_comes_first() -> None:
-    with fake(FakeEngine(dimensions=1), fake_info(Kind.RERANKER)) as model:
+    with fake_embedder(FakeEngine(dimensions=1), fake_info(Kind.RERANKER)) as model:
         assert [rank.index for rank in model.rerank("1", ["2", "3 4", "5", "6 7"])] == [3, 1, 2, 0]
         with pytest.raises(TypeError, match="not a single text"):
             model.rerank("1", "2")
 
 
 def test_an_input_that_fails_raises_and_others_go_on() -> None:
-    with fake(engine := FakeEngine()) as model:
+    with fake_embedder(engine := FakeEngine()) as model:
         engine.bad_ids = {13}
         with pytest.raises(InferenceError) as caught:
             model.embed(["1", "13", "2"])
@@ -281,7 +275,7 @@ def test_an_input_that_fails_raises_and_others_go_on() -> None:
 
 def test_an_interrupt_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
-    with fake(engine, max_batch_requests=1) as model, monkeypatch.context() as patches:
+    with fake_embedder(engine, max_batch_requests=1) as model, monkeypatch.context() as patches:
         submit = model.runner.submit
 
         def interrupted(group: JobGroup) -> None:
@@ -301,7 +295,7 @@ def test_an_interrupt_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_many_inputs_go_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_INPUTS", 2)
-    with fake(engine := FakeEngine()) as model:
+    with fake_embedder(engine := FakeEngine()) as model:
         texts: list[Input] = [str(number) for number in (5, 6, 5, 7, 8, 9, 6, 10)]
         found = model.embed(texts, normalize=False)
         np.testing.assert_array_equal(found, [pooled_vector([int(cast(str, text))], 4) for text in texts])
@@ -311,7 +305,7 @@ def test_many_inputs_go_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unusable_input_of_a_later_chunk_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_INPUTS", 1)
-    with fake(engine := FakeEngine(batch_tokens=1)) as model:
+    with fake_embedder(engine := FakeEngine(batch_tokens=1)) as model:
         engine.hold()
         with pytest.raises(EmptyInputError):
             model.embed(["1", "2", ""])

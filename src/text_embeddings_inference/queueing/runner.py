@@ -249,7 +249,8 @@ class Runner:
     def _ended(self, slot: Slot) -> None:
         """All threads of an engine have ended."""
         with self._changed:
-            self._dispatch.slots.remove(slot)
+            if slot.state is State.RETIRED:
+                self._dispatch.slots.remove(slot)
         slot.engine.close()
 
     def _queue_age(self) -> float:

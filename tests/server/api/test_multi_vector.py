@@ -86,7 +86,7 @@ def test_colbert_in_a_default_role() -> None:
 def test_colbert_pools_nothing(colbert: Client, path: str, body: dict[str, Any]) -> None:
     answer = colbert.post(path, body)
     assert answer.status == 424
-    assert "use `/embed_all`" in answer.body.decode()
+    assert "use `embed_all`" in answer.body.decode()
 
 
 def test_colbert_through_vertex(colbert: Client) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from ...types import Kind, ModelInfo, Pooling, Token
+from ...inference.tasks import default_task
+from ...types import ModelInfo, Token
 from ..http.response import Reply
 from . import docs
 from .handlers import Handlers
@@ -60,7 +61,7 @@ class Route:
     @property
     def allow(self) -> bytes:
         """The value of the header of that name."""
-        return b",".join([b"POST"] * (self.post is not None) + [b"GET,HEAD"] * (self.get is not None))
+        return b",".join([*([b"POST"] if self.post else []), *([b"GET,HEAD"] if self.get else [])])
 
 
 EMBED = Post(EmbedRequest, Handlers.embed, list[Vector])
@@ -97,24 +98,17 @@ ROUTES = (
 )
 
 
+DEFAULTS = {"embed": EMBED, "embed_all": EMBED_ALL, "embed_sparse": EMBED_SPARSE, "predict": PREDICT, "rerank": RERANK}
+"""Task -> what `POST /` and `POST /invocations` do for a model that is made for it."""
+
+
 def routes(info: ModelInfo, task: str | None) -> tuple[Route, ...]:
     """All routes of a server of this model; task: the variable TASK."""
-    default = default_task(info, task)
+    name = default_task(info)
+    is_similarity = task == "sentence-similarity" and name in ("embed", "embed_sparse")
+    default = SIMILARITY if is_similarity else DEFAULTS[name]
     return (
         *ROUTES,
         Route("/", get=HEALTH, post=default, public=True, documented=False),
         Route("/invocations", post=default, documented=False),
     )
-
-
-def default_task(info: ModelInfo, task: str | None) -> Post:
-    """What `POST /` and `POST /invocations` do."""
-    if info.kind is Kind.CLASSIFIER:
-        return PREDICT
-    if info.kind is Kind.RERANKER:
-        return RERANK
-    if not info.columns.hidden:
-        return EMBED_ALL
-    if task == "sentence-similarity":
-        return SIMILARITY
-    return EMBED_SPARSE if info.pooling is Pooling.SPLADE else EMBED

@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Raw, Struct
 
-from ...types import Kind, ModelInfo, Pooling
+from ...inference.tasks import default_task
 from ..http.decoding import BAD_SHAPE, BodyDecoder
 from ..http.errors import Reason, RejectedError
 from ..http.response import Reply
@@ -44,6 +44,14 @@ _PREDICT = _Way(BodyDecoder(PredictRequest), Handlers.predict)
 _EMBED_SPARSE = _Way(BodyDecoder(EmbedSparseRequest), Handlers.embed_sparse)
 _EMBED_ALL = _Way(BodyDecoder(EmbedAllRequest), Handlers.embed_all)
 _EMBED = _Way(BodyDecoder(EmbedRequest), Handlers.embed)
+_WAYS: dict[str, _Way[Any]] = {
+    "embed": _EMBED,
+    "embed_all": _EMBED_ALL,
+    "embed_sparse": _EMBED_SPARSE,
+    "predict": _PREDICT,
+    "rerank": _PREDICT,
+}
+"""Task that a model is made for -> the way of instances that are no `/rerank` bodies."""
 
 
 async def vertex(handlers: Handlers, request: VertexRequest) -> Reply:
@@ -68,7 +76,7 @@ def _read(handlers: Handlers, instance: bytes, place: str) -> Callable[[], Await
     except RejectedError:
         pass
     try:
-        return _call(_way_of(handlers.model.info), handlers, instance, place)
+        return _call(_WAYS[default_task(handlers.model.info)], handlers, instance, place)
     except RejectedError as error:
         raise RejectedError(WRONG_INSTANCE, str(error).removeprefix(BAD_SHAPE)) from None
 
@@ -76,11 +84,3 @@ def _read(handlers: Handlers, instance: bytes, place: str) -> Callable[[], Await
 def _call(way: _Way[Any], handlers: Handlers, instance: bytes, place: str) -> Callable[[], Awaitable[Reply]]:
     request = way.decoder.decode(instance, f"{place}.")
     return lambda: way.handle(handlers, request)
-
-
-def _way_of(info: ModelInfo) -> _Way[Any]:
-    if info.kind is not Kind.EMBEDDING:
-        return _PREDICT
-    if not info.columns.hidden:
-        return _EMBED_ALL
-    return _EMBED_SPARSE if info.pooling is Pooling.SPLADE else _EMBED
