@@ -47,7 +47,7 @@ help:
 	@echo 'make lint-deploy   hadolint, Docker Compose, Helm and others on the files of deploy/'
 	@echo 'make format        let ruff repair what it can'
 	@echo 'make models-page   write docs/models.md anew from the files of models/'
-	@echo 'make options-page  write docs/command-line.md anew from settings.py'
+	@echo 'make options-page  write docs/command-line.md anew from settings/'
 	@echo 'make metrics-page  write docs/metrics.md anew from telemetry/metrics.py'
 	@echo 'make docs          build the pages of docs/ into build/docs; broken links are errors'
 	@echo 'make audit         ask PyPI which pinned packages have known weaknesses (pip-audit)'
@@ -124,11 +124,11 @@ bench-peers: $(DONE)/serve $(DONE)/model $(PEERS)/done-libraries $(PEERS)/done-i
 	$(BIN)/python -m bench.peers --model '$(MODEL)' --base $(BASE_SHAPE) --venvs $(PEERS) $(ARGS)
 
 overload soak: $(DONE)/serve $(DONE)/model
-	$(BIN)/python -m bench.$@ --model '$(MODEL)' $(ARGS)
-	$(BIN)/python -m bench.reliability_page docs/reliability.md
+	$(BIN)/python -m bench.stress.$@ --model '$(MODEL)' $(ARGS)
+	$(BIN)/python -m scripts.reliability_page docs/reliability.md
 
 bench-charts: $(DONE)/serve
-	$(BIN)/python -m bench.page
+	$(BIN)/python -m scripts.performance_page
 
 $(DONE)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

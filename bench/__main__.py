@@ -11,14 +11,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import machine, tables
-from bench.base_shape import write_checkpoint
-from bench.engine import Engine
-from bench.load import BenchError, Wrk, find_wrk, generators
-from bench.measure import ONCE_S, measure_ceiling, measure_layer, measure_load, measure_start, say, seconds_of
-from bench.report import BASE, DTYPES, MINILM, OURS, Report, Subject
-from bench.server import Server, router_command, running
-from bench.texts import BATCHES, EQUAL, FIRST, SHORT_32, Load, TextMaker, base_loads, minilm_loads
+from bench.load.base_shape import write_checkpoint
+from bench.load.engine import Engine
+from bench.load.measure import ONCE_S, measure_ceiling, measure_layer, measure_load, measure_start, say, seconds_of
+from bench.load.server import Server, router_command, running
+from bench.load.texts import BATCHES, EQUAL, FIRST, SHORT_32, Load, TextMaker, base_loads, minilm_loads
+from bench.load.wrk import BenchError, Wrk, find_wrk, generators
+from bench.report import machine, tables
+from bench.report.records import BASE, DTYPES, MINILM, OURS, Report, Subject
 
 FOLDER = Path(__file__).parent
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Protocol
 
-from bench import machine, tables
-from bench.base_shape import write_checkpoint
-from bench.load import BenchError, Wrk, find_wrk, generators
-from bench.measure import ONCE_S, measure_load, measure_start, say, seconds_of
+from bench.load.base_shape import write_checkpoint
+from bench.load.measure import ONCE_S, measure_load, measure_sgemm, measure_start, say, seconds_of
+from bench.load.server import Memory, Server, router_command, running
+from bench.load.texts import BATCHES, FIRST, Load, TextMaker, base_loads, minilm_loads
+from bench.load.wrk import BenchError, Wrk, find_wrk, generators
 from bench.peers.process import (
     INFINITY_PATH,
     OFFLINE,
@@ -27,9 +27,8 @@ from bench.peers.process import (
     library,
     library_start,
 )
-from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject
-from bench.server import Memory, Server, router_command, running
-from bench.texts import BATCHES, FIRST, Load, TextMaker, base_loads, minilm_loads
+from bench.report import machine, tables
+from bench.report.records import BASE, DTYPES, MINILM, OURS, Report, Round, Subject
 
 FOLDER = Path(__file__).parents[1]
 LIBRARIES = {
@@ -85,7 +84,7 @@ class LibraryRunner:
     dtype: str = ""
 
     def measure(self, load: Load, seconds: float, warmup: float) -> Round:
-        sgemm = median(machine.sgemm())
+        sgemm = measure_sgemm()
         if warmup:
             self.peer.run(load, warmup)
         measurement, self.dtype = self.peer.run(load, seconds)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from bench.load import BenchError, Measurement
-from bench.server import Memory, memory_of
-from bench.texts import Load
+from bench.load.server import Memory, memory_of
+from bench.load.texts import Load
+from bench.load.wrk import BenchError, Measurement
 
 CHILD = Path(__file__).with_name("child.py")
 INFINITY_PATH = "/embeddings"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.server import running
+from bench.load.server import running
 
 CLIENTS = ("chromadb", "haystack", "huggingface_hub", "langchain_huggingface", "litellm", "llama_index", "openai")
 collect_ignore = [] if all(map(find_spec, CLIENTS)) else ["test_clients.py", "test_errors.py", "test_frameworks.py"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.simulation import Costs, Simulation, beside_a_large_request, closed_loop
-from bench.texts import ragged_lengths
+from bench.load.texts import ragged_lengths
+from bench.stress.simulation import Costs, Simulation, beside_a_large_request, closed_loop
 from text_embeddings_inference.queueing.scheduler import SHARE
 
 RAGGED = ragged_lengths(2000)

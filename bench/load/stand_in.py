@@ -1,6 +1,6 @@
 """A server that answers every request at once with the vector of a small model: shows how much wrk can take in.
 
-python -m uvicorn bench.stand_in:app --port 8081 --no-access-log
+python -m uvicorn bench.load.stand_in:app --port 8081 --no-access-log
 """
 
 from __future__ import annotations

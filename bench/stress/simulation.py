@@ -1,6 +1,6 @@
 """The scheduler under traffic, without engine and clock: what padding, waiting and throughput a policy gives.
 
-Time is counted in what the engine needs for one token on all cores. python -m bench.simulation prints a table.
+Time is counted in what the engine needs for one token on all cores. python -m bench.stress.simulation prints a table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from bench.texts import ragged_lengths
+from bench.load.texts import ragged_lengths
 from text_embeddings_inference.queueing.scheduler import Scheduler
 
 WIDTH_MULTIPLE = 8

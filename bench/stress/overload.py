@@ -1,6 +1,6 @@
 """What a server does with ten times as many requests as it can answer.
 
-python -m bench.overload --model .venv/models/all-MiniLM-L6-v2 [--seconds 20] [--factor 10]
+python -m bench.stress.overload --model .venv/models/all-MiniLM-L6-v2 [--seconds 20] [--factor 10]
 
 First as many clients as keep it busy find out its capacity, and once more at the end; in between wrk sends many times
 as many. It keeps so many connections that those which are not waiting for a vector, each sending a request about once a
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench.client import Answer, Connection, percentile
-from bench.load import Measurement, Wrk
-from bench.server import router_command, running
-from bench.texts import Load, TextMaker, bodies_of
+from bench.load.client import Answer, Connection, percentile
+from bench.load.server import router_command, running
+from bench.load.texts import Load, TextMaker, bodies_of
+from bench.load.wrk import Measurement, Wrk
 
 TOKENS = 128
 TEXTS = 200
@@ -39,7 +39,7 @@ PROBES = 20
 FILLING = 0.25
 """Of the time, in which probes are not counted."""
 PATH = "/embed"
-RESULTS = Path(__file__).parent / "results" / "overload.json"
+RESULTS = Path(__file__).parents[1] / "results" / "overload.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ async def measure(url: str, bodies: list[bytes], seconds: float, factor: float, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.overload", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.stress.overload", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seconds", type=float, default=20, help="of overload, and for the peak (default: 20)")
     parser.add_argument("--factor", type=float, default=10, help="times the capacity that is offered (default: 10)")

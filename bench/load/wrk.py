@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.texts import Load
+from bench.load.texts import Load
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 TIMEOUT_S = 180

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench import texts
-from bench.report import BASE, DTYPES, MINILM, Round, Subject
+from bench.load import texts
+from bench.report.records import BASE, DTYPES, MINILM, Round, Subject
 
 SGEMM = 205.0
 """GFLOP/s where TEI's figures were taken."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from bench.load import BenchError
-from bench.report import BASE, DTYPES, MINILM, OURS, Report, Round, Subject, save, summary
-from bench.targets import GOALS, TEI_TOKENS_PER_S, Goal, times_tei
+from bench.load.wrk import BenchError
+from bench.report.records import BASE, DTYPES, MINILM, OURS, Report, Round, Subject, save, summary
+from bench.report.targets import GOALS, TEI_TOKENS_PER_S, Goal, times_tei
 
 
 def run(measure: Callable[[], Report], results: Path | None) -> None:
@@ -46,8 +46,7 @@ def facts(report: Report) -> list[str]:
     lines = [
         f"- machine: {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB,"
         f" {' '.join(machine.instruction_sets) or 'no SIMD'}, {machine.system}",
-        f"- sgemm (NumPy, 1536 x 1536 x 1536, two threads): median {median(report.sgemm):.0f}, best"
-        f" {max(report.sgemm):.0f} GFLOP/s",
+        f"- sgemm (NumPy, 1536 x 1536 x 1536, two threads): {spread(report.sgemm)} GFLOP/s",
         f"- {machine.date}; commit {machine.commit}; "
         + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
         f"- each load {report.seconds:g} s or longer, {_times(report.repetitions)}",
@@ -65,6 +64,14 @@ def facts(report: Report) -> list[str]:
 NOTHING = "-"
 TOLD = ("model_dtype", "engine", "fidelity", "max_batch_tokens", "tokenization_workers")
 """What of /info says how the model is run."""
+
+
+def spread(samples: Sequence[float]) -> str:
+    """The median of several samples, and how far apart they are."""
+    middle = median(samples)
+    least, most = min(samples), max(samples)
+    apart = (most - least) / middle
+    return f"median {middle:.0f}, {least:.0f} to {most:.0f} in {len(samples)} samples ({apart:.0%} apart)"
 
 
 def _times(count: int) -> str:

@@ -1,6 +1,6 @@
 """What logs and traces cost: processor time of the server for each request, with and without them.
 
-    python -m bench.telemetry --model .venv/models/all-MiniLM-L6-v2
+    python -m bench.stress.telemetry --model .venv/models/all-MiniLM-L6-v2
 
 Over an engine that computes nothing, so that nothing hides it, and over the real one, to see what part of a request it
 is. Processor time and not requests per second: what else runs on the machine changes it less, and only adds to it. So
@@ -21,9 +21,9 @@ from typing import Any
 
 import grpc
 
-from bench.load import generators
-from bench.server import running
-from bench.texts import SHORT_32, Load, TextMaker, minilm_loads
+from bench.load.server import running
+from bench.load.texts import SHORT_32, Load, TextMaker, minilm_loads
+from bench.load.wrk import generators
 
 QUIET = {"LOG_LEVEL": "off"}
 
@@ -92,7 +92,7 @@ def cpu_us(command: Sequence[str], env: Mapping[str, str], load: Load, seconds: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.telemetry", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.stress.telemetry", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of a model")
     parser.add_argument("--seconds", type=float, default=5, help="per measurement [5]")
     parser.add_argument("--rounds", type=int, default=3, help="[3]")
@@ -101,7 +101,7 @@ def main() -> None:
     (load,) = (load for load in minilm_loads(TextMaker(given.model)) if load.name == SHORT_32)
     model = str(given.model)
     commands = {
-        "no engine": [sys.executable, "-m", "bench.fake_engine", "--model", model],
+        "no engine": [sys.executable, "-m", "bench.load.fake_engine", "--model", model],
         "engine": [sys.executable, "-m", "text_embeddings_inference", "--model-id", model, "--prometheus-port", "0"],
     }
     found: dict[tuple[str, str], list[float]] = {}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.load import BenchError
+from bench.load.wrk import BenchError
 
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 15

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from bench.texts import Load
+from bench.load.texts import Load
 from text_embeddings_inference import load
 
 

@@ -9,9 +9,9 @@ from statistics import median
 
 import msgspec
 
-from bench.load import Measurement
-from bench.machine import Machine
-from bench.server import Memory
+from bench.load.server import Memory
+from bench.load.wrk import Measurement
+from bench.report.machine import Machine
 
 FORMAT = 2
 """Of the saved JSON. Files of another format stay where they are and are left out of docs/performance.md."""

@@ -1,6 +1,6 @@
 """The real server over an engine that computes nothing: shows what everything but the engine costs.
 
-python -m bench.fake_engine --model .venv/models/all-MiniLM-L6-v2 --port 8081
+python -m bench.load.fake_engine --model .venv/models/all-MiniLM-L6-v2 --port 8081
 
 Logs and traces are those of the server, by its environment variables.
 """
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from text_embeddings_inference.cli import configure_logs, tracing
+from text_embeddings_inference.cli import logs_on_stdout, tracing
 from text_embeddings_inference.engines.base import Capacity, Trials
 from text_embeddings_inference.inference import Model
 from text_embeddings_inference.loading.load import load_parts
 from text_embeddings_inference.server.serve import serve
 from text_embeddings_inference.settings import Limits, Settings
 from text_embeddings_inference.telemetry.metrics import Metrics
+from text_embeddings_inference.telemetry.redaction import NO_SECRETS
 from text_embeddings_inference.types import Batch, Encoding, Output
 
 DIMENSIONS = 384
@@ -57,19 +58,18 @@ class FakeEngine:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.fake_engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.load.fake_engine", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of the model whose tokenizer is used")
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
     ours = ["--prometheus-port", "0", "--threads", "1"]
     settings = Settings.parse(["--model-id", str(given.model), "--port", str(given.port), *ours], os.environ)
-    configure_logs(settings)
     parts = load_parts(settings)
     parts.engine.close()
     engine = FakeEngine(parts.info.vocabulary)
     info = replace(parts.info, engine=engine.name)
     metrics = Metrics(info.max_input_length)
-    with tracing(settings) as tracer:
+    with logs_on_stdout(settings.telemetry, NO_SECRETS), tracing(settings.telemetry) as tracer:
         model = Model(info, parts.tokenizer, engine, limits=Limits(), metrics=metrics, tracer=tracer)
         serve({"fake": model}, settings)
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
-from bench import machine
-from bench.load import Measurement, Wrk, generators
-from bench.report import LayerCost, Round
-from bench.server import Counters, Server, running, time_to_first_answer
-from bench.texts import Load
+from bench.load.server import Counters, Server, running, time_to_first_answer
+from bench.load.texts import Load
+from bench.load.wrk import Measurement, Wrk, generators
+from bench.report import machine
+from bench.report.records import LayerCost, Round
 
 ANSWERS = 2.2
 """Answers that each connection gets at least, as far as LONGEST_S allows: else p50 would leave the slow ones out."""
@@ -43,7 +43,7 @@ def seconds_of(load: Load, seconds: float, so_far: dict[str, list[Round]]) -> fl
 
 def measure_load(server: Server, wrk: Wrk, seconds: float, warmup: float) -> Round:
     """warmup: seconds of traffic that is not measured; 0 for none."""
-    sgemm = median(machine.sgemm())
+    sgemm = measure_sgemm()
     if warmup:
         wrk.warm_up(warmup)
         settle(server)
@@ -62,6 +62,13 @@ def measure_load(server: Server, wrk: Wrk, seconds: float, warmup: float) -> Rou
         server_cores=(cpu_after - cpu) / measurement.seconds if cpu is not None and cpu_after is not None else None,
         waste=waste,
     )
+
+
+def measure_sgemm() -> float:
+    """GFLOP/s: the median of several products, while nothing else runs."""
+    if not machine.wait_until_quiet():
+        say("something else runs on this machine: sgemm, and what is scaled by it, may be too low")
+    return median(machine.sgemm())
 
 
 def settle(server: Server) -> None:
@@ -84,7 +91,7 @@ def measure_start(
 def measure_ceiling(load: Load, seconds: float) -> Measurement:
     """How fast wrk is when the server has nothing to compute."""
     say("measuring the load generator")
-    command = [sys.executable, "-m", "uvicorn", "bench.stand_in:app", "--no-access-log", "--log-level", "warning"]
+    command = [sys.executable, "-m", "uvicorn", "bench.load.stand_in:app", "--no-access-log", "--log-level", "warning"]
     with running(command) as stand_in, generators([load], stand_in.url) as (wrk,):
         return wrk.run(seconds)
 
@@ -92,7 +99,7 @@ def measure_ceiling(load: Load, seconds: float) -> Measurement:
 def measure_layer(model: Path, load: Load, seconds: float, warmup: float) -> LayerCost:
     """What a request costs beside the engine: HTTP, tokenization, queue, rendering."""
     say(f"measuring the server without its engine: {load.name}")
-    command = [sys.executable, "-m", "bench.fake_engine", "--model", str(model)]
+    command = [sys.executable, "-m", "bench.load.fake_engine", "--model", str(model)]
     with running(command) as server, generators([load], server.url) as (wrk,):
         wrk.warm_up(warmup)
         before = server.cpu_seconds()

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -102,7 +103,7 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists() or not shutil.which("git"):
         return "unknown"
     git = ["git", "-C", str(root)]
@@ -120,6 +121,37 @@ def _version(package: str) -> str:
 
 SGEMM_SIZE = 1536
 SGEMM_THREADS = 2
+
+QUIET_CORES = 0.15
+"""Cores' worth of processor time: a machine on which all processes together take less does nothing else."""
+QUIET_S = 0.3
+"""Seconds over which that is measured."""
+LONGEST_WAIT_S = 30.0
+"""Seconds that a measurement waits for a quiet machine."""
+
+
+def busy_cores(seconds: float = QUIET_S) -> float:
+    """How many cores all processes of the machine keep busy, this one's sleep excluded."""
+    before = _busy_ticks()
+    time.sleep(seconds)
+    return (_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def wait_until_quiet() -> bool:
+    """Waits until nothing else runs; False if that did not come within `LONGEST_WAIT_S`."""
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    while busy_cores() > QUIET_CORES:
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def _busy_ticks() -> int:
+    """Since the machine started: all but idle and waiting for disks; guests are part of the first two."""
+    user, nice, system, _idle, _waiting, *interrupts = map(
+        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    )
+    return user + nice + system + sum(interrupts)
 
 
 def sgemm(repetitions: int = 10) -> list[float]:

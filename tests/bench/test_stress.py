@@ -1,18 +1,15 @@
-"""What the figures of overload and soak mean, and how they come into the page; a soak in small."""
+"""What the figures of overload and soak mean."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
-from bench.client import Answer, percentile
-from bench.load import Measurement
-from bench.overload import PROBES, Overload, probe, summary
-from bench.reliability_page import BEGIN, END, read_overload, read_soak, table, with_figures
-from bench.soak import Soak
+from bench.load.client import Answer, percentile
+from bench.load.wrk import Measurement
+from bench.stress.overload import PROBES, Overload, probe, summary
+from bench.stress.soak import Soak
 
 OVERLOAD = Overload(100, 1000, 95, 400, 500, 1.5, 8, 512, 0)
 SOAK = Soak(600, {200: 9, 400: 2}, 0, 3, 180, 400, 410, 0.0)
@@ -25,18 +22,6 @@ def test_figures() -> None:
     assert replace(SOAK, statuses={200: 1, 500: 2, 503: 3}).errors == 5
     assert percentile([0.004, 0.001, 0.002], 0.5) == 2
     assert percentile([], 0.5) == 0
-
-
-def test_page(tmp_path: Path) -> None:
-    (tmp_path / "overload").write_text(json.dumps(asdict(OVERLOAD)))
-    (tmp_path / "soak").write_text(json.dumps(asdict(SOAK)))
-    found = table(read_overload(tmp_path / "overload"), read_soak(tmp_path / "soak"))
-    assert "| goodput under overload | 90 % of the peak | 95% (95 of 100) |" in found
-    assert "400 to 410 MB (2.5%)" in found
-    page = with_figures(f"a\n{BEGIN}\nold\n{END}\nb\n", found)
-    assert page == f"a\n{BEGIN}\n{found}\n{END}\nb\n"
-    assert with_figures(page, found) == page
-    assert table(read_overload(tmp_path / "none"), read_soak(tmp_path / "none")) == "\nNot measured yet.\n"
 
 
 def test_goodput_is_what_was_answered_and_latencies_go_by_status() -> None:

@@ -1,6 +1,6 @@
 """A server under all that clients do, for ten minutes: does it stay right, and does its memory stay flat?
 
-python -m bench.soak --model .venv/models/all-MiniLM-L6-v2 [--seconds 600]
+python -m bench.stress.soak --model .venv/models/all-MiniLM-L6-v2 [--seconds 600]
 
 Clients that send texts of all lengths and lists of them keep it at full load; others leave in the middle of a request,
 send what is no JSON or no HTTP, or hang up. One asks for the same text again and again, and compares.
@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
-from bench.client import HEAD, Connection
-from bench.server import Server, router_command, running
-from bench.texts import TextMaker, bodies_of
+from bench.load.client import HEAD, Connection
+from bench.load.server import Server, router_command, running
+from bench.load.texts import TextMaker, bodies_of
 
-RESULTS = Path(__file__).parent / "results" / "soak.json"
+RESULTS = Path(__file__).parents[1] / "results" / "soak.json"
 SETTLED = 0.2
 """After this part of the time the memory must be flat: two minutes of ten."""
 KINDS = ("short", "short", "ragged", "long", "list")
@@ -180,7 +180,7 @@ def bodies(maker: TextMaker) -> dict[str, list[bytes]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.stress.soak", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seconds", type=float, default=600, help="how long (default: 600)")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the figures go (default: {RESULTS.name})")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from bench.report import BASE, OURS, Report, Row, Subject, summary
-from bench.texts import LONG_1, LONG_32
+from bench.load.texts import LONG_1, LONG_32
+from bench.report.records import BASE, OURS, Report, Row, Subject, summary
 
 WIDTH = 720
 LEFT = 290

@@ -1,6 +1,6 @@
 """Writes a checkpoint of BERT-base's shape with random weights and another model's tokenizer.
 
-    python -m bench.base_shape .venv/models/bert-base-shape --tokenizer .venv/models/all-MiniLM-L6-v2
+    python -m bench.load.base_shape .venv/models/bert-base-shape --tokenizer .venv/models/all-MiniLM-L6-v2
 
 The weights are the same on every run. Speed and memory don't depend on their values, and no 438 MB have to be fetched.
 """
@@ -129,7 +129,7 @@ def write_checkpoint(folder: Path, tokenizer: Path, config: dict[str, object] = 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.base_shape", description="Writes the checkpoint.")
+    parser = argparse.ArgumentParser(prog="python -m bench.load.base_shape", description="Writes the checkpoint.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the model whose tokenizer is taken")
     given = parser.parse_args()

@@ -1,6 +1,6 @@
 """Writes docs/performance.md, docs/charts/*.svg and the speed section of README.md from bench/results.
 
-    python -m bench.page      (make bench-charts)
+    python -m scripts.performance_page     (make bench-charts)
 
 A test holds that they are current.
 """
@@ -10,18 +10,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import charts, tables
-from bench.report import DTYPES, OURS, Report, read
-from bench.targets import GOALS
+from bench.report import charts, tables
+from bench.report.records import DTYPES, OURS, Report, read
+from bench.report.targets import GOALS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-START, END = "<!-- speed: written by bench/page.py -->", "<!-- end of speed -->"
+START, END = "<!-- speed: written by scripts/performance_page.py -->", "<!-- end of speed -->"
 
 METHOD = """\
 # Performance
 
-<!-- Written by bench/page.py from bench/results: run `make bench`, `make bench-peers`, then `make bench-charts`. -->
+<!-- Written by scripts/performance_page.py from bench/results (make bench, make bench-peers, make bench-charts). -->
 
 How fast this server is, beside text-embeddings-inference 1.9.3 (TEI) and beside what else installs from PyPI.
 Everything here was measured by `make bench` and `make bench-peers`, which draw the same tables for your machine.
@@ -41,9 +41,9 @@ Everything here was measured by `make bench` and `make bench-peers`, which draw 
   and two virtual CPUs at times deliver the speed of one: this way it meets all alike. Number types that the CPU does
   not compute in natively are left out.
 - **TEI.** Its figures come from another machine (two cores with avx512_bf16, ONNX Runtime) and are scaled by the two
-  machines' sgemm, 205 GFLOP/s there; here the median of what is measured before each load, for a single sample may be
-  half of the next one. For 32 connections at 512 tokens the figure of one connection is taken; for 32 connections at
-  16 tokens there is none, so that line stays empty.
+  machines' sgemm, 205 GFLOP/s there; here the median of what is measured before each load, while nothing else runs: a
+  single sample may be half of the next one, so their spread is told. For 32 connections at 512 tokens the figure of
+  one connection is taken; for 32 connections at 16 tokens there is none, so that line stays empty.
 - **Padding.** Tokens computed for each token asked for, from `tei_batch_computed_tokens_total` and
   `tei_batch_tokens_total`.
 - **Server over engine alone.** The same texts, 256 in a call, through the library in process, tokenization included,

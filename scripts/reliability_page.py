@@ -1,6 +1,6 @@
-"""Writes the figures of bench.overload and bench.soak into docs/reliability.md.
+"""Writes the figures of bench.stress.overload and bench.stress.soak into docs/reliability.md.
 
-python -m bench.reliability_page docs/reliability.md     (make overload and make soak do it)
+python -m scripts.reliability_page docs/reliability.md     (make overload and make soak do it)
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import overload, soak
-from bench.overload import Overload
-from bench.soak import Soak
+from bench.stress import overload, soak
+from bench.stress.overload import Overload
+from bench.stress.soak import Soak
 
-BEGIN, END = "<!-- figures: written by bench/reliability_page.py -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- figures: written by scripts/reliability_page.py -->", "<!-- end of figures -->"
 
 
 def with_figures(text: str, figures: str) -> str:

@@ -1,0 +1,1 @@
+"""What is sent, to which server, and one measurement each of what comes back."""
