@@ -16,7 +16,7 @@ from tests.server.client import JSON, Client
 from tests.server.grpc.calling import Stub, calling, run
 from text_embeddings_inference.inference import Model
 from text_embeddings_inference.server.api.routes import ROUTES
-from text_embeddings_inference.server.grpc.service import METHODS
+from text_embeddings_inference.server.grpc.service import UNARY
 from text_embeddings_inference.telemetry.logging import TRACE, JsonFormatter, TextFormatter
 from text_embeddings_inference.telemetry.tracing import Span, Tracer
 from text_embeddings_inference.types import Kind, Pooling
@@ -116,10 +116,9 @@ def test_grpc(name: str, log: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         answered = []
         async with calling(model(name), api_key=(SECRET,)) as stub:
-            for service, methods in METHODS.items():
-                for method, declared in methods.items():
-                    for request in messages(declared.request):
-                        answered.append(await call(stub, f"{service}.{method}", request))
+            for path, declared in UNARY.items():
+                for request in messages(declared.request):
+                    answered.append(await call(stub, path.replace("/", "."), request))
         assert set(answered) == {True, False}
 
     run(test())

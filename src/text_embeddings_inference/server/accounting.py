@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import OverloadedError, RequestError
 from ..inference import Model
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+COMPUTE_TYPE = b"cpu"
+
 
 class Timed(NamedTuple, Generic[T]):
     """What the model answered, and what it cost; total: seconds in the handler."""
@@ -26,6 +28,27 @@ class Timed(NamedTuple, Generic[T]):
     value: T
     usage: Usage
     total: float
+
+
+def usage_headers(done: Timed[Any]) -> tuple[tuple[bytes, bytes], ...]:
+    """What a request cost, as headers of HTTP and, by the same names, metadata of gRPC."""
+    usage, total = done.usage, done.total
+    timings = usage.timings
+    return (
+        (b"x-compute-type", COMPUTE_TYPE),
+        (b"x-compute-time", _milliseconds(total)),
+        (b"x-compute-characters", b"%d" % usage.characters),
+        (b"x-compute-tokens", b"%d" % usage.tokens),
+        (b"x-total-time", _milliseconds(total)),
+        (b"x-tokenization-time", _milliseconds(timings.tokenization)),
+        (b"x-queue-time", _milliseconds(timings.queue)),
+        (b"x-inference-time", _milliseconds(timings.inference)),
+    )
+
+
+def _milliseconds(seconds: float) -> bytes:
+    """Rounded down."""
+    return b"%d" % int(seconds * 1000)
 
 
 REFUSALS_EVERY_S = 1.0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from text_embeddings_inference.inference.results import Prediction, Rank, Sparse
-from text_embeddings_inference.server.accounting import Timed
+from text_embeddings_inference.server.accounting import Timed, usage_headers
 from text_embeddings_inference.server.api import openai, responses
 from text_embeddings_inference.types import Float32Array, Timings, Token, Usage
 
@@ -133,6 +133,6 @@ def test_openai_answers_come_in_pieces(encoding_format: Literal["float", "base64
 
 def test_times_are_whole_milliseconds_rounded_down() -> None:
     usage = Usage(3, 4, Timings(tokenization=0.0019, queue=-0.0001, inference=0.0249))
-    found = dict(responses.usage_headers(Timed(None, usage, 1.0009)))
+    found = dict(usage_headers(Timed(None, usage, 1.0009)))
     assert (found[b"x-total-time"], found[b"x-compute-time"]) == (b"1000", b"1000")
     assert (found[b"x-tokenization-time"], found[b"x-queue-time"], found[b"x-inference-time"]) == (b"1", b"0", b"24")

@@ -16,7 +16,8 @@ from tests.fakes import PATIENCE, FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import Stub, calling, run, status
 from tests.server.grpc.http2 import Deaf
 from tests.server.grpc.test_surroundings import Status, reflect
-from text_embeddings_inference.server.grpc import calls, limits, public, server, service
+from text_embeddings_inference.server.grpc import limits, public, server, service
+from text_embeddings_inference.server.grpc import rerank as rerank_calls
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.types import Kind
 
@@ -187,8 +188,8 @@ def rerank(count: int, *, return_text: bool) -> list[Any]:
 
 
 def test_a_rerank_stream_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "MAX_RERANKED", 20)
-    monkeypatch.setattr(calls, "MAX_RETURNED", 70)
+    monkeypatch.setattr(rerank_calls, "MAX_ITEMS", 20)
+    monkeypatch.setattr(rerank_calls, "MAX_RETURNED", 70)
 
     async def test() -> None:
         async with calling(fake_model(info=fake_info(Kind.RERANKER))) as stub:

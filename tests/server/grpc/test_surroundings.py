@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,14 @@ def test_a_port_in_use() -> None:
         taken.listen()
         with pytest.raises(StartError, match="Could not bind gRPC"):
             run(test(taken.getsockname()[1]))
+
+
+def test_a_server_that_could_not_start_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    """grpcio logs a server that is collected before it has stopped, and who keeps that record crashes."""
+    caplog.set_level(logging.DEBUG)
+    test_a_port_in_use()
+    gc.collect()
+    assert not [record for record in caplog.records if "__dealloc__" in record.msg]
 
 
 def test_the_api_is_pinned() -> None:

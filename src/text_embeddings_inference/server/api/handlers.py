@@ -17,7 +17,7 @@ from ...errors import BatchSizeError, UnhealthyError, presentation
 from ...inference import Model
 from ...settings import Settings
 from ...types import EncodeOptions, Kind
-from ..accounting import Accounting
+from ..accounting import Accounting, usage_headers
 from ..http.response import Reply
 from . import openai, responses
 from .info import Info
@@ -61,14 +61,14 @@ class Handlers:
             method,
             self.model.embed(items, self._options(request), normalize=request.normalize, dimensions=request.dimensions),
         )
-        return Reply.json(await responses.vectors(done.value), headers=responses.usage_headers(done))
+        return Reply.json(await responses.vectors(done.value), headers=usage_headers(done))
 
     async def embed_all(self, request: EmbedAllRequest) -> Reply:
         """Gives one vector for each token of each input."""
         items, method = self._inputs(request.inputs)
         call = self.model.embed_all(items, self._options(request), multi_vector=request.multi_vector)
         done = await self._accounting.timed("embed_all", method, call)
-        return Reply.json(await responses.token_vectors(done.value), headers=responses.usage_headers(done))
+        return Reply.json(await responses.token_vectors(done.value), headers=usage_headers(done))
 
     async def embed_sparse(self, request: EmbedSparseRequest) -> Reply:
         """Gives one sparse vector for each input (SPLADE, and the lexical weights of bge-m3)."""
@@ -76,7 +76,7 @@ class Handlers:
         done = await self._accounting.timed(
             "embed_sparse", method, self.model.embed_sparse(items, self._options(request))
         )
-        return Reply.json(await responses.sparse(done.value), headers=responses.usage_headers(done))
+        return Reply.json(await responses.sparse(done.value), headers=usage_headers(done))
 
     async def openai_embed(self, request: OpenAIRequest) -> Reply:
         """Gives one vector for each input, as the OpenAI API does."""
@@ -89,16 +89,14 @@ class Handlers:
             "openai_embed", method, self.model.embed(items, options, dimensions=request.dimensions)
         )
         body = await openai.embeddings(done.value, done.usage.tokens, name, request.encoding_format)
-        return Reply.json(body, headers=responses.usage_headers(done))
+        return Reply.json(body, headers=usage_headers(done))
 
     async def predict(self, request: PredictRequest) -> Reply:
         """Gives the scores of all classes, best first."""
         items, method = self._let_in(predict_inputs(request.inputs))
         call = self.model.predict(items, self._options(request), raw_scores=request.raw_scores)
         done = await self._accounting.timed("predict", method, call)
-        return Reply.json(
-            [responses.predictions(done.value, single=method == "single")], headers=responses.usage_headers(done)
-        )
+        return Reply.json([responses.predictions(done.value, single=method == "single")], headers=usage_headers(done))
 
     async def rerank(self, request: RerankRequest) -> Reply:
         """Gives the scores of the texts for the query, best first."""
@@ -107,7 +105,7 @@ class Handlers:
         counted = bool(request.texts) and self.model.info.kind is Kind.RERANKER
         done = await self._accounting.timed("rerank", "batch" if counted else None, call)
         texts = request.texts if request.return_text else None
-        return Reply.json([responses.ranks(done.value, texts)], headers=responses.usage_headers(done))
+        return Reply.json([responses.ranks(done.value, texts)], headers=usage_headers(done))
 
     async def similarity(self, request: SimilarityRequest) -> Reply:
         """Gives the cosine of each sentence with the source sentence."""
@@ -115,7 +113,7 @@ class Handlers:
         call = self.model.similarity(source, sentences, self._options(request.parameters or SimilarityParameters()))
         counted = 0 < len(sentences) < self.model.limits.max_client_batch_size
         done = await self._accounting.timed("similarity", "batch" if counted else None, call)
-        return Reply.json([responses.numbers(np.array(done.value, np.float32))], headers=responses.usage_headers(done))
+        return Reply.json([responses.numbers(np.array(done.value, np.float32))], headers=usage_headers(done))
 
     async def tokenize(self, request: TokenizeRequest) -> Reply:
         """Gives the tokens of each text."""

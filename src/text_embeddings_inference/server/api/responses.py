@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,12 +17,9 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ...inference.results import Prediction, Rank, Sparse
 from ...types import Float32Array, Token
-from ..accounting import Timed
-from ..http.response import Header
 
 T = TypeVar("T")
 
-COMPUTE_TYPE = b"cpu"
 NUMBERS_AT_ONCE = 1 << 14
 """Numbers encoded before other requests have their turn: about 0.5 ms, 180 kB."""
 OBJECTS_AT_ONCE = 1 << 10
@@ -56,27 +53,6 @@ class RankResponse(Struct, kw_only=True):
     index: int
     text: str | UnsetType = UNSET
     score: Number
-
-
-def usage_headers(done: Timed[Any]) -> tuple[Header, ...]:
-    """What a request cost."""
-    usage, total = done.usage, done.total
-    timings = usage.timings
-    return (
-        (b"x-compute-type", COMPUTE_TYPE),
-        (b"x-compute-time", _milliseconds(total)),
-        (b"x-compute-characters", b"%d" % usage.characters),
-        (b"x-compute-tokens", b"%d" % usage.tokens),
-        (b"x-total-time", _milliseconds(total)),
-        (b"x-tokenization-time", _milliseconds(timings.tokenization)),
-        (b"x-queue-time", _milliseconds(timings.queue)),
-        (b"x-inference-time", _milliseconds(timings.inference)),
-    )
-
-
-def _milliseconds(seconds: float) -> bytes:
-    """Rounded down."""
-    return b"%d" % int(seconds * 1000)
 
 
 async def vectors(rows: Sequence[Float32Array] | Float32Array) -> list[bytes]:

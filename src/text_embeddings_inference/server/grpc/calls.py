@@ -1,32 +1,29 @@
-"""What the calls do: a message -> one call into `Model` -> a message. The twins of the HTTP handlers.
+"""What the calls do, as values: a message -> one call into `Model` -> a message. The twins of the HTTP routes.
 
 Every call is told under which permits it runs: None for a unary call, which takes one or fails; an item of a stream has
 waited for its turn. All of them raise RequestError or RefusedError.
+
+Vectors are written in the wire format from NumPy's buffer: no Python float is made. A field is a tag, a length and its
+bytes, and a message is its fields one after another (https://protobuf.dev/programming-guides/encoding).
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-import numpy as np
+from google.protobuf.message import Message
 
-from ...errors import BatchSizeError, EmptyBatchError, RequestError, presentation
 from ...inference import Model
 from ...inference.admission import Permit
 from ...inference.model import Answer
-from ...inference.results import Rank, ranks
-from ...inference.tasks import NOT_RERANKER
+from ...inference.results import Prediction, Sparse
 from ...settings import CONTRACT_VERSION, Settings
-from ...types import EncodeOptions, Input, Kind, Timings, Usage
+from ...types import EncodeOptions, Float32Array, Input, Kind, Token
 from ..accounting import Accounting, Timed
-from ..http.memory_budget import Share
 from . import tei_pb2 as tei
-from .limits import MAX_RERANKED, MAX_RETURNED
 from .statuses import RefusedError
-from .streams import Ahead, in_order
-from .wire import floats, message
 
 MODEL_TYPES = {
     Kind.EMBEDDING: tei.MODEL_TYPE_EMBEDDING,
@@ -37,229 +34,146 @@ DIRECTIONS: dict[int, Literal["left", "right"]] = {
     tei.TRUNCATION_DIRECTION_RIGHT: "right",
     tei.TRUNCATION_DIRECTION_LEFT: "left",
 }
-NOT_CLASSIFIER_AT_ALL = "model is not a classifier model"
-
-Encoded: TypeAlias = (
-    tei.EmbedRequest
-    | tei.EmbedSparseRequest
-    | tei.EmbedAllRequest
-    | tei.PredictRequest
-    | tei.PredictPairRequest
-    | tei.RerankRequest
-    | tei.RerankStreamRequest
-)
-"""A request whose texts are tokenized and truncated."""
+LENGTH_DELIMITED = 2
+"""The wire type of fields with a length."""
 
 
 class Reply(NamedTuple):
-    """wire: the serialized message; done: what it cost, for calls that tell in their metadata."""
+    """An answer."""
 
     wire: bytes
+    """The serialized message."""
     done: Timed[Any] | None = None
+    """What it cost, for calls that tell in their metadata."""
 
 
-class Calls:
-    """The calls to one model."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What calls are answered with."""
 
-    def __init__(self, model: Model, settings: Settings) -> None:
-        self.model = model
-        self._settings = settings
-        self._accounting = Accounting(model)
-
-    async def info(self, request: tei.InfoRequest, permit: Permit | None) -> Reply:
-        """Tells the model and the limits of the server."""
-        info, limits = self.model.info, self.model.limits
-        response = tei.InfoResponse(
-            version=CONTRACT_VERSION,
-            model_id=info.model_id,
-            model_sha=info.revision,
-            model_dtype=info.dtype,
-            model_type=MODEL_TYPES[info.kind],
-            max_concurrent_requests=limits.max_concurrent_requests,
-            max_input_length=info.max_input_length,
-            max_batch_tokens=limits.token_limit,
-            max_batch_requests=limits.max_batch_requests or None,
-            max_client_batch_size=limits.max_client_batch_size,
-            tokenization_workers=self._settings.limits.tokenization_workers,
-        )
-        return Reply(response.SerializeToString())
-
-    async def embed(self, request: tei.EmbedRequest, permit: Permit | None) -> Reply:
-        """Gives one vector."""
-        call = self.model.embed(
-            [request.inputs],
-            _options(request, _optional(request, "prompt_name")),
-            normalize=_optional(request, "normalize") is not False,
-            dimensions=_optional(request, "dimensions"),
-            permit=permit,
-        )
-        done = await self._accounting.timed("embed", _counted(permit), call)
-        return Reply(floats(1, done.value[0]) + _metadata(done), done)
-
-    async def embed_sparse(self, request: tei.EmbedSparseRequest, permit: Permit | None) -> Reply:
-        """Gives one sparse vector (SPLADE)."""
-        options = _options(request, _optional(request, "prompt_name"))
-        call = self.model.embed_sparse([request.inputs], options, permit=permit)
-        done = await self._accounting.timed("embed_sparse", _counted(permit), call)
-        entries = zip(done.value[0].indices.tolist(), done.value[0].values.tolist(), strict=True)
-        response = tei.EmbedSparseResponse(sparse_embeddings=[tei.SparseValue(index=i, value=v) for i, v in entries])
-        return Reply(response.SerializeToString() + _metadata(done), done)
-
-    async def embed_all(self, request: tei.EmbedAllRequest, permit: Permit | None) -> Reply:
-        """Gives one vector for each token."""
-        options = _options(request, _optional(request, "prompt_name"))
-        call = self.model.embed_all([request.inputs], options, permit=permit)
-        done = await self._accounting.timed("embed_all", _counted(permit), call)
-        tokens = b"".join([message(1, floats(1, row)) for row in done.value[0]])
-        return Reply(tokens + _metadata(done), done)
-
-    async def predict(self, request: tei.PredictRequest, permit: Permit | None) -> Reply:
-        """Gives the scores of all classes, best first."""
-        return await self._predict(request.inputs, request, permit)
-
-    async def predict_pair(self, request: tei.PredictPairRequest, permit: Permit | None) -> Reply:
-        """The same of one text or of a pair."""
-        match request.inputs:
-            case [text]:
-                return await self._predict(text, request, permit)
-            case [text, pair]:
-                return await self._predict((text, pair), request, permit)
-        problem = f"`inputs` must have a single or two elements. Given: {len(request.inputs)}"
-        raise RefusedError("INVALID_ARGUMENT", problem)
-
-    async def _predict(
-        self, item: Input, request: tei.PredictRequest | tei.PredictPairRequest, permit: Permit | None
-    ) -> Reply:
-        call = self.model.predict([item], _options(request), raw_scores=request.raw_scores, permit=permit)
-        done = await self._accounting.timed("predict", _counted(permit), call)
-        predictions = [tei.Prediction(score=found.score, label=found.label) for found in done.value[0]]
-        return Reply(tei.PredictResponse(predictions=predictions).SerializeToString() + _metadata(done), done)
-
-    async def rerank(self, request: tei.RerankRequest, permit: Permit | None) -> Reply:
-        """Gives the scores of the texts for the query, best first."""
-        texts, options = list(request.texts), _options(request)
-        if not texts:
-            self._refuse(EmptyBatchError("texts"))
-        self._check_reranker()
-
-        async def call() -> Answer[list[Rank]]:
-            most = self.model.limits.max_client_batch_size
-            if len(texts) > most:
-                self._refuse(BatchSizeError(len(texts), most))
-            with await self.model.wait_for_permits(len(texts)) as permit:
-                return await self.model.rerank(
-                    request.query, texts, options, raw_scores=request.raw_scores, permit=permit
-                )
-
-        done = await self._accounting.timed("rerank", "batch", call())
-        return Reply(_ranks(done, texts if request.return_text else None), done)
-
-    async def rerank_stream(
-        self, requests: AsyncIterable[tei.RerankStreamRequest], ahead: Ahead, share: Share
-    ) -> Reply:
-        """The same of a stream: each item has its own query, the first says what is answered.
-
-        share: of the memory, for texts that are to be given back."""
-        self._check_reranker()
-        seen = Reranked(share)
-
-        async def score(request: tei.RerankStreamRequest) -> Answer[list[Rank]]:
-            options = _options(request)
-            with await self.model.wait_for_permits(1) as permit:
-                return await self.model.rerank(request.query, [request.text], options, raw_scores=True, permit=permit)
-
-        async def collect() -> Answer[list[Rank]]:
-            async for answer in in_order(seen.noting(requests), score, ahead):
-                seen.add(answer)
-            if not seen.items:
-                self._refuse(EmptyBatchError("texts"))
-            return seen.answer()
-
-        done = await self._accounting.timed("rerank_stream", "batch", collect())
-        return Reply(_ranks(done, seen.texts if seen.return_text else None), done)
-
-    def _refuse(self, error: RequestError) -> NoReturn:
-        """Raises the error of a request that does not get as far as the model, which counts all others."""
-        self.model.metrics.request_failed(presentation(error).metric_label)
-        raise error
-
-    def _check_reranker(self) -> None:
-        """Raises RefusedError unless the model is a reranker."""
-        kind = self.model.info.kind
-        if kind is not Kind.RERANKER:
-            self.model.metrics.request_failed("model_type")
-            problem = NOT_RERANKER if kind is Kind.CLASSIFIER else NOT_CLASSIFIER_AT_ALL
-            raise RefusedError("FAILED_PRECONDITION", problem)
-
-    async def tokenize(self, request: tei.EncodeRequest, permit: Permit | None) -> Reply:
-        """Gives the tokens of a text."""
-        call = self.model.tokenize(
-            [request.inputs],
-            add_special_tokens=request.add_special_tokens,
-            prompt_name=_optional(request, "prompt_name"),
-        )
-        [found] = await self._accounting.logged("tokenize", call)
-        tokens = [tei.SimpleToken(id=t.id, text=t.text, special=t.special, start=t.start, stop=t.stop) for t in found]
-        return Reply(tei.EncodeResponse(tokens=tokens).SerializeToString())
-
-    async def decode(self, request: tei.DecodeRequest, permit: Permit | None) -> Reply:
-        """Gives the text of token ids."""
-        call = self.model.decode([list(request.ids)], skip_special_tokens=request.skip_special_tokens)
-        [text] = await self._accounting.logged("decode", call)
-        return Reply(tei.DecodeResponse(text=text).SerializeToString())
+    model: Model
+    settings: Settings
+    accounting: Accounting
 
 
-class Reranked:
-    """What is kept of a stream: numbers of every item, and texts where they are to be given back."""
+Answering: TypeAlias = Callable[[Served, Any, Permit | None], Awaitable[Reply]]
+Asking: TypeAlias = Callable[[Model, Any, Permit | None], Awaitable[Answer[Any]]]
 
-    def __init__(self, share: Share) -> None:
-        self.items = 0
-        self.raw_scores = self.return_text = False
-        self.texts: list[str] = []
-        self._share = share
-        self._bytes = 0
-        self._logits = array("f")
-        self._characters = self._tokens = 0
-        self._seconds = np.zeros(3)
-        """Of tokenization, queue and inference, over all items."""
 
-    async def noting(self, requests: AsyncIterable[tei.RerankStreamRequest]) -> AsyncIterator[tei.RerankStreamRequest]:
-        """The requests. Raises RefusedError where they are too many, or their texts too long, OverloadedError."""
-        async for request in requests:
-            if not self.items:
-                self.raw_scores, self.return_text = request.raw_scores, request.return_text
-            self.items += 1
-            if self.items > MAX_RERANKED:
-                raise RefusedError("INVALID_ARGUMENT", f"the stream has more than {MAX_RERANKED} texts")
-            if self.return_text:
-                self._keep(request.text)
-            yield request
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A unary method, and its twin for streams if it has one."""
 
-    def _keep(self, text: str) -> None:
-        size = len(text.encode())
-        self._bytes += size
-        if self._bytes > MAX_RETURNED:
-            problem = f"the texts of a stream with `return_text` may have {MAX_RETURNED} bytes together"
+    request: type[Message]
+    """Type of the message."""
+    answer: Answering
+    streams: bool = False
+    """Whether it has a twin, with `Stream` behind its name."""
+    takes_permit: bool = True
+    """Whether an item of a stream waits for a permit."""
+
+
+def timed(name: str, ask: Asking, render: Callable[[Any], bytes]) -> Answering:
+    """Answers by a call into the model that is counted and timed under `name`; render: of a single result."""
+
+    async def answer(served: Served, request: Any, permit: Permit | None) -> Reply:
+        method: Literal["single"] | None = "single" if permit is None else None
+        done = await served.accounting.timed(name, method, ask(served.model, request, permit))
+        return Reply(render(done.value[0]) + metadata(done), done)
+
+    return answer
+
+
+async def info(served: Served, request: tei.InfoRequest, permit: Permit | None) -> Reply:
+    """Tells the model and the limits of the server."""
+    found, limits = served.model.info, served.model.limits
+    response = tei.InfoResponse(
+        version=CONTRACT_VERSION,
+        model_id=found.model_id,
+        model_sha=found.revision,
+        model_dtype=found.dtype,
+        model_type=MODEL_TYPES[found.kind],
+        max_concurrent_requests=limits.max_concurrent_requests,
+        max_input_length=found.max_input_length,
+        max_batch_tokens=limits.token_limit,
+        max_batch_requests=limits.max_batch_requests or None,
+        max_client_batch_size=limits.max_client_batch_size,
+        tokenization_workers=served.settings.limits.tokenization_workers,
+    )
+    return Reply(response.SerializeToString())
+
+
+def embed(model: Model, request: tei.EmbedRequest, permit: Permit | None) -> Awaitable[Answer[list[Float32Array]]]:
+    """One vector."""
+    return model.embed(
+        [request.inputs],
+        options(request, optional(request, "prompt_name")),
+        normalize=optional(request, "normalize") is not False,
+        dimensions=optional(request, "dimensions"),
+        permit=permit,
+    )
+
+
+def embed_sparse(
+    model: Model, request: tei.EmbedSparseRequest, permit: Permit | None
+) -> Awaitable[Answer[list[Sparse]]]:
+    """One sparse vector (SPLADE)."""
+    return model.embed_sparse([request.inputs], options(request, optional(request, "prompt_name")), permit=permit)
+
+
+def embed_all(
+    model: Model, request: tei.EmbedAllRequest, permit: Permit | None
+) -> Awaitable[Answer[list[Float32Array]]]:
+    """One vector for each token."""
+    return model.embed_all([request.inputs], options(request, optional(request, "prompt_name")), permit=permit)
+
+
+def predict(
+    model: Model, request: tei.PredictRequest, permit: Permit | None
+) -> Awaitable[Answer[list[list[Prediction]]]]:
+    """The scores of all classes, best first."""
+    return model.predict([request.inputs], options(request), raw_scores=request.raw_scores, permit=permit)
+
+
+def predict_pair(
+    model: Model, request: tei.PredictPairRequest, permit: Permit | None
+) -> Awaitable[Answer[list[list[Prediction]]]]:
+    """The same of one text or of a pair."""
+    given: Input
+    match request.inputs:
+        case [text]:
+            given = text
+        case [text, pair]:
+            given = text, pair
+        case _:
+            problem = f"`inputs` must have a single or two elements. Given: {len(request.inputs)}"
             raise RefusedError("INVALID_ARGUMENT", problem)
-        self._share.take(size)
-        self.texts.append(text)
-
-    def add(self, answer: Answer[list[Rank]]) -> None:
-        """answer: to the next item, one rank with its logit."""
-        self._logits.append(answer.value[0].score)
-        self._characters += answer.usage.characters
-        self._tokens += answer.usage.tokens
-        timings = answer.usage.timings
-        self._seconds += timings.tokenization, timings.queue, timings.inference
-
-    def answer(self) -> Answer[list[Rank]]:
-        """One answer from those to the items, with their average times. Raises NotANumberError."""
-        ordered = ranks(np.array(self._logits, np.float32), raw=self.raw_scores)
-        timings = Timings(*(self._seconds / len(self._logits)).tolist())
-        return Answer(ordered, Usage(self._characters, self._tokens, timings))
+    return model.predict([given], options(request), raw_scores=request.raw_scores, permit=permit)
 
 
-def _options(request: Encoded, prompt_name: str | None = None) -> EncodeOptions:
+async def tokenize(served: Served, request: tei.EncodeRequest, permit: Permit | None) -> Reply:
+    """Gives the tokens of a text."""
+    call = served.model.tokenize(
+        [request.inputs],
+        add_special_tokens=request.add_special_tokens,
+        prompt_name=optional(request, "prompt_name"),
+    )
+    [found] = await served.accounting.logged("tokenize", call)
+    return Reply(tokens(found))
+
+
+async def decode(served: Served, request: tei.DecodeRequest, permit: Permit | None) -> Reply:
+    """Gives the text of token ids."""
+    call = served.model.decode([list(request.ids)], skip_special_tokens=request.skip_special_tokens)
+    [text] = await served.accounting.logged("decode", call)
+    return Reply(tei.DecodeResponse(text=text).SerializeToString())
+
+
+# --- from messages ----------------------------------------------------------------------------------------------------
+
+
+def options(request: Any, prompt_name: str | None = None) -> EncodeOptions:
+    """How the texts of a request become tokens. Raises RefusedError."""
     direction = DIRECTIONS.get(request.truncation_direction)
     if direction is None:
         problem = f"`truncation_direction` must be 0 (right) or 1 (left). Given: {request.truncation_direction}"
@@ -267,25 +181,41 @@ def _options(request: Encoded, prompt_name: str | None = None) -> EncodeOptions:
     return EncodeOptions(request.truncate, direction, prompt_name)
 
 
-def _optional(request: Any, field: str) -> Any:
+def optional(request: Any, field: str) -> Any:
     """The value of a field with explicit presence, None where it is absent."""
     return getattr(request, field) if request.HasField(field) else None
 
 
-def _counted(permit: Permit | None) -> Literal["single"] | None:
-    return "single" if permit is None else None
+# --- to messages ------------------------------------------------------------------------------------------------------
 
 
-def _ranks(done: Timed[list[Rank]], texts: Sequence[str] | None) -> bytes:
-    found = [
-        tei.Rank(index=rank.index, text=None if texts is None else texts[rank.index], score=rank.score)
-        for rank in done.value
-    ]
-    return bytes(tei.RerankResponse(ranks=found).SerializeToString()) + _metadata(done)
+def vector(row: Float32Array) -> bytes:
+    """Field 1 as a packed `repeated float`: little-endian float32."""
+    return field(1, row.astype("<f4", copy=False).tobytes()) if row.size else b""
 
 
-def _metadata(done: Timed[Any]) -> bytes:
-    """Field 2 of every answer; serialized fields may stand one after another."""
+def token_vectors(rows: Float32Array) -> bytes:
+    return b"".join([field(1, vector(row)) for row in rows])
+
+
+def sparse(row: Sparse) -> bytes:
+    entries = zip(row.indices.tolist(), row.values.tolist(), strict=True)
+    values = [tei.SparseValue(index=index, value=value) for index, value in entries]
+    return bytes(tei.EmbedSparseResponse(sparse_embeddings=values).SerializeToString())
+
+
+def predictions(classes: Sequence[Prediction]) -> bytes:
+    found = [tei.Prediction(score=found.score, label=found.label) for found in classes]
+    return bytes(tei.PredictResponse(predictions=found).SerializeToString())
+
+
+def tokens(text: Sequence[Token]) -> bytes:
+    found = [tei.SimpleToken(id=t.id, text=t.text, special=t.special, start=t.start, stop=t.stop) for t in text]
+    return bytes(tei.EncodeResponse(tokens=found).SerializeToString())
+
+
+def metadata(done: Timed[Any]) -> bytes:
+    """What an answer cost: field 2 of every one."""
     timings = done.usage.timings
     found = tei.Metadata(
         compute_chars=done.usage.characters,
@@ -295,4 +225,32 @@ def _metadata(done: Timed[Any]) -> bytes:
         queue_time_ns=round(timings.queue * 1e9),
         inference_time_ns=round(timings.inference * 1e9),
     )
-    return message(2, found.SerializeToString())
+    return field(2, found.SerializeToString())
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field that holds a message, or anything else with a length."""
+    return _varint(number << 3 | LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits per byte, the lowest first; the high bit says that more follow."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+CALLS: Mapping[str, Call] = {
+    "Info/Info": Call(tei.InfoRequest, info),
+    "Embed/Embed": Call(tei.EmbedRequest, timed("embed", embed, vector), streams=True),
+    "Embed/EmbedSparse": Call(tei.EmbedSparseRequest, timed("embed_sparse", embed_sparse, sparse), streams=True),
+    "Embed/EmbedAll": Call(tei.EmbedAllRequest, timed("embed_all", embed_all, token_vectors), streams=True),
+    "Predict/Predict": Call(tei.PredictRequest, timed("predict", predict, predictions), streams=True),
+    "Predict/PredictPair": Call(tei.PredictPairRequest, timed("predict", predict_pair, predictions), streams=True),
+    "Tokenize/Tokenize": Call(tei.EncodeRequest, tokenize, streams=True, takes_permit=False),
+    "Tokenize/Decode": Call(tei.DecodeRequest, decode, streams=True, takes_permit=False),
+}
+"""Service and method -> what answers it."""

@@ -15,10 +15,6 @@ MAX_MESSAGE = 4 << 20
 MAX_READ = MAX_MESSAGE << 1
 """Bytes that are received of a message that is too long, so that the answer can tell its length."""
 MAX_CALLS_PER_CONNECTION = 1024
-MAX_RERANKED = 1 << 16
-"""Items of one call of RerankStream, which is answered when all are there."""
-MAX_RETURNED = 1 << 24
-"""Bytes of the texts that such a call gives back."""
 MAX_UNTAKEN = 1 << 28
 """Bytes of answers that clients have not taken yet; with more, those who are slowest lose their connections."""
 GRACE_S = 5.0

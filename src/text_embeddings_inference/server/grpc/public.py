@@ -6,7 +6,7 @@ Nothing about their clients is known, so each call has little time, or makes pla
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -16,19 +16,20 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
-from ...inference import Model
-from ...types import Kind
+from ...inference import Model, tasks
+from ...inference.tasks import Task
+from ...types import ModelInfo
 from .limits import Waits
 from .statuses import Context, RefusedError, abort
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 ALWAYS = ("", "tei.v1.Info", "tei.v1.Tokenize")
-KINDS = {
-    "tei.v1.Embed": {Kind.EMBEDDING},
-    "tei.v1.Predict": {Kind.CLASSIFIER, Kind.RERANKER},
-    "tei.v1.Rerank": {Kind.RERANKER},
+TASKS: Mapping[str, Callable[[ModelInfo], tuple[Task[Any], ...]]] = {
+    "tei.v1.Embed": lambda info: (tasks.embed(normalize=False), tasks.embed_all(info)),
+    "tei.v1.Predict": lambda info: (tasks.predict(info),),
+    "tei.v1.Rerank": lambda info: (tasks.rerank(),),
 }
-"""Service -> the kinds of models whose engine's state is its own; with others it does not serve."""
+"""Service -> what it does. It serves, as long as the engine is healthy, if the model refuses not all of that."""
 REQUEST_S = 5.0
 """Seconds in which the request of a call must be there."""
 MAX_WATCHES = 256
@@ -74,7 +75,7 @@ class Public(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no typ
 
     async def _check(self, context: Context) -> None:
         service = await self._asked(context)
-        if service not in (*ALWAYS, *KINDS):
+        if service not in (*ALWAYS, *TASKS):
             await context.abort(grpc.StatusCode.NOT_FOUND, "service not registered")
         await context.write(HealthCheckResponse(status=self._status(service)))
 
@@ -105,9 +106,11 @@ class Public(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no typ
             return NOT_SERVING
         if service in ALWAYS:
             return SERVING
-        if service not in KINDS:
+        if service not in TASKS:
             return HealthCheckResponse.SERVICE_UNKNOWN
-        return SERVING if self._model.healthy and self._model.info.kind in KINDS[service] else NOT_SERVING
+        info = self._model.info
+        serves = any(task.refuses(info) is None for task in TASKS[service](info))
+        return SERVING if serves and self._model.healthy else NOT_SERVING
 
     def _notice(self) -> None:
         """Called by any thread."""

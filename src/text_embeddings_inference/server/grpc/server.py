@@ -14,7 +14,7 @@ from ..addresses import place
 from ..tls import Certificates
 from .limits import MAX_CALLS_PER_CONNECTION, MAX_READ, Untaken
 from .public import Public
-from .service import METHODS, PACKAGE, Service
+from .service import SERVICES, Service
 
 HANDSHAKE_MS = 10_000
 """In which a connection must have become one of HTTP/2, through TLS where there is TLS."""
@@ -34,14 +34,19 @@ class GrpcServer:
         self._certificates = certificates
         self._stopping: asyncio.Task[None] | None = None
         self._untaken = Untaken(settings.server.client_timeout)
-        self._public = Public(model, [f"{PACKAGE}.{service}" for service in METHODS])
+        self._public = Public(model, SERVICES)
         self._service = Service(model, settings, self._untaken)
         self._server = grpc.aio.server(options=_options(settings, connections))
         self._server.add_generic_rpc_handlers((self._public, self._service))
 
     async def __aenter__(self) -> Self:
         """Listens. Raises StartError."""
-        self.port = self._untaken.port = _listen(self._server, self._settings, self._certificates)
+        try:
+            self.port = self._untaken.port = _listen(self._server, self._settings, self._certificates)
+        except StartError:
+            await self._server.start()  # grpcio gives back only what was started, and must not be collected before
+            await self._server.stop(None)
+            raise
         await self._server.start()
         return self
 

@@ -5,63 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from ...inference import Model
-from ...inference.admission import Permit
 from ...inference.model import Answer
 from ...settings import Settings
 from ...telemetry.tracing import PARENT, parse_traceparent
-from ..api.responses import usage_headers
+from ..accounting import Accounting, usage_headers
 from ..auth import Keys
 from ..http.memory_budget import Room, Share
 from . import tei_pb2 as tei
-from .calls import Calls, Reply
+from .calls import CALLS, Call, Reply, Served
 from .limits import MAX_MESSAGE, MAX_STREAM, MAX_STREAMS, Untaken, Waits
+from .rerank import rerank, rerank_stream
 from .statuses import Context, RefusedError, abort, refusal
 from .streams import Ahead, in_order
 
-Call: TypeAlias = Callable[[Calls, Any, Permit | None], Coroutine[Any, Any, Reply]]
-
 PACKAGE = "tei.v1"
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """What clients call by name."""
-
-    request: type[Message]
-    """Type of the message."""
-    call: Call
-    """What answers it."""
-    takes_permit: bool = True
-    """An item of a stream waits for one."""
-
-
-METHODS: Mapping[str, Mapping[str, Method]] = {
-    "Info": {"Info": Method(tei.InfoRequest, Calls.info)},
-    "Embed": {
-        "Embed": Method(tei.EmbedRequest, Calls.embed),
-        "EmbedSparse": Method(tei.EmbedSparseRequest, Calls.embed_sparse),
-        "EmbedAll": Method(tei.EmbedAllRequest, Calls.embed_all),
-    },
-    "Predict": {
-        "Predict": Method(tei.PredictRequest, Calls.predict),
-        "PredictPair": Method(tei.PredictPairRequest, Calls.predict_pair),
-    },
-    "Rerank": {"Rerank": Method(tei.RerankRequest, Calls.rerank)},
-    "Tokenize": {
-        "Tokenize": Method(tei.EncodeRequest, Calls.tokenize, takes_permit=False),
-        "Decode": Method(tei.DecodeRequest, Calls.decode, takes_permit=False),
-    },
-}
-"""Service -> unary method; those of Embed, Predict and Tokenize have a twin with `Stream` behind its name."""
-
-STREAMING = ("Embed", "Predict", "Tokenize")
+UNARY: Mapping[str, Call] = {**CALLS, "Rerank/Rerank": Call(tei.RerankRequest, rerank)}
+SERVICES = [tei.DESCRIPTOR.services_by_name[name].full_name for name in tei.DESCRIPTOR.services_by_name]
 UNKNOWN = RefusedError("UNIMPLEMENTED", "")
 NO_KEY = RefusedError("UNAUTHENTICATED", "No valid auth token")
 
@@ -70,7 +35,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
     """The calls to a model as gRPC methods. Who may call is decided before a message is received."""
 
     def __init__(self, model: Model, settings: Settings, untaken: Untaken) -> None:
-        self._calls = Calls(model, settings)
+        self._served = Served(model, settings, Accounting(model))
         self._keys = Keys(settings.server.api_key)
         self._traces = model.tracer is not None
         self._timeouts = settings.server.client_timeout, settings.server.keep_alive_timeout
@@ -81,11 +46,10 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
         self._arrivals, self._items = Waits(), Waits()
         self._running = self._streams = 0
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
-        for service, methods in METHODS.items():
-            for name, method in methods.items():
-                self._handlers[f"/{PACKAGE}.{service}/{name}"] = self._unary(method)
-                if service in STREAMING:
-                    self._handlers[f"/{PACKAGE}.{service}/{name}Stream"] = self._stream(method)
+        for name, call in UNARY.items():
+            self._handlers[f"/{PACKAGE}.{name}"] = self._unary(call)
+            if call.streams:
+                self._handlers[f"/{PACKAGE}.{name}Stream"] = self._stream(call)
         self._handlers[f"/{PACKAGE}.Rerank/RerankStream"] = self._rerank_stream()
 
     def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler:
@@ -112,7 +76,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
     def _end(self, _: object) -> None:
         self._running -= 1
 
-    def _unary(self, method: Method) -> grpc.RpcMethodHandler:
+    def _unary(self, call: Call) -> grpc.RpcMethodHandler:
         async def answer(context: Context) -> Reply:
             async with self._arrivals.wait(self._timeouts[0]):
                 content = await context.read()
@@ -120,7 +84,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
                 raise RefusedError("INTERNAL", "Missing request message.")
             with Share(self._room) as share:
                 share.take(len(content))
-                return await method.call(self._calls, decode(content, method.request), None)
+                return await call.answer(self._served, decode(content, call.request), None)
 
         return self._answering(answer)
 
@@ -128,7 +92,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
         async def answer(context: Context) -> Reply:
             with self._ahead() as ahead, Share(self._room) as share:
                 requests = self._requests(context, tei.RerankStreamRequest)
-                return await self._calls.rerank_stream(requests, ahead, share)
+                return await rerank_stream(self._served, requests, ahead, share)
 
         return self._answering(answer)
 
@@ -147,18 +111,18 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    def _stream(self, method: Method) -> grpc.RpcMethodHandler:
+    def _stream(self, call: Call) -> grpc.RpcMethodHandler:
         async def answer(request: Message) -> Reply:
-            if not method.takes_permit:
-                return await method.call(self._calls, request, None)
-            with await self._calls.model.wait_for_permits(1) as permit:
-                return await method.call(self._calls, request, permit)
+            if not call.takes_permit:
+                return await call.answer(self._served, request, None)
+            with await self._served.model.wait_for_permits(1) as permit:
+                return await call.answer(self._served, request, permit)
 
         async def handle(requests: Any, context: Context) -> None:
             peer = context.peer()
             try:
                 with self._ahead() as ahead:
-                    async for reply in in_order(self._requests(context, method.request), answer, ahead):
+                    async for reply in in_order(self._requests(context, call.request), answer, ahead):
                         with self._untaken.held(len(reply.wire), peer):
                             await context.write(reply.wire)
             except Exception as error:
