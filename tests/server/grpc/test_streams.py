@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer
@@ -43,6 +43,7 @@ def items(most: int) -> Ahead:
 # --- in_order by itself -----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 8))
 def test_answers_keep_the_order_however_long_each_takes(turns: list[int], most: int) -> None:
     running = peak = 0
@@ -64,6 +65,7 @@ def test_answers_keep_the_order_however_long_each_takes(turns: list[int], most: 
     assert not running
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(1, 30), st.integers(1, 5))
 def test_the_first_failure_ends_the_stream_after_the_answers_before_it(bad: int, more: int, most: int) -> None:
     cancelled = started = 0
