@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from extras import HAS_TORCH, needs_transformers
 from oracle.expected import MODELS
 from text_embeddings_inference import load
-from text_embeddings_inference.checkpoint import open_checkpoint
+from text_embeddings_inference.checkpoint import Checkpoint, open_checkpoint
+from text_embeddings_inference.engines.base import Engine
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.loading import open as opening
 from text_embeddings_inference.models.build import facts_of
@@ -51,21 +53,19 @@ def save(folder: Path, architecture: str, **config: Any) -> Any:
     return model
 
 
+def make(checkpoint: Checkpoint) -> Engine:
+    from text_embeddings_inference.engines.transformers import TransformersEngine
+
+    return TransformersEngine(checkpoint, device="cpu", dtype="float32", threads=1, trust_remote_code=False)
+
+
 @needs_transformers
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.CLS, Pooling.LAST_TOKEN])
 def test_embeddings(tmp_path: Path, pooling: Pooling) -> None:
     import torch
 
-    from text_embeddings_inference.engines.transformers import TransformersEngine
-
     model = save(tmp_path, "MegatronBertModel", model_type="megatron-bert")
-    engine = TransformersEngine(
-        open_checkpoint(tmp_path, facts_of, pooling=pooling),
-        device="cpu",
-        dtype="float32",
-        threads=1,
-        trust_remote_code=False,
-    )
+    engine = make(open_checkpoint(tmp_path, facts_of, pooling=pooling))
     output = engine.run(engine.arrange(encodings()), tokens=True)
     assert (engine.name, engine.dimensions, engine.vocabulary) == ("transformers", 32, 900)
     assert output.tokens is not None
@@ -110,6 +110,30 @@ def unknown(folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config | code))
     (folder / "code.py").write_text("raise SystemExit('remote code was run')")
     return folder
+
+
+@needs_transformers
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "positions"),
+    [
+        ("MegatronBertModel", "megatron-bert", 64),
+        ("XLMRobertaXLModel", "xlm-roberta-xl", 62),  # counts from the position after that of padding
+        ("BigBirdModel", "big_bird", 64),
+    ],
+)
+def test_no_input_is_longer_than_a_table_of_positions(
+    tmp_path: Path, architecture: str, model_type: str, positions: int
+) -> None:
+    pad = 64 - positions - 1 if positions < 64 else 0
+    save(tmp_path, architecture, model_type=model_type, max_position_embeddings=64, pad_token_id=pad)
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
+    checkpoint = open_checkpoint(tmp_path, facts_of, pooling=Pooling.CLS)
+    assert checkpoint.max_input_length == positions
+    with pytest.raises(UnsupportedError, match=f"inputs of {positions + 1} tokens are longer than the {positions} pos"):
+        make(replace(checkpoint, max_input_length=positions + 1))
+    engine = make(checkpoint)
+    longest = Encoding(np.full(positions, 5, np.int32), None, 0)
+    assert np.isfinite(engine.run(engine.arrange([longest])).pooled).all()
 
 
 @needs_transformers

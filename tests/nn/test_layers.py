@@ -29,6 +29,7 @@ from text_embeddings_inference.nn.layers import (
     LayerNorm,
     Linear,
     PackedRotaryAttention,
+    PositionEmbedding,
     PostNormBlock,
     PreNormBlock,
     RMSNorm,
@@ -100,6 +101,16 @@ def test_linear_of_another_shape() -> None:
 def test_embedding() -> None:
     p, w = parameters(x__weight=(5, 2))
     assert np.array_equal(Embedding(p / "x", 5, 2)(OPS, Value(np.array([4, 0, 4]))).raw, w["x.weight"][[4, 0, 4]])
+
+
+@pytest.mark.parametrize(("first", "longest"), [(0, 5), (2, 3)])
+def test_a_table_of_positions_takes_no_more_than_it_has(first: int, longest: int) -> None:
+    p, w = parameters(max_length=longest, x__weight=(5, 2))
+    table = PositionEmbedding(p / "x", 5, 2, first=first)
+    assert np.array_equal(table(OPS, packed(longest, 1)).raw, w["x.weight"][[*range(first, 5), first]])
+    p, _ = parameters(max_length=longest + 1, x__weight=(5, 2))
+    with pytest.raises(UnsupportedError, match=f"longer than the table of {longest} positions"):
+        PositionEmbedding(p / "x", 5, 2, first=first)
 
 
 def test_layer_norm() -> None:

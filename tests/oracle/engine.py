@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from text_embeddings_inference.checkpoint import Checkpoint
-from text_embeddings_inference.engines.base import Capacity, Trials
+from text_embeddings_inference.engines.base import Capacity, Trials, check_lengths
 from text_embeddings_inference.models.build import build
 from text_embeddings_inference.ops.spec import Inputs, Layout, Value
 from text_embeddings_inference.types import Batch, Encoding, Output
@@ -25,13 +25,14 @@ class NumpyEngine:
     trials = Trials()
 
     def __init__(self, checkpoint: Checkpoint, layout: Literal["padded", "packed"]) -> None:
-        self._ops = NumpyOps()
+        self._ops = NumpyOps(checkpoint.longest)
         self._layout = layout
         self._network = build(checkpoint, self._ops)
         self.dimensions = self._network.dimensions
         self.vocabulary = self._network.vocabulary
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
+        check_lengths(encodings, self._ops.max_length)
         return Batch.pad(encodings) if self._layout == "padded" else Batch.pack(encodings)
 
     def cost(self, longest: int, count: int, tokens: int) -> int:

@@ -66,6 +66,9 @@ class Sequences:
 class NumpyOps(Ops):
     """Computes at once; see `spec.Ops` for what each operation means."""
 
+    def __init__(self, max_length: int = 1) -> None:
+        self.max_length = max_length
+
     def constant(self, array: NDArray[Any]) -> Value:
         return Value(array.astype(np.float64) if array.dtype.kind == "f" else array)
 

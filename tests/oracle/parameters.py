@@ -32,11 +32,11 @@ class RandomTensors:
         return self._arrays[name]
 
 
-def parameters(**shapes: tuple[int, ...]) -> tuple[Parameters, dict[str, NDArray[Any]]]:
+def parameters(max_length: int = 1, **shapes: tuple[int, ...]) -> tuple[Parameters, dict[str, NDArray[Any]]]:
     """Parameters of the given shapes (`__` for `.`), and their values by name in float64."""
     tensors = RandomTensors({name.replace("__", "."): shape for name, shape in shapes.items()})
     table: dict[str, str | None] = {name.rpartition(".")[0]: name.rpartition(".")[0] for name in tensors.names()}
-    p, _ = bind(tensors, table, {}, (), OPS)
+    p, _ = bind(tensors, table, {}, (), NumpyOps(max_length))
     return p, {name: tensors.array(name).astype(np.float64) for name in tensors.names()}
 
 

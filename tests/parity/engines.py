@@ -70,7 +70,7 @@ class Models:
     def get(self, engine: str, name: str, *, pooling: Pooling | None = None, dense_path: str | None = None) -> Model:
         key = (engine, name, pooling, dense_path)
         if key not in self._engines:
-            self._engines[key] = _make(engine, fixture(name).open(pooling=pooling, dense_path=dense_path))
+            self._engines[key] = make(engine, fixture(name).open(pooling=pooling, dense_path=dense_path))
         return Model(self._engines[key], gives_tokens=fixture(name).task == "embedding")
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Models:
             engine.close()
 
 
-def _make(engine: str, checkpoint: Checkpoint) -> Engine:
+def make(engine: str, checkpoint: Checkpoint) -> Engine:
     match engine:
         case "openvino":
             return OpenVINOEngine(checkpoint, dtype="float32", threads=2, streams=1)

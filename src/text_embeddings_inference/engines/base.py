@@ -75,6 +75,12 @@ class Engine(Protocol):
         ...
 
 
+def check_lengths(encodings: list[Encoding], longest: int) -> None:
+    """Raises ValueError for a sequence that the model has no positions for: their values would be anything."""
+    if (length := max(map(len, encodings))) > longest:
+        raise ValueError(f"a sequence has {length} tokens, the model takes {longest}")
+
+
 def share_of_cores(engine: Engine, streams: int) -> int:
     """Cores for each of so many batches that run side by side, at least one."""
     return max(1, engine.cores // streams)

@@ -27,7 +27,7 @@ from ..ops.openvino_float32 import Float32OpenVINOOps
 from ..ops.openvino_int8 import Int8OpenVINOOps
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
-from .base import Capacity, Trials
+from .base import TRIAL_LENGTH, Capacity, Trials, check_lengths
 from .onnx import build_onnx
 
 logger = logging.getLogger(__name__)
@@ -116,13 +116,15 @@ class OpenVINOEngine:
             most = max(1, SPLADE_ELEMENTS // network.vocabulary)
             best = int(min(BATCH_TOKENS[dtype], most))
         self.capacity = Capacity(streams, best)
-        self.trials = Trials(tuple(size for size in TRIAL_SIZES if size <= most))
+        length = min(TRIAL_LENGTH, checkpoint.longest)
+        self.trials = Trials(tuple(size for size in TRIAL_SIZES if size <= most), length)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._wide: Future[_Compiled] | None = self._compiler.submit(self._compile, 1)
         self._narrow: Future[_Compiled] | None = None
         self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
+        check_lengths(encodings, self._checkpoint.longest)
         return Batch.pad(encodings, self._width(max(map(len, encodings))))
 
     def cost(self, longest: int, count: int, tokens: int) -> int:
@@ -166,7 +168,8 @@ class OpenVINOEngine:
         with kept_small(self._checkpoint.weights):  # the compiled model gets its own, rearranged copy of the matrices
             properties = self._properties | {"NUM_STREAMS": streams}
             compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
-            compiled.run(Batch.pad([Encoding(np.zeros(WARM_UP_TOKENS, np.int32), None, 0)]), tokens=False)
+            warm_up = np.zeros(min(WARM_UP_TOKENS, self._checkpoint.longest), np.int32)
+            compiled.run(Batch.pad([Encoding(warm_up, None, 0)]), tokens=False)
         return compiled
 
 

@@ -18,7 +18,7 @@ from ..ops.spec import Inputs, Layout, Value
 from ..ops.torch import TorchOps, has_varlen
 from ..ops.torch_sequences import Sequences
 from ..types import Batch, Encoding, Output, Pooling
-from .base import TRIAL_LENGTH, Capacity, Trials
+from .base import TRIAL_LENGTH, Capacity, Trials, check_lengths
 
 DTYPES = ("float32", "float16", "bfloat16")
 BFLOAT16_CPUS = ("amx_bf16", "avx512_bf16")
@@ -113,6 +113,7 @@ class TorchEngine:
         self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
+        check_lengths(encodings, self._checkpoint.longest)
         return Batch.pack(encodings) if self._packs else Batch.pad(encodings)
 
     def cost(self, longest: int, count: int, tokens: int) -> int:

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 UNUSED = "pooler"
 """A part of many models that is not needed for hidden states, and may be missing."""
 
+POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
+"""What the modules of Transformers call their tables of positions."""
+
 
 class TransformersEngine(TorchEngine):
     """A model of Transformers on one device, in padded batches (see `base.Engine`)."""
@@ -62,7 +65,21 @@ def _load(checkpoint: Checkpoint, device: str, dtype: str, trust_remote_code: bo
         ) from problem
     if missing := sorted(name for name in found["missing_keys"] if UNUSED not in name):
         raise CheckpointError(f"the weights have no tensor `{missing[0]}`, which {type(model).__name__} needs")
+    _check_positions(checkpoint, model)
     return model.to(device).eval()
+
+
+def _check_positions(checkpoint: Checkpoint, model: Any) -> None:
+    """Raises UnsupportedError where the model has a table of positions that is shorter than the longest input."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            first = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            rows = module.num_embeddings - first
+            if checkpoint.longest > rows:
+                raise UnsupportedError(
+                    f"inputs of {checkpoint.longest} tokens are longer than the {rows} positions of `{name}`",
+                    hint="set `max_seq_length` in sentence_bert_config.json to as many as there are",
+                )
 
 
 def _build(checkpoint: Checkpoint, ops: TorchOps, model: Any) -> Network:

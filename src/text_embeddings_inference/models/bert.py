@@ -8,7 +8,16 @@ import msgspec
 
 from ..errors import UnsupportedError
 from ..nn.heads import ClassificationHead, MaskedLMHead
-from ..nn.layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
+from ..nn.layers import (
+    Activation,
+    Attention,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    PositionEmbedding,
+    PostNormBlock,
+    activation,
+)
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from . import architecture
@@ -83,7 +92,8 @@ class Embeddings:
 
     def __init__(self, args: Args, p: Parameters, width: int, *, first_position: int = 0) -> None:
         self.word = Embedding(p / "word", args.vocab_size, width)
-        self.position = Embedding(p / "position", args.max_position_embeddings, width, skip=first_position)
+        rows = args.max_position_embeddings
+        self.position = PositionEmbedding(p / "position", rows, width, first=first_position)
         self.type = Embedding(p / "type", args.type_vocab_size, width)
         self.norm = LayerNorm(p / "norm", width, args.layer_norm_eps)
         self.n_types = args.type_vocab_size
@@ -92,7 +102,7 @@ class Embeddings:
         # With a single type, as in RoBERTa, the tokenizer's type ids mean nothing: every token has that type.
         types = self.type(ops, inputs.type_ids) if self.n_types > 1 else self.type.table
         x = ops.add(self.word(ops, inputs.input_ids), types)
-        return self.norm(ops, ops.add(x, self.position(ops, ops.positions(inputs.layout))))
+        return self.norm(ops, ops.add(x, self.position(ops, inputs.layout)))
 
 
 def blocks(args: BlockArgs, p: Parameters) -> list[PostNormBlock]:

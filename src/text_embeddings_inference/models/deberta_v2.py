@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedError
 from ..nn.heads import ClassificationHead, MaskedLMHead
-from ..nn.layers import Attention, Conv1d, Embedding, FeedForward, LayerNorm, Linear, PostNormBlock, activation
+from ..nn.layers import (
+    Attention,
+    Conv1d,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    PositionEmbedding,
+    PostNormBlock,
+    activation,
+)
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, DisentangledSpec, Inputs, Layout, Ops, Value
 from .architecture import Architecture
@@ -144,9 +154,9 @@ class Embeddings:
         self.norm = LayerNorm(p / "norm", args.hidden_size, args.layer_norm_eps)
 
     @staticmethod
-    def _positions(args: Args, p: Parameters) -> Embedding | None:
+    def _positions(args: Args, p: Parameters) -> PositionEmbedding | None:
         if args.position_biased_input:
-            return Embedding(p, args.max_position_embeddings, args.inner_embedding)
+            return PositionEmbedding(p, args.max_position_embeddings, args.inner_embedding)
         if "weight" in p:  # of use to the decoder the model was trained with, which is stored with some checkpoints
             p.array("weight", (args.max_position_embeddings, args.inner_embedding))
         return None
@@ -154,7 +164,7 @@ class Embeddings:
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
         x = self.word(ops, inputs.input_ids)
         if self.position:
-            x = ops.add(x, self.position(ops, ops.positions(inputs.layout)))
+            x = ops.add(x, self.position(ops, inputs.layout))
         if self.type:
             # With a single type the tokenizer's type ids mean nothing: every token has that type.
             x = ops.add(x, self.type(ops, inputs.type_ids) if self.n_types > 1 else self.type.table)

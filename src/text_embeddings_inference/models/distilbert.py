@@ -9,7 +9,16 @@ from __future__ import annotations
 import msgspec
 
 from ..nn.heads import ClassificationHead, MaskedLMHead
-from ..nn.layers import Activation, Attention, Embedding, FeedForward, LayerNorm, PostNormBlock, activation
+from ..nn.layers import (
+    Activation,
+    Attention,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    PositionEmbedding,
+    PostNormBlock,
+    activation,
+)
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from .architecture import Architecture, table
@@ -64,11 +73,11 @@ class Embeddings:
 
     def __init__(self, args: Args, p: Parameters) -> None:
         self.word = Embedding(p / "word", args.vocab_size, args.hidden_size)
-        self.position = Embedding(p / "position", args.max_position_embeddings, args.hidden_size)
+        self.position = PositionEmbedding(p / "position", args.max_position_embeddings, args.hidden_size)
         self.norm = LayerNorm(p / "norm", args.hidden_size, EPS)
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        positions = self.position(ops, ops.positions(inputs.layout))
+        positions = self.position(ops, inputs.layout)
         return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), positions))
 
 

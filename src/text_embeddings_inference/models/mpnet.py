@@ -6,7 +6,7 @@ shared by all layers.
 
 from __future__ import annotations
 
-from ..nn.layers import Embedding, LayerNorm, relative_bias
+from ..nn.layers import Embedding, LayerNorm, PositionEmbedding, relative_bias
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from .architecture import Architecture
@@ -49,11 +49,11 @@ class Embeddings:
     def __init__(self, args: Args, p: Parameters) -> None:
         self.word = Embedding(p / "word", args.vocab_size, args.hidden_size)
         rows = args.max_position_embeddings
-        self.position = Embedding(p / "position", rows, args.hidden_size, skip=FIRST_POSITION)
+        self.position = PositionEmbedding(p / "position", rows, args.hidden_size, first=FIRST_POSITION)
         self.norm = LayerNorm(p / "norm", args.hidden_size, args.layer_norm_eps)
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        positions = self.position(ops, ops.positions(inputs.layout))
+        positions = self.position(ops, inputs.layout)
         return self.norm(ops, ops.add(self.word(ops, inputs.input_ids), positions))
 
 

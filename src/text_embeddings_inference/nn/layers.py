@@ -57,13 +57,31 @@ class Linear:
 
 
 class Embedding:
-    """Rows of a table `[V, D]`; `skip`: rows that are left out at its beginning, ids are counted from there."""
+    """Rows of a table `[V, D]`."""
 
-    def __init__(self, p: Parameters, rows: int, width: int, *, skip: int = 0) -> None:
-        self.table = p.constant(p.array("weight", (rows, width))[skip:])
+    def __init__(self, p: Parameters, rows: int, width: int) -> None:
+        self.table = p.tensor("weight", (rows, width))
 
     def __call__(self, ops: Ops, ids: Value) -> Value:
         return ops.embedding(self.table, ids)
+
+
+class PositionEmbedding:
+    """A row of a table for each token, by its position: `[*, D]`, or of size 1 along the batch; first: the first row.
+
+    Raises UnsupportedError where the engine may get sequences that are longer than the table.
+    """
+
+    def __init__(self, p: Parameters, rows: int, width: int, *, first: int = 0) -> None:
+        if p.max_length > rows - first:
+            raise UnsupportedError(
+                f"inputs of {p.max_length} tokens are longer than the table of {rows - first} positions",
+                hint="set `max_seq_length` in sentence_bert_config.json to as many as there are",
+            )
+        self.table = p.constant(p.array("weight", (rows, width))[first:])
+
+    def __call__(self, ops: Ops, layout: Layout) -> Value:
+        return ops.embedding(self.table, ops.positions(layout))
 
 
 class LayerNorm:

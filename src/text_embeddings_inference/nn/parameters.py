@@ -103,6 +103,11 @@ class Parameters:
         self._used.add(path)
         return self._tensors.array(source)
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence that the engine will get."""
+        return self._ops.max_length
+
     def constant(self, array: NDArray[Any]) -> Value:
         """A constant of the engine, made from parameters at load."""
         return self._ops.constant(array)

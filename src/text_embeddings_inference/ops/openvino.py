@@ -187,7 +187,7 @@ class OpenVINOOps(Ops):
 
     def __init__(self, max_length: int) -> None:
         """max_length: tokens of the longest sequence that will come."""
-        self._max_length = max_length
+        self.max_length = max_length
 
     def constant(self, array: NDArray[Any]) -> Value:
         return Value(op.constant(np.ascontiguousarray(array), shared_memory=True))
@@ -284,7 +284,7 @@ class OpenVINOOps(Ops):
 
     def rope(self, x: Value, rope: Rope, layout: Layout) -> Value:
         """In the form that OpenVINO knows and runs as one kernel: x cos + (-x2, x1) sin, its halves cut by Slice."""
-        cos, sin = self._padded(layout).rotation(rope, self._max_length)
+        cos, sin = self._padded(layout).rotation(rope, self.max_length)
         half, width = len(rope.inverse_frequencies), _shape(x.raw)[3].get_length()
         turning = x.raw if 2 * half == width else _channels(x.raw, 0, 2 * half)
         minus_one = op.constant(np.full((1, 1, 1, 1), -1, np.float32))

@@ -120,6 +120,9 @@ Gelu = Literal["erf", "tanh"]
 class Constants(Protocol):
     """What building a model needs of an engine; all else is needed when it runs."""
 
+    max_length: int
+    """Tokens of the longest sequence that will come."""
+
     def constant(self, array: NDArray[Any]) -> Value:
         """A tensor of the checkpoint, or one computed from them at load, as a value of the engine."""
         ...
@@ -127,6 +130,9 @@ class Constants(Protocol):
 
 class Ops(ABC):
     """One engine's operations. Base operations are abstract; fused ones have a composite an engine may override."""
+
+    max_length: int
+    """Tokens of the longest sequence that will come."""
 
     # --- base -----------------------------------------------------------------------------------------------------
 

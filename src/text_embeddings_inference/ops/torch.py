@@ -28,7 +28,7 @@ class TorchOps(Ops):
         """max_length: tokens of the longest sequence that will come."""
         self._device = device
         self._dtype = dtype
-        self._max_length = max_length
+        self.max_length = max_length
         self._angles: dict[Rope, tuple[Tensor, Tensor]] = {}
         self._has_varlen = has_varlen(device, dtype)
 
@@ -197,7 +197,7 @@ class TorchOps(Ops):
     def _rotation(self, rope: Rope, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """Cosine and sine for each token and pair, float32 `[1, S, 1, R/2]` or `[T, 1, R/2]`."""
         if rope not in self._angles:
-            angles = np.outer(np.arange(self._max_length), rope.inverse_frequencies)
+            angles = np.outer(np.arange(self.max_length), rope.inverse_frequencies)
             cos, sin = (torch.from_numpy((f(angles) * rope.scale).astype(np.float32)) for f in (np.cos, np.sin))
             self._angles[rope] = cos.to(self._device), sin.to(self._device)
         if rope not in sequences.rotations:

@@ -144,11 +144,14 @@ def _build(checkpoint: Checkpoint, file: ModelFile) -> Network | None:
         return None
     if checkpoint.kind is Kind.EMBEDDING and checkpoint.pooling is None:  # which is told already
         checkpoint = replace(checkpoint, pooling=Pooling.MEAN)
-    return build(checkpoint, _NoConstants(), _Shapes(checkpoint.weights))
+    return build(checkpoint, _NoConstants(checkpoint.longest), _Shapes(checkpoint.weights))
 
 
 class _NoConstants:
     """Stands in for an engine."""
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
 
     def constant(self, array: NDArray[Any]) -> Value:
         return Value(None)
