@@ -7,18 +7,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from text_embeddings_inference import Embedder
-from text_embeddings_inference.checkpoint import Checkpoint
 from text_embeddings_inference.engines.base import Capacity, Trials
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.loading.load import Parts
-from text_embeddings_inference.settings import Limits, Settings
+from text_embeddings_inference.settings import BatchLimits, Limits
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 from text_embeddings_inference.types import (
@@ -207,6 +206,13 @@ def fake_info(kind: Kind = Kind.EMBEDDING, pooling: Pooling | None = Pooling.MEA
     return ModelInfo(**(known | changes))
 
 
+def fake_parts(
+    engine: FakeEngine, *, info: ModelInfo | None = None, tokenizer: Tokenizer | None = None, **more: Any
+) -> Parts:
+    """What a model of a fake engine is made of. more: other fields of `Parts`."""
+    return Parts(info or fake_info(), tokenizer or fake_tokenizer(), engine, **more)
+
+
 def fake_model(
     engine: FakeEngine | None = None,
     *,
@@ -218,20 +224,13 @@ def fake_model(
 ) -> Model:
     """A `Model` on a fake engine. Close it, or its threads stay."""
     info = info or fake_info()
-    return Model(
-        info,
-        tokenizer or fake_tokenizer(),
-        engine or FakeEngine(dimensions=info.dimensions),
-        limits=limits or Limits(),
-        metrics=metrics or Metrics(info.max_input_length),
-        **arguments,
-    )
+    parts = fake_parts(engine or FakeEngine(dimensions=info.dimensions), info=info, tokenizer=tokenizer)
+    return Model(parts, limits or Limits(), metrics=metrics or Metrics(info.max_input_length), **arguments)
 
 
 def fake_embedder(engine: FakeEngine, info: ModelInfo | None = None, **options: Any) -> Embedder:
     """An `Embedder` on a fake engine; options: limits of a batch."""
-    parts = Parts(cast(Checkpoint, None), info or fake_info(), fake_tokenizer(), engine)
-    return Embedder(parts, Settings.of(model_id="fake", **options))
+    return Embedder(fake_parts(engine, info=info), BatchLimits(**options))
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes import FakeEngine, fake_model
 from tests.telemetry.receivers import grpc_receiver
 from text_embeddings_inference import cli
 from text_embeddings_inference.cli import main, report, secrets_of, tracing
@@ -211,28 +210,6 @@ def test_secrets_are_cut_out_of_what_goes_to_stderr(
     printed = "".join(capsys.readouterr())
     assert "s3cret" not in printed
     assert "RuntimeError: ***" in printed
-
-
-def test_everything_is_closed_where_the_start_fails_after_loading(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where the compiler refuses the model."""
-    engine = FakeEngine()
-    model = fake_model(engine)
-
-    def fail(settings: Settings) -> None:
-        raise StartError("can't warm up")
-
-    monkeypatch.setattr(model, "warm_up", fail)
-    monkeypatch.setattr("text_embeddings_inference.loading.open.open_model", lambda _: None)
-    monkeypatch.setattr("text_embeddings_inference.inference.Model.load", lambda *_: model)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    arguments = ["--model-id", "m", "--hostname", "127.0.0.1", "--port", str(port), "--prometheus-port", "0"]
-    assert main(arguments) == 1
-    assert engine.closed == 1
-    assert "can't warm up" in capsys.readouterr().err
-    socket.create_server(("127.0.0.1", port)).close()
 
 
 @pytest.mark.parametrize(

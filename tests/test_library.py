@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 import text_embeddings_inference
-from tests.fakes import FakeEngine, fake_embedder, fake_info, fake_tokenizer, pooled_vector
-from text_embeddings_inference import Embedder, EncodeOptions, Pooling, library, load
-from text_embeddings_inference.checkpoint import Checkpoint
+from tests.fakes import FakeEngine, fake_embedder, fake_info, pooled_vector
+from text_embeddings_inference import Embedder, EncodeOptions, Pooling, load
 from text_embeddings_inference.errors import (
     DimensionsError,
     EmptyInputError,
@@ -29,7 +28,7 @@ from text_embeddings_inference.errors import (
 )
 from text_embeddings_inference.inference import chunks
 from text_embeddings_inference.inference.road import CHUNKS_QUEUED
-from text_embeddings_inference.loading.load import Parts
+from text_embeddings_inference.loading import open as opening
 from text_embeddings_inference.queueing.jobs import JobGroup
 from text_embeddings_inference.types import Batch, Float32Array, Input, Kind
 
@@ -229,10 +228,9 @@ def test_an_engine_that_can_run_nothing_is_closed(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("no such instruction")
 
     engine = FakeEngine(on_run=broken)
-    parts = Parts(cast(Checkpoint, None), fake_info(), fake_tokenizer(), engine)
-    monkeypatch.setattr(library, "load_parts", lambda settings: parts)
+    monkeypatch.setattr(opening, "make_engine", lambda *_: engine)
     with pytest.raises(StartError, match="no such instruction"):
-        load("fake")
+        load(MODELS / "bert")
     assert engine.closed == 1
 
 

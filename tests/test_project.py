@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": LEAVES,
     "nn": LEAVES | {"ops"},
     "models": LEAVES | {"nn", "ops", "checkpoint"},
-    "engines": LEAVES | {"machine", "models", "nn", "ops", "checkpoint"},
+    "engines": LEAVES | {"machine", "settings", "models", "nn", "ops", "checkpoint"},
     "loading": LEAVES | {"machine", "settings", "tokenization", "engines", "models", "ops", "checkpoint"},
     "queueing": LEAVES | {"settings", "engines", "telemetry"},
     "inference": LEAVES | {"settings", "tokenization", "loading", "queueing", "engines", "telemetry"},
@@ -45,13 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Module or package right below the package -> what it may import of the others."""
 
 ONLY_IN = {
-    "openvino": {
-        "ops/openvino.py",
-        "ops/openvino_float32.py",
-        "ops/openvino_int8.py",
-        "engines/openvino.py",
-        "engines/onnx.py",
-    },
+    "openvino": {"ops/openvino_library.py"},
     "torch": {"ops/torch.py", "ops/torch_sequences.py", "engines/torch.py", "engines/transformers.py"},
     "huggingface_hub": {"checkpoint/hub/client.py"},
     "opentelemetry": {"telemetry/otlp.py"},
@@ -161,10 +155,15 @@ from {PACKAGE}.settings import Settings
 open_model(Settings.of(model_id={str(MODEL)!r})).engine.close()
 """
 LOAD_AS_SERVER = f"""
-from {PACKAGE}.inference import Model
+from {PACKAGE}.inference.model import Model
+from {PACKAGE}.loading.load import load_parts
+from {PACKAGE}.loading.open import open_model
 from {PACKAGE}.settings import Settings
-Model.load(Settings.of(model_id={str(MODEL)!r}))
+settings = Settings.of(model_id={str(MODEL)!r})
+Model(load_parts(open_model(settings)), settings.limits).stop()
 """
+ENGINE_ALONE = f"import {PACKAGE}.engines.openvino"
+KINDS = f"import {PACKAGE}.engines.registry"
 LOAD_IN_PROCESS = f"from {PACKAGE} import load; load({str(MODEL)!r}).embed(['text'])"
 HEAVY = {"torch", "transformers", "huggingface_hub", "opentelemetry"}
 # `import openvino` brings its converter along, and that a client that reports every import to its maker.
@@ -178,6 +177,8 @@ needs_no_gpu = pytest.mark.skipif(has_gpu_driver(), reason="there may be a GPU h
         pytest.param(f"import {PACKAGE}", HEAVY | {"numpy", "openvino", "uvicorn"}, id="package"),
         pytest.param(f"import {PACKAGE}.cli", HEAVY | {"openvino", "uvicorn"}, id="command line"),
         pytest.param(IMPORT_SERVER, HEAVY | {"openvino"}, id="server"),
+        pytest.param(KINDS, HEAVY | {"openvino", "asyncio"}, id="kinds of engines"),
+        pytest.param(ENGINE_ALONE, HEAVY | CONVERTER, id="engine alone"),
         pytest.param(OPEN, HEAVY | CONVERTER | {"asyncio", "tokenizers"}, id="engine", marks=needs_no_gpu),
         pytest.param(LOAD_AS_SERVER, HEAVY | CONVERTER, id="model of the server", marks=needs_no_gpu),
         pytest.param(LOAD_IN_PROCESS, HEAVY | CONVERTER, id="model in process", marks=needs_no_gpu),

@@ -16,11 +16,11 @@ import numpy as np
 
 from text_embeddings_inference.cli import logs_on_stdout, tracing
 from text_embeddings_inference.engines.base import Capacity, Trials
-from text_embeddings_inference.inference import Model
-from text_embeddings_inference.loading.load import load_parts
+from text_embeddings_inference.inference.model import Model
+from text_embeddings_inference.loading.load import Parts, load_parts
+from text_embeddings_inference.loading.open import open_model
 from text_embeddings_inference.server.serve import serve
-from text_embeddings_inference.settings import Limits, Settings
-from text_embeddings_inference.telemetry.metrics import Metrics
+from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.telemetry.redaction import NO_SECRETS
 from text_embeddings_inference.types import Batch, Encoding, Output
 
@@ -64,13 +64,12 @@ def main() -> None:
     given = parser.parse_args()
     ours = ["--prometheus-port", "0", "--threads", "1"]
     settings = Settings.parse(["--model-id", str(given.model), "--port", str(given.port), *ours], os.environ)
-    parts = load_parts(settings)
+    parts = load_parts(open_model(settings))
     parts.engine.close()
     engine = FakeEngine(parts.info.vocabulary)
-    info = replace(parts.info, engine=engine.name)
-    metrics = Metrics(info.max_input_length)
+    parts = Parts(replace(parts.info, engine=engine.name), parts.tokenizer, engine)
     with logs_on_stdout(settings.telemetry, NO_SECRETS), tracing(settings.telemetry) as tracer:
-        model = Model(info, parts.tokenizer, engine, limits=Limits(), metrics=metrics, tracer=tracer)
+        model = Model(parts, settings.limits, tracer=tracer)
         serve({"fake": model}, settings)
 
 

@@ -90,21 +90,19 @@ def run(settings: Settings, log: LogWriter) -> bool:
     from .loading.open import open_model
     from .server.sockets import Sockets
 
-    with tracing(settings.telemetry) as tracer, closing(Sockets.bind(settings)) as sockets:
-        opened = open_model(settings)
-        from .inference import Model  # while the model is compiled, which needs no interpreter
+    with (
+        tracing(settings.telemetry) as tracer,
+        closing(Sockets.bind(settings)) as sockets,
+        open_model(settings) as opened,
+    ):
+        from .inference.model import Model  # while the model is compiled, which needs no interpreter
+        from .loading.load import load_parts
         from .server.serve import serve
 
-        model = Model.load(settings, tracer, opened)
-        model.metrics.watch_log(lambda: log.dropped)
-        try:
-            model.warm_up(settings)
-        except BaseException:
-            import asyncio
-
-            asyncio.run(model.close())
-            raise
-        serve({settings.model.served_name: model}, settings, sockets)
+        with Model(load_parts(opened), settings.limits, tracer=tracer) as model:
+            model.metrics.watch_log(lambda: log.dropped)
+            model.warm_up(settings.engine.warmup)
+            serve({settings.model.served_name: model}, settings, sockets)
     return model.hangs
 
 

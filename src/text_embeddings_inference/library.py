@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import fields
 from difflib import get_close_matches
-from functools import partial
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from .inference.results import Prediction, Rank, Sparse
 from .inference.road import Road
 from .inference.tasks import Task
 from .loading.load import Parts, load_parts, warm_up
-from .loading.open import load_engine
+from .loading.open import open_model
 from .queueing.jobs import Row
 from .queueing.runner import Runner
 from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings
@@ -52,13 +51,10 @@ def load(model: str | PathLike[str], **options: Any) -> Embedder:
     if options.get("pooling") is not None:
         options["pooling"] = Pooling(options["pooling"])  # "mean" is as good as Pooling.MEAN
     settings = Settings.of(model_id=fspath(model), **{"max_queued_tokens": None} | options)
-    parts = load_parts(settings)
-    try:
+    with open_model(settings) as opened:
+        parts = load_parts(opened)
         warm_up(parts.engine)
-    except BaseException:
-        parts.engine.close()
-        raise
-    return Embedder(parts, settings)
+        return Embedder(parts, settings.limits)
 
 
 class Embedder:
@@ -69,11 +65,12 @@ class Embedder:
     are too long are cut on the right unless `options` says otherwise. Raises the first unusable input's RequestError.
     """
 
-    def __init__(self, parts: Parts, settings: Settings) -> None:
+    def __init__(self, parts: Parts, limits: BatchLimits) -> None:
+        """Takes the parts' engine, which is ready."""
         self.info: ModelInfo = parts.info
         self._tokenizer = parts.tokenizer
-        metrics, another = Metrics(parts.info.max_input_length), partial(load_engine, parts.checkpoint, settings)
-        self.runner = Runner(parts.engine, settings.limits, metrics, time.perf_counter, new_engine=another)
+        metrics = Metrics(parts.info.max_input_length)
+        self.runner = Runner(parts.engine, limits, metrics, time.perf_counter, new_engine=parts.another_engine)
         self._at_exit = weakref.finalize(self, _end, self.runner)
 
     def embed(

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.contract.compare import differences, request_body
+from tests.loaded import loaded_model
 from tests.server.client import JSON, Client
-from text_embeddings_inference.inference import Model
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Pooling
 
@@ -91,7 +91,7 @@ def replay(name: str, model: Path, **options: Any) -> dict[tuple[str, str], list
     pooling = Pooling.SPLADE if model.name.endswith("splade") else None
     settings = Settings.of(model_id=str(model), dtype="float32", streams=1, pooling=pooling, **options)
     found = {}
-    with Client(Model.load(settings), settings) as client:
+    with Client(loaded_model(settings), settings) as client:
         for line in (RECORDED / f"{name}.jsonl").read_text().splitlines():
             record = json.loads(line)
             request = record["request"]

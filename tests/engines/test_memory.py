@@ -25,6 +25,7 @@ import ctypes, gc, sys
 from pathlib import Path
 import numpy as np
 from text_embeddings_inference.checkpoint import open_checkpoint
+from text_embeddings_inference.engines.base import Offer
 from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Encoding
 {make}
@@ -49,12 +50,12 @@ print("MEMORY", before, *(loaded for _, loaded in engines), resident())
 OPENVINO = """
 from text_embeddings_inference.engines.openvino import OpenVINOEngine
 def make(checkpoint):
-    return OpenVINOEngine(checkpoint, dtype={dtype!r}, threads=2, streams=2)
+    return OpenVINOEngine(checkpoint, Offer("openvino", {dtype!r}, threads=2, streams=2))
 """
 TORCH = """
 from text_embeddings_inference.engines.torch import TorchEngine
 def make(checkpoint):
-    return TorchEngine(checkpoint, device="cpu", dtype="bfloat16", threads=1)
+    return TorchEngine(checkpoint, Offer("torch", "bfloat16", threads=1, streams=1))
 """
 
 

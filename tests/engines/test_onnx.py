@@ -12,9 +12,9 @@ import openvino as ov
 import pytest
 from openvino import opset15 as op
 
+from loaded import make_engine
 from oracle.expected import MODELS
 from text_embeddings_inference.checkpoint import Checkpoint, OnnxGraph, open_checkpoint
-from text_embeddings_inference.engines.openvino import OpenVINOEngine
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
 from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Encoding, Output, Pooling
@@ -43,7 +43,7 @@ def checkpoint(graph: OnnxGraph, *, pooling: Pooling = Pooling.MAX) -> Checkpoin
 
 
 def run(opened: Checkpoint, *encodings: Encoding, tokens: bool = False) -> Output:
-    engine = OpenVINOEngine(opened, dtype="float32", threads=1, streams=1)
+    engine = make_engine(opened)
     try:
         return engine.run(engine.arrange(list(encodings)), tokens=tokens)
     finally:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oracle.expected import MODELS, Fixture
+from oracle.expected import Fixture
 from tests.fakes import until
-from text_embeddings_inference.checkpoint import Weights, open_checkpoint
+from text_embeddings_inference.checkpoint import Weights
+from text_embeddings_inference.engines.base import Offer
 from text_embeddings_inference.engines.measure import measure
 from text_embeddings_inference.engines.openvino import (
     RELEASE_EVERY_S,
@@ -19,14 +20,13 @@ from text_embeddings_inference.engines.openvino import (
     kept_small,
 )
 from text_embeddings_inference.errors import StartError
-from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Output
 
 ENCODINGS = [case.encoding for case in Fixture("bert").cases]
 
 
 def make(name: str = "bert", *, streams: int = 2, cache: Path | None = None) -> OpenVINOEngine:
-    return OpenVINOEngine(Fixture(name).open(), dtype="float32", threads=2, streams=streams, cache=cache)
+    return OpenVINOEngine(Fixture(name).open(), Offer("openvino", "float32", threads=2, streams=streams), cache=cache)
 
 
 def run(engine: OpenVINOEngine) -> Output:
@@ -95,13 +95,7 @@ def test_a_damaged_compiled_model_is_made_anew(tmp_path: Path) -> None:
 def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match="can't make the folder"):
-        OpenVINOEngine(
-            open_checkpoint(MODELS / "bert", facts_of),
-            dtype="float32",
-            threads=1,
-            streams=1,
-            cache=tmp_path / "file" / "x",
-        )
+        make(cache=tmp_path / "file" / "x")
 
 
 class CountedWeights(Weights):

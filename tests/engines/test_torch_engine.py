@@ -14,7 +14,7 @@ import pytest
 from extras import HAS_TORCH
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import Facts
-from text_embeddings_inference.errors import StartError, UnsupportedError
+from text_embeddings_inference.errors import StartError
 from text_embeddings_inference.types import Encoding
 
 if not HAS_TORCH:
@@ -23,13 +23,13 @@ if not HAS_TORCH:
 import torch
 
 from text_embeddings_inference.engines import torch as module
-from text_embeddings_inference.engines.base import Capacity
+from text_embeddings_inference.engines.base import Capacity, Offer
 from text_embeddings_inference.engines.measure import measure
 from text_embeddings_inference.engines.torch import TorchEngine, choose_device, choose_dtype
 
 
-def make(name: str = "bert", **options: Any) -> TorchEngine:
-    return TorchEngine(Fixture(name).open(), **{"device": "cpu", "dtype": "float32", "threads": 1} | options)
+def make(name: str = "bert", *, dtype: str = "float32", threads: int = 1, **options: Any) -> TorchEngine:
+    return TorchEngine(Fixture(name).open(), Offer("torch", dtype, threads, streams=1), **options)
 
 
 def sequence(length: int, first: int = 5) -> Encoding:
@@ -62,13 +62,12 @@ def test_a_batch_that_is_too_large_fails_and_the_next_one_runs(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("dtype", "hint"), [("float32", "--dtype float16"), ("float16", "smaller model")])
-def test_a_model_that_is_too_large_ends_the_start(dtype: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_too_large_ends_the_start(dtype: str, hint: str) -> None:
     def too_large(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module, "build", too_large)
     with pytest.raises(StartError, match="does not fit into the memory of the cpu device") as caught:
-        make(dtype=dtype)
+        make(dtype=dtype, builder=too_large)
     assert hint in str(caught.value)
 
 
@@ -88,7 +87,7 @@ def test_close_gives_the_weights_back() -> None:
 
 def test_weights_in_float32_are_the_files_own() -> None:
     checkpoint = Fixture("bert").open()
-    engine = TorchEngine(checkpoint, device="cpu", dtype="float32", threads=1)
+    engine = TorchEngine(checkpoint, Offer("torch", "float32", threads=1, streams=1))
     stored = checkpoint.weights.array("embeddings.word_embeddings.weight")
     assert any(np.may_share_memory(tensor.numpy(), stored) for tensor in tensors())
     engine.close()
@@ -141,14 +140,23 @@ def test_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_threads() -> None:
-    before = torch.get_num_threads()
-    try:
-        make(threads=2)
-        assert torch.get_num_threads() == 2
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(torch.get_num_threads).result() == 2
-    finally:
-        torch.set_num_threads(before)
+    """A batch has those of its engine, or fewer; the rest of the process keeps its own number."""
+    before, seen = torch.get_num_threads(), []
+    engines = [make(threads=threads) for threads in (2, 3)]
+    for engine in engines:
+        assert engine._network is not None
+        run_network = engine._network.run
+
+        def look(ops: Any, inputs: Any, run_network: Any = run_network) -> Any:
+            seen.append(torch.get_num_threads())
+            return run_network(ops, inputs)
+
+        engine._network = engine._network._replace(run=look)
+    with ThreadPoolExecutor(1) as pool:
+        for engine, cores in [(engines[0], None), (engines[1], None), (engines[0], 1), (engines[1], 8)]:
+            pool.submit(engine.run, engine.arrange([sequence(3)]), cores=cores).result()
+    assert seen == [2, 3, 1, 3]
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(
@@ -180,11 +188,6 @@ def test_number_types(wanted: str, device: str, overflows: bool, expected: str) 
 def test_number_type_of_a_cpu(capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert choose_dtype("auto", "cpu", Facts(first_position=0)) == expected
-
-
-def test_a_number_type_there_is_not() -> None:
-    with pytest.raises(UnsupportedError, match="--dtype int8"):
-        choose_dtype("int8", "cuda", Facts(first_position=0))
 
 
 @pytest.mark.parametrize(

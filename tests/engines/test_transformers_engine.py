@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extras import HAS_TORCH, needs_transformers
+from extras import needs_transformers
 from oracle.expected import MODELS
 from text_embeddings_inference import load
 from text_embeddings_inference.checkpoint import Checkpoint, open_checkpoint
 from text_embeddings_inference.engines.base import Engine
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.loading import open as opening
 from text_embeddings_inference.models.build import facts_of
-from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Encoding, Kind, Pooling
 
 SIZES = {
@@ -56,7 +54,7 @@ def save(folder: Path, architecture: str, **config: Any) -> Any:
 def make(checkpoint: Checkpoint) -> Engine:
     from text_embeddings_inference.engines.transformers import TransformersEngine
 
-    return TransformersEngine(checkpoint, device="cpu", dtype="float32", threads=1, trust_remote_code=False)
+    return TransformersEngine(checkpoint, Offer("transformers", "float32", threads=1, streams=1))
 
 
 @needs_transformers
@@ -140,17 +138,3 @@ def test_no_input_is_longer_than_a_table_of_positions(
 def test_remote_code_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"Transformers can't load `model_type` 'of-the-future'"):
         load(unknown(tmp_path), dtype="float32")
-
-
-@pytest.mark.skipif(HAS_TORCH, reason="PyTorch is installed")
-def test_without_transformers_the_way_out_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"`model_type` is 'of-the-future'") as caught:
-        load(unknown(tmp_path))
-    assert "supported are albert, " in str(caught.value)
-    assert "pip install torch transformers" in str(caught.value)
-
-
-def test_openvino_can_not_be_asked_for(tmp_path: Path) -> None:
-    settings = Settings.of(model_id="m", engine="openvino")
-    with pytest.raises(UnsupportedError, match="which is not supported on OpenVINO"):
-        opening.plan_for(open_checkpoint(unknown(tmp_path), facts_of), settings)

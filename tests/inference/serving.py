@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tests.fakes import PATIENCE, FakeEngine, fake_info, fake_model
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import ModelInfo
 

@@ -21,8 +21,8 @@ from tests.fakes import (
     pooled_vector,
     until,
 )
+from tests.loaded import loaded_model
 from text_embeddings_inference.errors import InferenceError, OverloadedError, TextEmbeddingsError
-from text_embeddings_inference.inference import Model
 from text_embeddings_inference.inference.model import INLINE_IDS
 from text_embeddings_inference.settings import Limits, Settings
 from text_embeddings_inference.types import EncodeOptions, Input, Timings
@@ -320,7 +320,7 @@ def test_another_engine_of_the_same_checkpoint_takes_over(monkeypatch: pytest.Mo
     gate = threading.Event()
 
     async def test() -> None:
-        model = Model.load(Settings.of(model_id=str(BERT), dtype="float32", batch_timeout=5))
+        model = loaded_model(Settings.of(model_id=str(BERT), dtype="float32", batch_timeout=5))
         try:
             [expected] = (await model.embed(["hello"], OPTIONS)).value
             first = model.runner.engine
@@ -344,7 +344,7 @@ def test_another_engine_of_the_same_checkpoint_takes_over(monkeypatch: pytest.Mo
 
 def test_metrics_say_from_the_start_what_is_served() -> None:
     async def test() -> None:
-        model = Model.load(Settings.of(model_id=str(BERT), dtype="float32", served_model_name="x"))
+        model = loaded_model(Settings.of(model_id=str(BERT), dtype="float32", served_model_name="x"))
         try:
             labels = 'model_id="x",dtype="float32",engine="openvino",architecture="bert"'
             assert model.metrics.render().decode() == f"# TYPE tei_model_info gauge\ntei_model_info{{{labels}}} 1\n\n"

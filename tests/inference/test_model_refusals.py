@@ -21,7 +21,7 @@ from text_embeddings_inference.errors import (
     OverloadedError,
     RequestError,
 )
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import EncodeOptions, Kind, ModelInfo, Pooling
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.oracle.expected import MODELS, Fixture
-from text_embeddings_inference.engines.base import Capacity, Engine, Trials
+from text_embeddings_inference.engines.base import Capacity, Engine, EngineKind, Need, Offer, Trials
 from text_embeddings_inference.loading.fidelity import FAITHFUL, fidelity
-from text_embeddings_inference.loading.load import fits_twice, load_parts, measure_fidelity
+from text_embeddings_inference.loading.load import fits_twice, load_parts
+from text_embeddings_inference.loading.open import open_model
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.tokenization import TextOptions, Tokenizer
 from text_embeddings_inference.types import Batch, Encoding, Kind, Output
@@ -66,12 +67,13 @@ def test_what_is_too_far_is_warned_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, angle: float, level: int
 ) -> None:
     settings = Settings.of(model_id=str(MODELS / "bert"), dtype="int8", threads=1)
-    parts = load_parts(settings)
+    parts = load_parts(open_model(settings))
+    assert parts.measure_fidelity is not None
     try:
         with caplog.at_level(logging.INFO):
-            assert measure_fidelity(parts, settings) >= FAITHFUL  # the real thing
+            assert parts.measure_fidelity() >= FAITHFUL  # the real thing
             monkeypatch.setattr("text_embeddings_inference.loading.load.fidelity", lambda *_: np.cos(angle))
-            measure_fidelity(parts, settings)
+            parts.measure_fidelity()
     finally:
         parts.engine.close()
     assert caplog.records[-1].levelno == level
@@ -85,3 +87,35 @@ def test_no_second_model_where_memory_is_short(
     monkeypatch.setattr("text_embeddings_inference.loading.load.available_memory", lambda: free)
     assert fits_twice(Fixture("bert").open()) == fits
     assert ("is not measured" in caplog.text) != fits
+
+
+def test_float32_is_compared_with_nothing() -> None:
+    with open_model(Settings.of(model_id=str(MODELS / "bert"), dtype="float32", threads=1)) as opened:
+        parts = load_parts(opened)
+        assert parts.measure_fidelity is None
+        parts.engine.close()
+
+
+def test_the_reference_is_closed_where_the_comparison_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> float:
+        raise RuntimeError("no such kernel")
+
+    references: list[Engine] = []
+    closed: list[Engine] = []
+    make_reference = EngineKind.make_reference
+
+    def keep(self: EngineKind, need: Need, offer: Offer) -> Engine:
+        references.append(make_reference(self, need, offer))
+        close = references[-1].close
+        references[-1].close = lambda: (close(), closed.append(references[-1]))[0]  # type: ignore[method-assign, func-returns-value]
+        return references[-1]
+
+    monkeypatch.setattr(EngineKind, "make_reference", keep)
+    monkeypatch.setattr("text_embeddings_inference.loading.load.fidelity", fail)
+    parts = load_parts(open_model(Settings.of(model_id=str(MODELS / "bert"), dtype="int8", threads=1)))
+    assert parts.measure_fidelity is not None
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        parts.measure_fidelity()
+    parts.engine.close()
+    assert closed == references
+    assert references[0].dtype == "float32"

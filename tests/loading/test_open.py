@@ -1,100 +1,23 @@
-"""Which engine runs a model, and what is said where it can't be had."""
+"""A model on the engine that was asked for, and an engine that is closed where a start fails."""
 
 from __future__ import annotations
 
-import logging
-import sys
+import socket
+import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from extras import needs_torch
+from fakes import FakeEngine
 from oracle.expected import MODELS
-from text_embeddings_inference import load
-from text_embeddings_inference.checkpoint import Facts
+from text_embeddings_inference import cli, load
 from text_embeddings_inference.errors import StartError
+from text_embeddings_inference.loading import load as loading
 from text_embeddings_inference.loading import open as opening
-from text_embeddings_inference.loading.open import plan_engine
+from text_embeddings_inference.loading.open import open_model
 from text_embeddings_inference.settings import Settings
-
-BERT = Facts(first_position=0)
-
-
-def settings(**options: Any) -> Settings:
-    return Settings.of(model_id=str(MODELS / "bert"), **options)
-
-
-@pytest.fixture
-def gpu_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "has_gpu_driver", lambda: True)
-
-
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if PyTorch were not installed."""
-    monkeypatch.setattr(opening, "find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("engines.torch", "ops.torch", "ops.torch_sequences"):
-        monkeypatch.delitem(sys.modules, f"text_embeddings_inference.{name}", raising=False)
-
-
-def test_without_a_gpu_it_is_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "has_gpu_driver", lambda: False)
-    assert plan_engine(settings(dtype="float32"), BERT).name == "openvino"
-
-
-@pytest.mark.usefixtures("gpu_driver")
-def test_a_gpu_without_pytorch_is_pointed_out(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    forget(monkeypatch)
-    with caplog.at_level(logging.INFO):
-        assert plan_engine(settings(), BERT).name == "openvino"
-    assert "pip install 'text-embeddings-inference[torch]'" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("options", "numbers", "expected"),
-    [
-        pytest.param({"threads": 2}, 10_000_000, 2, id="small"),
-        pytest.param({"threads": 2}, 85_000_000, 1, id="large"),
-        pytest.param({"threads": 16}, 85_000_000, 8, id="large, on many threads"),
-        pytest.param({"threads": 2, "streams": 2}, 85_000_000, 2, id="large, and asked for"),
-        pytest.param({"threads": 1}, 10_000_000, 1, id="one thread"),
-    ],
-)
-def test_streams(options: dict[str, int], numbers: int, expected: int) -> None:
-    plan = plan_engine(settings(engine="openvino", dtype="float32", **options), BERT, numbers)
-    assert plan.streams == expected
-
-
-@needs_torch
-@pytest.mark.usefixtures("gpu_driver")
-@pytest.mark.parametrize(
-    ("device", "options", "expected"),
-    [
-        ("cuda", {}, "torch on cuda"),
-        ("cpu", {}, "openvino on cpu"),  # a driver whose GPU was not given to this process
-        ("cuda", {"engine": "openvino"}, "openvino on cpu"),
-        ("cuda", {"dtype": "int8"}, "openvino on cpu"),
-    ],
-)
-def test_auto_takes_the_gpu(
-    device: str, options: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from text_embeddings_inference.engines import torch
-
-    monkeypatch.setattr(torch, "choose_device", lambda: device)
-    plan = plan_engine(settings(**options), BERT)
-    assert f"{plan.name} on {plan.device}" == expected
-
-
-def test_pytorch_that_was_asked_for_and_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget(monkeypatch)
-    with pytest.raises(StartError, match=r"`--engine torch`: PyTorch 2\.12 or newer is not installed") as caught:
-        plan_engine(settings(engine="torch"), BERT)
-    assert "hint: pip install 'text-embeddings-inference[torch]'" in str(caught.value)
 
 
 @needs_torch
@@ -109,3 +32,45 @@ def test_a_model_on_pytorch(dtype: str, tmp_path: Path, caplog: pytest.LogCaptur
     with load(path, engine="openvino", dtype="float32") as other:
         cosines = np.sum(vectors * other.embed(texts), 1)
     assert cosines.min() > (0.99999 if dtype == "float32" else 0.9999)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """The engine of the next start."""
+    made = FakeEngine()
+    monkeypatch.setattr(opening, "make_engine", lambda *_: made)
+    return made
+
+
+def fail(*_: object, **__: object) -> None:
+    raise StartError("something else is wrong")
+
+
+def test_an_engine_that_nobody_took_is_closed(engine: FakeEngine) -> None:
+    settings = Settings.of(model_id=str(MODELS / "bert"))
+    with pytest.raises(StartError, match="something else"), open_model(settings):
+        fail()
+    assert engine.closed == 1
+    with open_model(settings) as opened:
+        assert opened.engine is engine
+    assert engine.closed == 1, "whoever took it closes it"
+
+
+@pytest.mark.parametrize("place", ["the tokenizer", "the engine"])
+def test_a_start_that_fails_leaves_no_engine_no_thread_and_no_port(
+    place: str, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if place == "the tokenizer":
+        monkeypatch.setattr(loading, "load_tokenizer", fail)
+    else:
+        engine.on_run = fail
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    before = threading.enumerate()
+    arguments = ["--hostname", "127.0.0.1", "--port", str(port), "--prometheus-port", "0"]
+    assert cli.main(["--model-id", str(MODELS / "bert"), *arguments]) == 1
+    assert "something else is wrong" in capsys.readouterr().err
+    assert engine.closed
+    left = {thread.name for thread in threading.enumerate() if thread not in before}
+    assert left <= {"log-writer"}, "which stays: what ends the process is logged"
+    socket.create_server(("127.0.0.1", port)).close()

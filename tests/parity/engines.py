@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from extras import needs_torch
+from loaded import make_engine
 from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import Checkpoint
-from text_embeddings_inference.engines.base import Engine
-from text_embeddings_inference.engines.openvino import OpenVINOEngine
+from text_embeddings_inference.engines.base import Engine, Offer
 from text_embeddings_inference.types import Encoding, Float32Array, Pooling
 
 TORCH = [pytest.param(name, marks=needs_torch) for name in ("torch-padded", "torch-packed")]
@@ -80,22 +80,19 @@ class Models:
 
 def make(engine: str, checkpoint: Checkpoint) -> Engine:
     match engine:
-        case "openvino":
-            return OpenVINOEngine(checkpoint, dtype="float32", threads=2, streams=1)
-        case "openvino-int8":
-            return OpenVINOEngine(checkpoint, dtype="int8", threads=2, streams=1)
         case "numpy-padded":
             return NumpyEngine(checkpoint, "padded")
         case "numpy-packed":
             return NumpyEngine(checkpoint, "packed")
-    return _make_torch(checkpoint, *engine.split("-")[1:])
+    name, *how = engine.split("-")
+    return _make_torch(checkpoint, *how) if name == "torch" else make_engine(checkpoint, name, *how)
 
 
 def _make_torch(checkpoint: Checkpoint, layout: str, dtype: str = "float32") -> Engine:
     from text_embeddings_inference.engines.torch import TorchEngine
 
     assert layout in ("padded", "packed")
-    return TorchEngine(checkpoint, device="cpu", dtype=dtype, threads=1, layout=layout)
+    return TorchEngine(checkpoint, Offer("torch", dtype, threads=1, streams=1), layout=layout)
 
 
 def difference(actual: Row, expected: Row) -> float:

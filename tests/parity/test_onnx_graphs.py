@@ -12,8 +12,9 @@ from test_batches import BATCHES, TOLERANCE, make
 from test_references import check_case
 
 from engines import Model, difference, fixture
+from loaded import make_engine
 from text_embeddings_inference.checkpoint import open_checkpoint
-from text_embeddings_inference.engines.openvino import OpenVINOEngine
+from text_embeddings_inference.engines.base import Engine
 from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Pooling
 
@@ -22,11 +23,11 @@ GRAPHS = sorted(path.name for path in ONNX.iterdir())
 
 
 @cache
-def engine(name: str, pooling: Pooling | None = None) -> OpenVINOEngine:
+def engine(name: str, pooling: Pooling | None = None) -> Engine:
     splade = Pooling.SPLADE if fixture(name).task == "splade" else None
     checkpoint = open_checkpoint(ONNX / name, facts_of, pooling=pooling or splade)
     assert checkpoint.onnx is not None
-    return OpenVINOEngine(checkpoint, dtype="float32", threads=2, streams=1)
+    return make_engine(checkpoint)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,9 +67,7 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in GRAPHS if fixture(name).task == "embedding"])
 def test_another_pooling(name: str) -> None:
-    other = OpenVINOEngine(
-        open_checkpoint(ONNX / name, facts_of, pooling=Pooling.LAST_TOKEN), dtype="float32", threads=1, streams=1
-    )
+    other = make_engine(open_checkpoint(ONNX / name, facts_of, pooling=Pooling.LAST_TOKEN))
     rows = Model(other, gives_tokens=True).run([case.encoding for case in fixture(name).cases])
     for row, case in zip(rows, fixture(name).cases, strict=True):
         assert np.abs(row.pooled - case.pooled[Pooling.LAST_TOKEN]).max() <= 1e-4

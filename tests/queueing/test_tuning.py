@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Collection
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from fakes import PATIENCE, FakeEngine, fake_model
+from fakes import PATIENCE, FakeEngine, fake_model, fake_parts
+from oracle.expected import MODELS
 from text_embeddings_inference.engines.base import Capacity, Engine
+from text_embeddings_inference.engines.measure import Quantity
+from text_embeddings_inference.inference.model import Model
+from text_embeddings_inference.loading.load import load_parts
+from text_embeddings_inference.loading.open import open_model
 from text_embeddings_inference.queueing import tuning
-from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.settings import Limits, Settings
 from text_embeddings_inference.types import EncodeOptions
 
+BOTH: tuple[Quantity, ...] = ("batch_tokens", "streams")
 
-def settings(warmup: str, **options: int) -> Settings:
-    return Settings.of(model_id="fake", warmup=warmup, **options)
+
+def model_of(engine: FakeEngine, to_measure: tuple[Quantity, ...] = BOTH) -> Model:
+    return Model(fake_parts(engine, to_measure=to_measure), Limits())
 
 
 class Measure:
@@ -47,12 +56,11 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
     return stand_in
 
 
-def run(engine: FakeEngine, wanted: Settings, texts: int = 0) -> None:
+def run(model: Model, warmup: Literal["off", "full"], texts: int = 0) -> None:
     """Warms a model up, lets it answer, and closes it."""
 
     async def life() -> None:
-        model = fake_model(engine)
-        model.warm_up(wanted)
+        model.warm_up(warmup)
         if texts:
             await model.embed([f"1 2 3 {number}" for number in range(texts)], EncodeOptions())
         await model.close()
@@ -61,33 +69,50 @@ def run(engine: FakeEngine, wanted: Settings, texts: int = 0) -> None:
 
 
 def test_off_measures_nothing(measure: Measure) -> None:
-    run(FakeEngine(), settings("off"))
+    run(model_of(FakeEngine()), "off")
     assert not measure.calls
 
 
 def test_full_measures_before_the_server_is_ready(measure: Measure) -> None:
-    run(FakeEngine(streams=2), settings("full"))
+    run(model_of(FakeEngine(streams=2)), "full")
     assert measure.calls == [(["batch_tokens", "streams"], tuning.FULL_S)]
 
 
+def test_what_was_set_by_hand_stays(measure: Measure) -> None:
+    run(model_of(FakeEngine(streams=2), ("streams",)), "full")
+    assert [wanted for wanted, _ in measure.calls] == [["streams"]]
+
+
 @pytest.mark.parametrize(
-    ("given", "found_out"),
-    [
-        ("max_batch_tokens", ["streams"]),
-        ("streams", ["batch_tokens"]),
-        ("port", ["batch_tokens", "streams"]),
-    ],
+    ("by_hand", "to_measure"),
+    [({}, BOTH), ({"max_batch_tokens": 64}, ("streams",)), ({"streams": 2}, ("batch_tokens",))],
 )
-def test_what_was_set_by_hand_stays(given: str, found_out: list[str], measure: Measure) -> None:
-    run(FakeEngine(streams=2), settings("full", **{given: 2}))
-    assert [wanted for wanted, _ in measure.calls] == [found_out]
+def test_what_is_set_by_hand(by_hand: dict[str, int], to_measure: tuple[str, ...]) -> None:
+    with open_model(Settings.of(model_id=str(MODELS / "bert"), dtype="float32", **by_hand)) as opened:
+        parts = load_parts(opened)
+        parts.engine.close()
+    assert parts.to_measure == to_measure
+
+
+def test_the_engine_is_measured_when_its_vectors_have_been_compared(measure: Measure) -> None:
+    """`full`: comparing runs the engine too."""
+    order: list[str] = []
+
+    def compare() -> float:
+        time.sleep(0.05)
+        order.append("compared")
+        return 1.0
+
+    measure.on_call = lambda: order.append("measured")
+    run(Model(fake_parts(FakeEngine(), measure_fidelity=compare, to_measure=BOTH), Limits()), "full")
+    assert order == ["compared", "measured"]
 
 
 def test_batches_are_of_the_size_that_was_found(measure: Measure) -> None:
     """16 texts of 4 tokens: two batches of 32 tokens before, one of 64 after the engine was measured."""
     before, after = FakeEngine(batch_tokens=32), FakeEngine(batch_tokens=32)
-    run(before, settings("off"), texts=16)
-    run(after, settings("full"), texts=16)
+    run(model_of(before), "off", texts=16)
+    run(model_of(after), "full", texts=16)
     assert max(len(batch.inputs) for batch in before.batches) == 8
     assert max(len(batch.inputs) for batch in after.batches) == 16
 
@@ -104,8 +129,8 @@ def test_fast_measures_in_a_quiet_moment(monkeypatch: pytest.MonkeyPatch, measur
     measure.on_call = interrupt
 
     async def life() -> None:
-        model = fake_model(FakeEngine())
-        model.warm_up(settings("fast"))
+        model = model_of(FakeEngine())
+        model.warm_up("fast")
         assert await asyncio.get_running_loop().run_in_executor(None, done.wait, PATIENCE)
         await model.close()
 
@@ -157,7 +182,7 @@ def test_nothing_is_measured_while_batches_run(monkeypatch: pytest.MonkeyPatch, 
 
     async def life() -> None:
         model = fake_model(engine)
-        model.warm_up(settings("off"))
+        model.warm_up()
         engine.hold()
         looked = threading.Semaphore(0)
         idle = type(model.runner).idle

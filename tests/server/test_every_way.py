@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.loaded import loaded_model
 from tests.server.client import Client
 from text_embeddings_inference import load
-from text_embeddings_inference.inference import Model
 from text_embeddings_inference.inference.results import Prediction, Sparse
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Float32Array, Pooling
@@ -45,7 +45,7 @@ CROWD = ragged(100, seed=2)
 @contextmanager
 def served(name: str, streams: int = 1, pooling: Pooling | None = None) -> Iterator[Client]:
     settings = Settings.of(model_id=str(MODELS / name), dtype="float32", streams=streams, threads=2, pooling=pooling)
-    with Client(Model.load(settings), settings) as client:
+    with Client(loaded_model(settings), settings) as client:
         yield client
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer
 from tests.server.client import JSON, Client
 from tests.server.grpc.calling import Stub, calling, run
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.api.routes import ROUTES
 from text_embeddings_inference.server.grpc.service import UNARY
 from text_embeddings_inference.telemetry.logging import TRACE, JsonFormatter, TextFormatter

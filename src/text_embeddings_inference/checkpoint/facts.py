@@ -14,6 +14,10 @@ class Facts:
     first_position: int | None
     """The row of a text's first token in the model's table of positions, which limits the length of texts; None for a
     model without a table."""
+    file: str | None = None
+    """The model file for it, by its name; None: there is none."""
+    reason: str = ""
+    """What in config.json led to that file."""
     quantizes: bool = False
     """Whether the model itself quantizes its vectors, as FlexibleQuantizer of modules.json asks."""
     overflows_float16: bool = False

@@ -1,11 +1,16 @@
-"""What an engine is: it runs batches of one model, and nothing else."""
+"""What an engine is: it runs batches of one model, and nothing else. And what a kind of engine is: it makes them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
+from ..checkpoint import Checkpoint
+from ..models.build import Network
+from ..settings import EngineOptions
 from ..types import Batch, Encoding, Output
+from .inspection import inspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +89,103 @@ def check_lengths(encodings: list[Encoding], longest: int) -> None:
 def share_of_cores(engine: Engine, streams: int) -> int:
     """Cores for each of so many batches that run side by side, at least one."""
     return max(1, engine.cores // streams)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an engine is wanted for."""
+
+    checkpoint: Checkpoint
+    """The model."""
+    options: EngineOptions
+    """What was asked for."""
+    batch_tokens: int | None = None
+    """Computed tokens of a batch, set by hand."""
+    trust_remote_code: bool = False
+    """Whether code that lies beside the weights may be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """How an engine would run a model on this machine."""
+
+    name: str
+    """Of the kind."""
+    dtype: str
+    """What it would compute in."""
+    threads: int
+    """All streams together."""
+    streams: int
+    """Batches that would run side by side."""
+    device: str = "cpu"
+    """`cpu`, `cuda`, `mps`, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an engine can't run a model on this machine."""
+
+    reason: str
+    hint: str | None = None
+    """The way out, if there is one."""
+    is_others: bool = False
+    """Whether such models are for another kind, so that there is nothing to tell if that one refuses too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes, estimated."""
+
+    weights: int
+    """Of the files."""
+    started: int
+    """The process before its first request."""
+    loaded: int
+    """After requests of all lengths, many at a time."""
+    peak: int
+    """At its largest, pages of mapped files included."""
+
+
+def refuse_graph(need: Need) -> Refusal:
+    """Of a kind that runs no ONNX graphs."""
+    assert need.checkpoint.onnx is not None
+    reason = f"`--engine {need.options.engine}`: {need.checkpoint.onnx.file} is an ONNX graph, which OpenVINO runs"
+    return Refusal(reason, "use `--engine auto`", is_others=True)
+
+
+class EngineKind(ABC):
+    """Makes engines of one kind. Its module can be imported where the library that its engines need is missing."""
+
+    name: ClassVar[str]
+    """Of its engines."""
+    option: ClassVar[str]
+    """The word of `--engine` that asks for it."""
+
+    @abstractmethod
+    def offer(self, need: Need) -> Offer | Refusal:
+        """How it would run the model on this machine, or why it can't. Warns of options it would ignore."""
+
+    @abstractmethod
+    def make(self, need: Need, offer: Offer) -> Engine:
+        """An engine as offered, which may still be compiling when it is returned.
+
+        Raises UnsupportedError or CheckpointError where the model can't be built, StartError where it does not fit.
+        """
+
+    def make_reference(self, need: Need, offer: Offer) -> Engine:
+        """The same model in float32 on the CPU, with which an engine as offered is compared. Raises as `make`."""
+        return self.make(need, replace(offer, dtype="float32", streams=1, device="cpu"))
+
+    def inspect(self, need: Need) -> Network | None:
+        """What is known of the network without reading its weights; None where no tensor can be looked at.
+
+        Raises as `make`, as far as that can be known.
+        """
+        return inspect(need.checkpoint)
+
+    def memory(self, need: Need, offer: Offer, vocabulary: int | None, stored: int) -> Memory | None:
+        """What the process would take; None where that was not measured.
+
+        vocabulary: rows of the table of embeddings, None if not known; stored: bytes of the files of weights.
+        """
+        return None

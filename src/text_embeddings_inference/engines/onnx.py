@@ -9,13 +9,12 @@ import logging
 import re
 
 import numpy as np
-import openvino as ov
-from openvino import opset15 as op
 
 from ..checkpoint import Checkpoint, OnnxGraph
 from ..errors import CheckpointError, UnsupportedError
 from ..models.build import Network, Results, embedding
 from ..ops.openvino import OpenVINOOps, PaddedLayout
+from ..ops.openvino_library import op, ov
 from ..ops.spec import Inputs, Ops, Value
 from ..types import Kind, Pooling
 

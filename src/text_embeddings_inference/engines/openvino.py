@@ -14,20 +14,19 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset15 as op
 
 from ..checkpoint import Checkpoint, Weights
-from ..errors import StartError, UnsupportedError
+from ..errors import StartError
 from ..machine import has_vnni
 from ..models.build import Network, build
 from ..ops.openvino import OpenVINOOps, PaddedLayout
 from ..ops.openvino_float32 import Float32OpenVINOOps
 from ..ops.openvino_int8 import Int8OpenVINOOps
+from ..ops.openvino_library import op, ov
 from ..ops.spec import Inputs, Layout, Value
 from ..types import Batch, Encoding, Output, Pooling
-from .base import TRIAL_LENGTH, Capacity, Trials, check_lengths
+from .base import TRIAL_LENGTH, Capacity, Offer, Refusal, Trials, check_lengths
 from .onnx import build_onnx
 
 logger = logging.getLogger(__name__)
@@ -55,17 +54,15 @@ def core() -> ov.Core:
     return ov.Core()
 
 
-def choose_dtype(wanted: str) -> str:
-    """`auto` is bfloat16 where the CPU computes in it natively, else float32. Raises UnsupportedError."""
+def choose_dtype(wanted: str) -> str | Refusal:
+    """`auto` is bfloat16 where the CPU computes in it natively, else float32."""
     native = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted == "auto":
         return "bfloat16" if native else "float32"
     if wanted not in PRECISIONS:
-        raise UnsupportedError(
-            f"`--dtype {wanted}`: CPUs run float32, bfloat16 and int8 only", hint="use `--dtype auto`"
-        )
+        return Refusal(f"`--dtype {wanted}`: CPUs run float32, bfloat16 and int8 only", "use `--dtype auto`")
     if wanted == "bfloat16" and not native:
-        raise UnsupportedError("`--dtype bfloat16`: this CPU does not compute in it", hint="use `--dtype auto`")
+        return Refusal("`--dtype bfloat16`: this CPU does not compute in it", "use `--dtype auto`")
     if wanted == "int8" and not has_vnni():
         logger.warning(
             "`--dtype int8`: this CPU has no VNNI; only the weights are 8 bits, which saves memory, not time"
@@ -73,7 +70,7 @@ def choose_dtype(wanted: str) -> str:
     return wanted
 
 
-def check_onnx(checkpoint: Checkpoint) -> Network:
+def inspect_graph(checkpoint: Checkpoint) -> Network:
     """What is known of a checkpoint's ONNX graph. Raises as the engine would, which is not made."""
     return build_onnx(core(), checkpoint, OpenVINOOps(checkpoint.max_input_length))
 
@@ -89,33 +86,26 @@ class OpenVINOEngine:
     name = "openvino"
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        dtype: str,
-        threads: int,
-        streams: int,
-        batch_tokens: int | None = None,
-        cache: Path | None = None,
+        self, checkpoint: Checkpoint, offer: Offer, *, batch_tokens: int | None = None, cache: Path | None = None
     ) -> None:
         """batch_tokens: set by hand, None for what does well; cache: folder of compiled models, None for none.
 
         Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.build`)."""
-        self.dtype = dtype
-        self.cores = threads
+        self.dtype = offer.dtype
+        self.cores = offer.threads
         self._checkpoint = checkpoint
-        self._streams = streams
-        ops = OPS[dtype](checkpoint.longest)
+        self._streams = offer.streams
+        ops = OPS[offer.dtype](checkpoint.longest)
         graph, network = _build_graph(checkpoint, ops)
         self._graph: ov.Model | None = graph
-        self._properties = _properties(ops, PRECISIONS[dtype], threads, cache)
+        self._properties = _properties(ops, PRECISIONS[offer.dtype], offer.threads, cache)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
-        best, most = batch_tokens or BATCH_TOKENS[dtype], math.inf
+        best, most = batch_tokens or BATCH_TOKENS[offer.dtype], math.inf
         if checkpoint.pooling is Pooling.SPLADE:
             most = max(1, SPLADE_ELEMENTS // network.vocabulary)
-            best = int(min(BATCH_TOKENS[dtype], most))
-        self.capacity = Capacity(streams, best)
+            best = int(min(BATCH_TOKENS[offer.dtype], most))
+        self.capacity = Capacity(offer.streams, best)
         length = min(TRIAL_LENGTH, checkpoint.longest)
         self.trials = Trials(tuple(size for size in TRIAL_SIZES if size <= most), length)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")

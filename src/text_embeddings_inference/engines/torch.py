@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,15 +13,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import Checkpoint, Facts
-from ..errors import StartError, UnsupportedError
+from ..errors import StartError
 from ..models.build import Network, build
 from ..ops.spec import Inputs, Layout, Value
 from ..ops.torch import TorchOps, has_varlen
 from ..ops.torch_sequences import Sequences
 from ..types import Batch, Encoding, Output, Pooling
-from .base import TRIAL_LENGTH, Capacity, Trials, check_lengths
+from .base import TRIAL_LENGTH, Capacity, Offer, Trials, check_lengths
 
-DTYPES = ("float32", "float16", "bfloat16")
 BFLOAT16_CPUS = ("amx_bf16", "avx512_bf16")
 """Instructions with which a CPU is faster in bfloat16."""
 
@@ -48,15 +48,28 @@ def choose_device() -> str:
 
 
 def choose_dtype(wanted: str, device: str, facts: Facts) -> str:
-    """`auto` is float16 on GPUs, bfloat16 on CPUs that are faster in it, else float32. Raises UnsupportedError."""
-    if wanted == "auto":
-        if device != "cpu":
-            return "bfloat16" if facts.overflows_float16 else "float16"
-        capabilities = torch.cpu.get_capabilities()
-        return "bfloat16" if any(capabilities.get(name) for name in BFLOAT16_CPUS) else "float32"
-    if wanted not in DTYPES:
-        raise UnsupportedError(f"`--dtype {wanted}`: PyTorch runs {', '.join(DTYPES)} only", hint="use `--dtype auto`")
-    return wanted
+    """`auto` is float16 on GPUs, bfloat16 on CPUs that are faster in it, else float32."""
+    if wanted != "auto":
+        return wanted
+    if device != "cpu":
+        return "bfloat16" if facts.overflows_float16 else "float16"
+    capabilities = torch.cpu.get_capabilities()
+    return "bfloat16" if any(capabilities.get(name) for name in BFLOAT16_CPUS) else "float32"
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Has what this thread asks of PyTorch computed by so many.
+
+    PyTorch keeps one number for the process, which a thread takes over when it first computes; another engine's
+    threads have theirs.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TorchEngine:
@@ -70,39 +83,39 @@ class TorchEngine:
     def __init__(
         self,
         checkpoint: Checkpoint,
+        offer: Offer,
         *,
-        device: str,
-        dtype: str,
-        threads: int,
         batch_tokens: int | None = None,
         layout: Literal["padded", "packed"] | None = None,
-        builder: Callable[[Checkpoint, TorchOps], Network] | None = None,
+        builder: Callable[[Checkpoint, TorchOps], Network] = build,
     ) -> None:
-        """layout: None for the one that is faster there; builder: makes the network in place of ours.
+        """batch_tokens: set by hand, None for what does well; layout: None for the one that is faster there; builder:
+        makes the network in place of ours.
 
         Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`), and
         StartError where the device's memory is too small for it.
         """
-        torch.set_num_threads(threads)  # of the process: PyTorch knows no other
-        self.dtype = dtype
-        self.cores = threads
+        self.dtype = offer.dtype
+        self.cores = offer.threads
         self._checkpoint = checkpoint
-        self._device = torch.device(device)
-        number_type = getattr(torch, dtype)
+        self._device = torch.device(offer.device)
+        number_type = getattr(torch, offer.dtype)
         self._packs = has_varlen(self._device, number_type) if layout is None else layout == "packed"
         self._ops = TorchOps(self._device, number_type, checkpoint.longest)
         try:
-            with torch.inference_mode():
-                network = (builder or build)(checkpoint, self._ops)
+            with torch.inference_mode(), use_threads(self.cores):
+                network = builder(checkpoint, self._ops)
         except torch.OutOfMemoryError as problem:
-            hint = "use `--dtype float16`" if dtype == "float32" else "free memory there, or use a smaller model"
-            raise StartError(f"the model does not fit into the memory of the {device} device", hint=hint) from problem
-        if device != "cpu" or dtype != "float32":
+            hint = "use `--dtype float16`" if offer.dtype == "float32" else "free memory there, or use a smaller model"
+            raise StartError(
+                f"the model does not fit into the memory of the {offer.device} device", hint=hint
+            ) from problem
+        if offer.device != "cpu" or offer.dtype != "float32":
             checkpoint.weights.release()  # the engine has a copy of its own
         self._network: Network | None = network
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
-        sizes = CPU_SIZES if device == "cpu" else GPU_SIZES
+        sizes = CPU_SIZES if offer.device == "cpu" else GPU_SIZES
         best, most = batch_tokens or sizes.batch_tokens, sizes.trials[-1]
         if checkpoint.pooling is Pooling.SPLADE:
             most = max(1, sizes.splade_bytes // number_type.itemsize // self.vocabulary)
@@ -122,7 +135,7 @@ class TorchEngine:
     def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         """See `base.Engine.run`. Raises MemoryError where the device's memory is too small for the batch."""
         try:
-            return self._run(batch, tokens=tokens)
+            return self._run(batch, tokens=tokens, threads=min(cores or self.cores, self.cores))
         except torch.OutOfMemoryError:
             pass  # its traceback holds the batch's tensors: they are free once this block is left
         torch.accelerator.empty_cache()
@@ -137,8 +150,8 @@ class TorchEngine:
         if self._device.type != "cpu":
             torch.accelerator.empty_cache()
 
-    def _run(self, batch: Batch, *, tokens: bool) -> Output:
-        with self._lock, torch.inference_mode():
+    def _run(self, batch: Batch, *, tokens: bool, threads: int) -> Output:
+        with self._lock, torch.inference_mode(), use_threads(threads):
             assert self._network is not None, "the engine is closed"
             results = self._network.run(self._ops, self._inputs(batch))
             pooled = self._to_host(results.pooled.raw)

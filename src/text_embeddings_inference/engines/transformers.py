@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+)
 
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError, UnsupportedError
 from ..models.build import Network, Results, embedding
-from ..ops.spec import Inputs, Ops, Value
+from ..ops.spec import Constants, Inputs, Ops, Value
 from ..ops.torch import TorchOps
 from ..ops.torch_sequences import PaddedSequences
 from ..types import Kind, Pooling
+from .base import Offer
 from .torch import TorchEngine
-
-logger = logging.getLogger(__name__)
 
 UNUSED = "pooler"
 """A part of many models that is not needed for hidden states, and may be missing."""
@@ -33,40 +37,76 @@ class TransformersEngine(TorchEngine):
     name = "transformers"
 
     def __init__(
-        self, checkpoint: Checkpoint, *, device: str, dtype: str, threads: int, trust_remote_code: bool
+        self, checkpoint: Checkpoint, offer: Offer, *, batch_tokens: int | None = None, trust_remote_code: bool = False
     ) -> None:
         """trust_remote_code: the option of this name. Raises as `TorchEngine`, and UnsupportedError for SPLADE and for
-        models that Transformers does not know either."""
+        models that Transformers does not know either, or that take more than texts."""
 
         def builder(checkpoint: Checkpoint, ops: TorchOps) -> Network:
-            return _build(checkpoint, ops, _load(checkpoint, device, dtype, trust_remote_code))
+            return _build(checkpoint, ops, _load(checkpoint, offer, trust_remote_code))
 
-        super().__init__(checkpoint, device=device, dtype=dtype, threads=threads, layout="padded", builder=builder)
+        super().__init__(checkpoint, offer, batch_tokens=batch_tokens, layout="padded", builder=builder)
 
 
-def _load(checkpoint: Checkpoint, device: str, dtype: str, trust_remote_code: bool) -> Any:
+def inspect(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Network:
+    """What is known of the network without its weights. Raises as the engine does, but for what is missing in them."""
+    source = _Source(checkpoint, trust_remote_code)
+    with torch.device("meta"):
+        model = source.attempt(source.architecture.from_config, source.config, trust_remote_code=trust_remote_code)
+    return _build(checkpoint, TorchOps(torch.device("cpu"), torch.float32, checkpoint.longest), model)
+
+
+def _load(checkpoint: Checkpoint, offer: Offer, trust_remote_code: bool) -> Any:
     """The model, ready to be called. Raises UnsupportedError and CheckpointError."""
-    if checkpoint.pooling is Pooling.SPLADE:
-        raise UnsupportedError(f"SPLADE pooling is not supported for `model_type` {checkpoint.model_type!r}")
-    architecture = AutoModel if checkpoint.kind is Kind.EMBEDDING else AutoModelForSequenceClassification
-    try:
-        model, found = architecture.from_pretrained(
-            checkpoint.tokenizer_file.parent,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, ImportError, OSError) as problem:
-        reason = str(problem).strip().partition("\n")[0]
-        raise UnsupportedError(
-            f"Transformers can't load `model_type` {checkpoint.model_type!r}: {reason}",
-            hint="a newer Transformers may know it; `--trust-remote-code` runs code that lies beside the weights",
-        ) from problem
+    source = _Source(checkpoint, trust_remote_code)
+    model, found = source.attempt(
+        source.architecture.from_pretrained,
+        source.folder,
+        dtype=getattr(torch, offer.dtype),
+        trust_remote_code=trust_remote_code,
+        local_files_only=True,
+        output_loading_info=True,
+    )
     if missing := sorted(name for name in found["missing_keys"] if UNUSED not in name):
         raise CheckpointError(f"the weights have no tensor `{missing[0]}`, which {type(model).__name__} needs")
-    _check_positions(checkpoint, model)
-    return model.to(device).eval()
+    return model.to(offer.device).eval()
+
+
+class _Source:
+    """A checkpoint as Transformers sees it."""
+
+    def __init__(self, checkpoint: Checkpoint, trust_remote_code: bool) -> None:
+        """Raises UnsupportedError and CheckpointError."""
+        self._model_type = checkpoint.model_type
+        self.folder = checkpoint.tokenizer_file.parent
+        if checkpoint.pooling is Pooling.SPLADE:
+            raise UnsupportedError(f"SPLADE pooling is not supported for `model_type` {checkpoint.model_type!r}")
+        for name in checkpoint.weights:
+            if name.endswith((".weight", ".bias")):
+                checkpoint.weights.check_float(name)
+        self.config = self.attempt(
+            AutoConfig.from_pretrained, self.folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+        if checkpoint.kind is Kind.EMBEDDING:
+            # Of T5 and its like the encoder alone, as sentence-transformers takes them.
+            takes_encoder = self.config.is_encoder_decoder and type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+            self.architecture: Any = AutoModelForTextEncoding if takes_encoder else AutoModel
+            return
+        if self.config.is_encoder_decoder:
+            what = f"classifiers of `model_type` {checkpoint.model_type!r} are not supported"
+            raise UnsupportedError(f"{what}: encoder-decoders look for the end of the text")
+        self.architecture = AutoModelForSequenceClassification
+
+    def attempt(self, load: Any, *arguments: Any, **options: Any) -> Any:
+        """Raises UnsupportedError where Transformers can't."""
+        try:
+            return load(*arguments, **options)
+        except (ValueError, KeyError, ImportError, OSError) as problem:
+            reason = str(problem).strip().partition("\n")[0]
+            raise UnsupportedError(
+                f"Transformers can't load `model_type` {self._model_type!r}: {reason}",
+                hint="a newer Transformers may know it; `--trust-remote-code` runs code that lies beside the weights",
+            ) from problem
 
 
 def _check_positions(checkpoint: Checkpoint, model: Any) -> None:
@@ -82,9 +122,10 @@ def _check_positions(checkpoint: Checkpoint, model: Any) -> None:
                 )
 
 
-def _build(checkpoint: Checkpoint, ops: TorchOps, model: Any) -> Network:
-    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
-    vocabulary = int(model.get_input_embeddings().num_embeddings)
+def _build(checkpoint: Checkpoint, ops: Constants, model: Any) -> Network:
+    vocabulary, width = _sizes(model)
+    _check_positions(checkpoint, model)
+    takes_types = "token_type_ids" in signature(model.forward).parameters
 
     def call(inputs: Inputs) -> Any:
         sequences = inputs.layout.raw
@@ -96,8 +137,21 @@ def _build(checkpoint: Checkpoint, ops: TorchOps, model: Any) -> Network:
     def hidden(ops: Ops, inputs: Inputs) -> Value:
         return Value(call(inputs).last_hidden_state)
 
+    def classify(ops: Ops, inputs: Inputs) -> Results:
+        return Results(Value(call(inputs).logits), None)
+
     if checkpoint.kind is not Kind.EMBEDDING:
-        return Network(
-            lambda ops, inputs: Results(Value(call(inputs).logits), None), len(checkpoint.labels), vocabulary
-        )
-    return embedding(checkpoint, hidden, int(model.config.hidden_size), ops, vocabulary)
+        return Network(classify, len(checkpoint.labels), vocabulary)
+    return embedding(checkpoint, hidden, width, ops, vocabulary)
+
+
+def _sizes(model: Any) -> tuple[int, int]:
+    """Vocabulary and width of a model. Raises UnsupportedError for one that takes other things than texts."""
+    name = f"{type(model).__name__} of Transformers"
+    if model.main_input_name != "input_ids":
+        raise UnsupportedError(f"{name} takes `{model.main_input_name}`, not texts")
+    config = model.config if hasattr(model.config, "hidden_size") else model.config.get_text_config()
+    try:
+        return int(model.get_input_embeddings().num_embeddings), int(config.hidden_size)
+    except (NotImplementedError, AttributeError) as problem:
+        raise UnsupportedError(f"{name} has no table of token ids, or hidden states of no known width") from problem

@@ -10,21 +10,18 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from threading import Thread
-from typing import Generic, NamedTuple, TypeVar
+from types import TracebackType
+from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
-from ..engines.base import Engine
-from ..engines.measure import Quantity
 from ..errors import BatchSizeError, EmptyBatchError, InferenceError, RequestError, presentation
-from ..loading.load import Parts, fits_twice, load_parts, measure_fidelity, warm_up
-from ..loading.open import Opened, load_engine
+from ..loading.load import Parts, warm_up
 from ..queueing.jobs import Row
 from ..queueing.runner import Runner, closed_error
 from ..queueing.tuning import Tuner
-from ..settings import Limits, Settings
+from ..settings import Limits
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import CURRENT, Tracer
-from ..tokenization import Tokenizer
-from ..types import EncodeOptions, Float32Array, Input, ModelInfo, Token, Usage
+from ..types import EncodeOptions, Float32Array, Input, Token, Usage
 from . import tasks
 from .admission import Gate, Permit, Permits
 from .cooperative import each, future_of_threads
@@ -54,75 +51,61 @@ class Model:
 
     def __init__(
         self,
-        info: ModelInfo,
-        tokenizer: Tokenizer,
-        engine: Engine,
-        *,
+        parts: Parts,
         limits: Limits,
-        metrics: Metrics,
+        *,
+        metrics: Metrics | None = None,
         tracer: Tracer | None = None,
-        tokenization_workers: int = 1,
         clock: Callable[[], float] = time.perf_counter,
-        new_engine: Callable[[], Engine] | None = None,
     ) -> None:
-        """new_engine: makes another in place of one that hangs or is broken."""
-        self.info = info
+        """Takes the parts' engine, and is ready after `warm_up`. metrics: None for new ones."""
+        self.info = parts.info
         self.limits = limits
+        if metrics is None:
+            metrics = Metrics(parts.info.max_input_length)
+            metrics.model(parts.info)
         self.metrics = metrics
         self.tracer = tracer
-        self._tokenizer = tokenizer
+        self._parts = parts
+        self._tokenizer = parts.tokenizer
         self.permits = Permits(limits.max_concurrent_requests)
-        self.runner = Runner(engine, limits, metrics, clock, tracer, new_engine)
-        self._workers = ThreadPoolExecutor(tokenization_workers, thread_name_prefix="tokenizer")
+        self.runner = Runner(parts.engine, limits, metrics, clock, tracer, parts.another_engine)
+        self._workers = ThreadPoolExecutor(limits.tokenization_workers, thread_name_prefix="tokenizer")
         self._gate = Gate()
         self._clock = clock
         self._measuring: Thread | None = None
         self._tuner: Tuner | None = None
 
-    @classmethod
-    def load(cls, settings: Settings, tracer: Tracer | None = None, opened: Opened | None = None) -> Model:
-        """The model that the settings describe; it is ready after `warm_up`. opened: as for `load_parts`. Raises
-        StartError."""
-        parts = load_parts(settings, opened)
-        metrics = Metrics(parts.info.max_input_length)
-        metrics.model(parts.info)
-        model = cls(
-            parts.info,
-            parts.tokenizer,
-            parts.engine,
-            limits=settings.limits,
-            metrics=metrics,
-            tracer=tracer,
-            tokenization_workers=settings.limits.tokenization_workers,
-            new_engine=partial(load_engine, parts.checkpoint, settings),
-        )
-        if parts.engine.dtype != "float32" and fits_twice(parts.checkpoint):
-            model._measuring = Thread(
-                target=model._measure_fidelity, args=(parts, settings), name="fidelity", daemon=True
-            )
-            model._measuring.start()
-        return model
+    def warm_up(self, measured: Literal["off", "fast", "full"] = "off") -> None:
+        """Waits until the engine is compiled, and runs it once; measures it now or later. Raises StartError.
 
-    def warm_up(self, settings: Settings) -> None:
-        """Waits until the engine is compiled, and runs it once; measures it as `--warmup` says. Raises StartError."""
-        warm_up(self.runner.engine)
-        wanted: list[Quantity] = []
-        if settings.limits.max_batch_tokens is None:
-            wanted.append("batch_tokens")
-        if settings.engine.streams is None:
-            wanted.append("streams")
-        self._tuner = Tuner(self.runner, wanted)
-        if settings.engine.warmup == "full":
+        measured: `full` before this returns, `fast` in the first quiet moment after.
+        """
+        warm_up(self._parts.engine)
+        if self._parts.measure_fidelity is not None:
+            measure = partial(self._measure_fidelity, self._parts.measure_fidelity)
+            self._measuring = Thread(target=measure, name="fidelity", daemon=True)
+            self._measuring.start()
+        self._tuner = Tuner(self.runner, self._parts.to_measure)
+        if measured == "full":
             if self._measuring is not None:
                 self._measuring.join()  # it runs the engine too
             self._tuner.run()
-        elif settings.engine.warmup == "fast":
-            self._tuner.start()
+        elif measured == "fast":
+            self._tuner.start(after=self._measuring)
 
-    def _measure_fidelity(self, parts: Parts, settings: Settings) -> None:
-        cosine = measure_fidelity(parts, settings)
+    def _measure_fidelity(self, measure: Callable[[], float]) -> None:
+        cosine = measure()
         self.info = replace(self.info, fidelity=cosine)
         self.metrics.fidelity(cosine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
     async def wait_for_permits(self, count: int) -> Permit:
         """Permits for `count` inputs, held as long as their `with` lasts.
@@ -232,7 +215,7 @@ class Model:
     async def close(self) -> None:
         """Answers what was accepted, then stops the engine. What is asked later fails with an InferenceError."""
         await self._gate.close()
-        await asyncio.get_running_loop().run_in_executor(None, self._stop)
+        await asyncio.get_running_loop().run_in_executor(None, self.stop)
 
     def abort(self) -> None:
         """Answers what was accepted with an InferenceError, and takes nothing more."""
@@ -243,7 +226,8 @@ class Model:
         """After `close`: whether threads of an engine are left that can't be ended."""
         return self.runner.hangs
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Runs what is queued, then gives back the engine and all threads; does nothing the second time."""
         if self._tuner is not None:
             self._tuner.close()
         if self._measuring is not None:

@@ -5,45 +5,52 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from ..checkpoint import Checkpoint
 from ..engines.base import Engine
+from ..engines.measure import Quantity
 from ..errors import StartError
 from ..machine import available_memory
 from ..settings import Settings
 from ..tokenization import ROLES, TextOptions, Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo
 from .fidelity import FAITHFUL, fidelity
-from .open import EnginePlan, Opened, make_engine, open_model
+from .open import Opened
 
 logger = logging.getLogger(__name__)
 
 
-SHARE_FOR_FIDELITY = 0.25
+FIDELITY_MEMORY_SHARE = 0.25
 """Of the free memory, which the measurement of fidelity may take for weights; it needs about twice as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a `Model` is made of."""
+    """What a model is made of. The engine is closed by who takes it."""
 
-    checkpoint: Checkpoint
     info: ModelInfo
     tokenizer: Tokenizer
     engine: Engine
+    another_engine: Callable[[], Engine] | None = None
+    """Makes one in place of an engine that hangs or is broken; it may raise."""
+    measure_fidelity: Callable[[], float] | None = None
+    """The smallest cosine of the engine's vectors with those of float32, on built-in texts; None: it is float32, or
+    there is too little memory to tell."""
+    to_measure: tuple[Quantity, ...] = ()
+    """What was not set by hand of the engine's capacity."""
 
 
-def load_parts(settings: Settings, opened: Opened | None = None) -> Parts:
-    """The parts of the model that the settings describe. The engine may still be compiling: `warm_up` waits for it.
+def load_parts(opened: Opened) -> Parts:
+    """The parts of a model that was opened. The engine may still be compiling: `warm_up` waits for it.
 
-    opened: what `open_model` has made of the settings, None if it has not been called. Raises StartError where the
-    model can't be had or can't be run.
+    Raises StartError where the tokenizer can't be had.
     """
-    opened = open_model(settings) if opened is None else opened
-    checkpoint, engine, max_input_length = opened.checkpoint, opened.engine, opened.max_input_length
+    checkpoint, engine, settings = opened.need.checkpoint, opened.engine, opened.settings
     info = ModelInfo(
         model_id=settings.model.model_id,
         revision=settings.model.revision,
@@ -57,16 +64,25 @@ def load_parts(settings: Settings, opened: Opened | None = None) -> Parts:
         architecture=checkpoint.model_type,
         dimensions=engine.dimensions,
         vocabulary=engine.vocabulary,
-        max_input_length=max_input_length,
+        max_input_length=opened.max_input_length,
         columns=checkpoint.columns,
     )
-    try:
-        vocabulary = engine.vocabulary
-        tokenizer = load_tokenizer(checkpoint, settings, max_input_length=max_input_length, vocabulary=vocabulary)
-    except BaseException:
-        engine.close()  # it may still be compiling
-        raise
-    return Parts(checkpoint, info, tokenizer, engine)
+    tokenizer = load_tokenizer(
+        checkpoint, settings, max_input_length=opened.max_input_length, vocabulary=engine.vocabulary
+    )
+    by_hand: dict[Quantity, int | None] = {
+        "batch_tokens": settings.limits.max_batch_tokens,
+        "streams": settings.engine.streams,
+    }
+    can_compare = engine.dtype != "float32" and fits_twice(checkpoint)
+    return Parts(
+        info,
+        tokenizer,
+        engine,
+        opened.another_engine,
+        measure_fidelity=partial(measure_fidelity, opened, tokenizer) if can_compare else None,
+        to_measure=tuple(quantity for quantity, value in by_hand.items() if value is None),
+    )
 
 
 def warm_up(engine: Engine) -> None:
@@ -84,28 +100,23 @@ def fits_twice(checkpoint: Checkpoint) -> bool:
     weights = checkpoint.weights
     needed = 4 * sum(math.prod(weights.shape(name)) for name in weights.names())
     free = available_memory()
-    if free is None or needed < SHARE_FOR_FIDELITY * free:
+    if free is None or needed < FIDELITY_MEMORY_SHARE * free:
         return True
     logger.warning("How near the vectors are to float32 is not measured: that takes %.1f GB more", needed / 1e9)
     return False
 
 
-def measure_fidelity(parts: Parts, settings: Settings) -> float:
+def measure_fidelity(opened: Opened, tokenizer: Tokenizer) -> float:
     """The smallest cosine of the engine's vectors with those of float32, on built-in texts."""
-    reference = make_engine(parts.checkpoint, _reference_plan(parts.engine, settings), settings)
+    engine = opened.engine
+    reference = opened.kind.make_reference(opened.need, opened.offer)
     try:
-        cosine = fidelity(parts.engine, reference, parts.tokenizer, parts.info.kind)
+        cosine = fidelity(engine, reference, tokenizer, opened.need.checkpoint.kind)
     finally:
         reference.close()
     level = logging.INFO if cosine >= FAITHFUL else logging.WARNING
-    logger.log(level, "%s: smallest cosine with float32 on built-in texts %.5f", parts.engine.dtype, cosine)
+    logger.log(level, "%s: smallest cosine with float32 on built-in texts %.5f", engine.dtype, cosine)
     return cosine
-
-
-def _reference_plan(engine: Engine, settings: Settings) -> EnginePlan:
-    """What computes the float32 that others are compared with."""
-    name = "transformers" if engine.name == "transformers" else "openvino"
-    return EnginePlan(name, "float32", settings.engine.threads, 1)
 
 
 def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_length: int, vocabulary: int) -> Tokenizer:

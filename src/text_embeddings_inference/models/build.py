@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from inspect import getdoc
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -170,11 +171,12 @@ def _outputs(dense: tuple[Dense, ...], width: int) -> int:
 
 def find_model_file(checkpoint: Checkpoint) -> ModelFile:
     """The model file for the checkpoint. Raises UnsupportedError if there is none."""
-    found = _find(checkpoint.model_type, checkpoint.config)
-    if found is None:
+    facts = checkpoint.facts
+    if facts.file is None:
         problem = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported"
         raise UnsupportedError(problem, hint=supported())
-    return found
+    module = _import(facts.file)
+    return ModelFile(facts.file, getdoc(module) or "", module.ARCHITECTURE, facts.reason)
 
 
 def facts_of(model_type: str, config: dict[str, Any]) -> Facts:
@@ -182,17 +184,19 @@ def facts_of(model_type: str, config: dict[str, Any]) -> Facts:
 
     The positions of one that we have no file for, or whose config we can't read, are taken for a table.
     """
-    found = _find(model_type, config)
+    choice = choose(model_type, config)
     # Those who pad with token 1 follow fairseq, where the position of padding is 1 too, and a text begins after it.
     first: int | None = 2 if config.get("pad_token_id") == 1 else 0
-    if found is None:
+    if choice is None:
         return Facts(first_position=first)
-    architecture = found.architecture
+    architecture: Architecture[Any, Any] = _import(choice.module).ARCHITECTURE
     with suppress(msgspec.ValidationError, UnsupportedError):  # building the model raises it again
         check_numbers(architecture.args, config)
         first = architecture.positions(msgspec.convert(config, architecture.args))
     return Facts(
         first_position=first,
+        file=choice.module,
+        reason=choice.reason,
         quantizes=architecture.quantizes,
         overflows_float16=architecture.overflows_float16,
         end_of_text=architecture.end_of_text(config),
@@ -209,12 +213,8 @@ def read_args(checkpoint: Checkpoint, architecture: Architecture[Any, Any]) -> A
         raise UnsupportedError(f"config.json of {checkpoint.folder}: {describe_problem(problem, config)}") from None
 
 
-def _find(model_type: str, config: dict[str, Any]) -> ModelFile | None:
-    choice = choose(model_type, config)
-    if choice is None:
-        return None
-    module = import_module(f".{choice.module}", __package__)
-    return ModelFile(choice.module, getdoc(module) or "", module.ARCHITECTURE, choice.reason)
+def _import(file: str) -> ModuleType:
+    return import_module(f".{file}", __package__)
 
 
 def _no_head(checkpoint: Checkpoint, what: str) -> UnsupportedError:

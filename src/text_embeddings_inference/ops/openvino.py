@@ -7,11 +7,10 @@ from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset15 as op
 
 from ..types import Pooling
+from .openvino_library import op, ov
 from .spec import AttentionSpec, DisentangledSpec, Gelu, Layout, Ops, Rope, Value
 
 _HIDDEN = -1e9

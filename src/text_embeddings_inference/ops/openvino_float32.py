@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import openvino as ov
-from openvino import opset15 as op
-
 from .openvino import OpenVINOOps, flatten
+from .openvino_library import op, ov
 from .spec import Layout, Value
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import openvino as ov
-from openvino import opset15 as op
 
 from .openvino import OpenVINOOps
+from .openvino_library import op, ov
 from .spec import Value
 
 FEWEST_ROWS = 16

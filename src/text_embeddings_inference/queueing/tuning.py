@@ -39,9 +39,10 @@ class Tuner:
         runner.set_capacity(capacity)
         logger.info("Batches of up to %d tokens, %d at a time", capacity.batch_tokens, capacity.streams)
 
-    def start(self) -> None:
-        """Measures in a thread, in the first quiet moment."""
-        self._thread = threading.Thread(target=self._when_quiet, name="tuner", daemon=True)
+    def start(self, after: threading.Thread | None = None) -> None:
+        """Measures in a thread, in the first quiet moment. after: a thread that runs the engine too, and is waited
+        for."""
+        self._thread = threading.Thread(target=self._when_quiet, args=(after,), name="tuner", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -50,7 +51,9 @@ class Tuner:
         if self._thread is not None:
             self._thread.join()
 
-    def _when_quiet(self) -> None:
+    def _when_quiet(self, after: threading.Thread | None) -> None:
+        if after is not None:
+            after.join()
         attempts = 0
         while attempts < ATTEMPTS and not self._stop.wait(QUIET_S):
             if not (self._runner.idle and self._runner.healthy):

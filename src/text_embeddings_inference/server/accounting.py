@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import OverloadedError, RequestError
-from ..inference import Model
-from ..inference.model import Answer
+from ..inference.model import Answer, Model
 from ..telemetry.logging import Span, request_span, write
 from ..telemetry.metrics import Method
 from ..types import Usage

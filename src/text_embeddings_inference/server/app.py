@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from ..errors import RequestError
-from ..inference import Model
+from ..inference.model import Model
 from ..settings import Settings
 from ..telemetry.tracing import PARENT, parse_traceparent
 from .api.handlers import Handlers

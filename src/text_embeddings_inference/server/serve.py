@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 
 from ..errors import StartError
-from ..inference import Model
+from ..inference.model import Model
 from ..settings import Settings
 from .addresses import place
 from .app import create_app

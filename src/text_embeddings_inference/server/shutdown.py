@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
-from ..inference import Model
+from ..inference.model import Model
 
 logger = logging.getLogger(__name__)
 

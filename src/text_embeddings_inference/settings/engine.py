@@ -9,13 +9,16 @@ from typing import Literal
 from ..machine import usable_cpus
 from .options import ENGINE, AutoInteger, File, Integer, Option, words
 
+ENGINES = ("openvino", "torch")
+"""The words that stand for `engines.registry.KINDS`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """What runs the model, and in which numbers."""
 
-    engine: Literal["auto", "openvino", "torch"] = Option(
-        words("auto", "openvino", "torch"),
+    engine: str = Option(
+        words("auto", *ENGINES),
         ENGINE,
         "What runs the model: OpenVINO on CPUs, PyTorch on GPUs",
         details="auto: PyTorch where it is installed and finds a GPU, else OpenVINO.",

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.loaded import loaded_model
 from tests.server.client import Client
 from text_embeddings_inference import EncodeOptions, load
 from text_embeddings_inference.errors import ModelTypeError
-from text_embeddings_inference.inference import Model
 from text_embeddings_inference.settings import Settings
 
 MODELS = Path(__file__).parents[2] / "fixtures" / "models"
@@ -31,7 +31,7 @@ ROLES = {"query": COLBERT["colbert"]["queries"], "document": COLBERT["colbert"][
 
 def serve(name: str, **options: Any) -> Client:
     settings = Settings.of(model_id=str(MODELS / name), dtype="float32", streams=1, **options)
-    return Client(Model.load(settings), settings)
+    return Client(loaded_model(settings), settings)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import grpc
 
 from tests.fakes import PATIENCE, fake_model
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.grpc.server import GrpcServer
 from text_embeddings_inference.server.grpc.service import PACKAGE
 from text_embeddings_inference.server.tls import Certificates

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.loaded import loaded_model
 from tests.oracle.expected import MODELS
 from tests.server.client import JSON, Client
 from tests.server.grpc.calling import calling, run
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Pooling
@@ -24,8 +25,8 @@ COSTS += ("x-tokenization-time", "x-queue-time", "x-inference-time")
 
 def load(name: str, **options: Any) -> Model:
     settings = Settings.of(model_id=str(MODELS / name), dtype="float32", threads=1, **options)
-    model = Model.load(settings)
-    model.warm_up(Settings.of(model_id=name, warmup="off"))
+    model = loaded_model(settings)
+    model.warm_up()
     return model
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import Stub, calling, run, status
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.server.grpc.service import MAX_MESSAGE
 from text_embeddings_inference.settings import Limits

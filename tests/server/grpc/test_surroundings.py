@@ -17,7 +17,7 @@ from grpc_tools import protoc
 from tests.fakes import FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import calling, run, status
 from text_embeddings_inference.errors import StartError
-from text_embeddings_inference.inference import Model
+from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.types import Kind
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, UnsupportedError
 from ..json_files import DOWNLOAD_AGAIN, describe, read_object
 from .pickle import read_pickle
 from .safetensors import read_safetensors
@@ -22,6 +22,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """The names under which weights are looked for, in this order."""
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The types of parameters."""
 
 
 class Weights:
@@ -63,8 +66,17 @@ class Weights:
         return self._tensor(name).dtype
 
     def array(self, name: str) -> NDArray[Any]:
-        """The values: float32 for every float type (F32 is not copied), integers and booleans as stored."""
+        """The values as float32; F32 is not copied. Raises as `check_float`."""
+        self.check_float(name)
         return self._tensor(name).array()
+
+    def check_float(self, name: str) -> None:
+        """Raises UnsupportedError for integers and booleans, which no parameter of a model is."""
+        if self.dtype(name) not in FLOATS:
+            raise UnsupportedError(
+                f"tensor `{name}` in {self.file(name)} is {self.dtype(name)}: quantized weights are not supported",
+                hint="take the checkpoint in a float type; `--dtype int8` quantizes it at load",
+            )
 
     def release(self) -> None:
         """Gives back the memory of pages that were read; arrays stay valid and read them again when touched.

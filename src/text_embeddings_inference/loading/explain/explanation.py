@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import orjson
 
 from ...checkpoint import File
+from ...engines.base import Memory, Offer
 from ...types import Kind, Pooling
-from ..open import EnginePlan
-from .memory import Memory
 
 WIDTH = 100
 LABEL = 18
@@ -27,61 +26,81 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """module: our model file; about: what it says of itself; reason: what led to it."""
+    """What makes the model."""
 
     module: str
+    """Our model file, a graph, or Transformers."""
     about: str
+    """What it says of itself."""
     reason: str
+    """What led to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the model gives. pooling: None for classifiers; the sources say which file, option or rule decided."""
+    """What the model gives."""
 
     kind: Kind
     kind_source: str
+    """Which file or option decided; "": none did."""
     pooling: Pooling | None
+    """None for classifiers."""
     pooling_source: str
+    """Which file, option or rule decided."""
     labels: tuple[str, ...]
+    """By class index; of embedding models there are none."""
     late_interaction: bool
+    """Whether each token gets a vector."""
     dense_modules: tuple[tuple[int, int], ...]
+    """How many values each takes and gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Tokens: of one input as the server takes it, and as the model does (with what says so); of one batch."""
+    """Numbers of tokens."""
 
     max_input_length: int | None
+    """Of one input as the server takes it; None: no batch could hold it."""
     model_length: int
+    """Of one input as the model takes it; 0: not known."""
     model_length_source: str
+    """What says so."""
     max_batch_tokens: int
+    """Of one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All that is known of a model before it is served. What could not be found out is None.
-
-    folder: of the files; None for those of the Hub that are not in its cache; dimensions, vocabulary: None where the
-    weights could not be looked into; unread: weights of which only the size is known; problems: none if it can be
-    served.
-    """
+    """All that is known of a model before it is served. What could not be found out is None."""
 
     model: str
+    """As it was asked for."""
     served: bool
+    """Whether it would be."""
     problems: tuple[Problem, ...] = ()
+    """What stands in the way."""
     warnings: tuple[str, ...] = ()
+    """What the log of a start would warn of."""
     folder: str | None = None
+    """Of the files; None for those of the Hub that are not in its cache."""
     files: tuple[File, ...] = ()
+    """All that a start reads."""
     unread: tuple[File, ...] = ()
+    """Weights of which only the size is known."""
     model_type: str | None = None
+    """Of config.json."""
     architecture: Architecture | None = None
     task: Task | None = None
     prompts: dict[str, str] | None = None
+    """By name."""
     default_prompt: str | None = None
+    """Put before inputs that name none."""
     limits: Limits | None = None
     dimensions: int | None = None
+    """Of a result; None where the weights could not be looked into."""
     vocabulary: int | None = None
-    engine: EnginePlan | None = None
+    """Number of token ids."""
+    engine: Offer | None = None
     memory: Memory | None = None
 
     def json(self) -> str:

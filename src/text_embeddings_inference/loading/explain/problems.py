@@ -12,11 +12,13 @@ PACKAGE = __name__.split(".")[0]
 
 
 class Problems:
-    """found: the errors of all steps, in order; warnings: lines of the log from `warnings` on, each once."""
+    """What was found to be wrong."""
 
     def __init__(self) -> None:
         self.found: list[StartError] = []
+        """The errors of all steps, in order."""
         self.warnings: list[str] = []
+        """Lines of the log of that level and above, each once."""
 
     @contextmanager
     def step(self) -> Iterator[None]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...checkpoint import Checkpoint, Preview, Weights, open_checkpoint, preview
-from ...models import choose
-from ...models.build import ModelFile, Network, build, facts_of, find_model_file, read_args
-from ...ops.spec import Value
+from ...engines.base import EngineKind, Need
+from ...engines.inspection import inspect
+from ...engines.registry import choose
+from ...models.build import Network, facts_of, find_model_file
 from ...settings import Settings
-from ...types import Kind, Pooling
 from ..load import load_tokenizer
-from ..open import find_max_input_length, hub_access, plan_for
+from ..open import find_max_input_length, find_need, hub_access
 from .explanation import Architecture, Explanation, Limits, Problem, Task
-from .memory import estimate
 from .problems import Problems
 
 ANY_VOCABULARY = 1 << 31
@@ -47,6 +41,7 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
     found = replace(
         found, folder=str(files.folder) if files.is_lasting else None, files=files.files, unread=files.unread
     )
+    checkpoint = None
     with problems.step():
         checkpoint = open_checkpoint(
             files.folder,
@@ -57,69 +52,74 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
             weights=Weights((), ()) if any(file.name.endswith(".bin") for file in files.unread) else None,
             step=problems.step,
         )
-        found = replace(
-            found, task=_task(checkpoint), prompts=checkpoint.prompts, default_prompt=settings.model.default_prompt
-        )
-        plan = network = None
+    if checkpoint is None:
+        return found
+    found = replace(
+        found,
+        model_type=checkpoint.model_type,
+        task=_task(checkpoint),
+        prompts=checkpoint.prompts,
+        default_prompt=settings.model.default_prompt,
+    )
+    found = _find_engine(found, find_need(checkpoint, settings), settings, problems)
+    return _find_limits(found, checkpoint, settings, problems)
+
+
+def _find_engine(found: Explanation, need: Need, settings: Settings, problems: Problems) -> Explanation:
+    """What runs the model, and what is known of it then."""
+    kind = network = None
+    with problems.step():
+        kind, offer = choose(need)
+        found = replace(found, engine=offer)
+    with problems.step():
+        if kind is not None or need.checkpoint.facts.file is not None:
+            found = replace(found, architecture=_architecture(need, settings))
+            network = _inspect(need, kind, is_complete=not found.unread)
+    if network is not None:
+        found = replace(found, dimensions=network.dimensions, vocabulary=network.vocabulary)
+    if kind is None:
+        return found
+    stored = sum(file.size for file in found.files if file.name.endswith((".safetensors", ".bin", ".onnx")))
+    return replace(found, memory=kind.memory(need, offer, found.vocabulary, stored))
+
+
+def _inspect(need: Need, kind: EngineKind | None, *, is_complete: bool) -> Network | None:
+    """The network as `kind` would build it; None for a graph that is not here. Raises as at a start."""
+    if kind is None:
+        return inspect(need.checkpoint)
+    return kind.inspect(need) if is_complete or need.checkpoint.onnx is None else None
+
+
+def _find_limits(found: Explanation, checkpoint: Checkpoint, settings: Settings, problems: Problems) -> Explanation:
+    """How long inputs may be; reads the tokenizer."""
+    longest, largest = None, settings.limits.token_limit
+    if checkpoint.max_input_length:
         with problems.step():
-            plan = plan_for(checkpoint, settings)
-            found = replace(found, engine=plan)
+            longest = find_max_input_length(checkpoint, settings)
+    if checkpoint.tokenizer_file.is_file():
         with problems.step():
-            if checkpoint.onnx is not None:
-                found = replace(found, architecture=_graph(checkpoint, settings))
-                if plan is not None and not files.unread:
-                    network = _read_graph(checkpoint)
-            elif choose(checkpoint.model_type, checkpoint.config) is None:
-                found = replace(found, architecture=None if plan is None else _foreign(checkpoint))
-            else:
-                file = find_model_file(checkpoint)
-                found = replace(found, architecture=_architecture(file))
-                network = _build(checkpoint, file)
-        if network is not None:
-            found = replace(found, dimensions=network.dimensions, vocabulary=network.vocabulary)
-        limits = None
-        if checkpoint.max_input_length:
-            with problems.step():
-                limits = find_max_input_length(checkpoint, settings)
-        found = replace(
-            found,
-            limits=Limits(
-                limits, checkpoint.max_input_length, checkpoint.sources.max_input_length, settings.limits.token_limit
-            ),
-        )
-        if checkpoint.tokenizer_file.is_file():
-            with problems.step():
-                load_tokenizer(
-                    checkpoint,
-                    settings,
-                    max_input_length=limits or settings.limits.token_limit,
-                    vocabulary=ANY_VOCABULARY if network is None else network.vocabulary,
-                )
-        if plan is not None:
-            found = replace(found, memory=estimate(checkpoint, found.vocabulary, files, plan))
-    return found
+            load_tokenizer(
+                checkpoint,
+                settings,
+                max_input_length=longest or largest,
+                vocabulary=found.vocabulary or ANY_VOCABULARY,
+            )
+    limits = Limits(longest, checkpoint.max_input_length, checkpoint.sources.max_input_length, largest)
+    return replace(found, limits=limits)
 
 
-def _architecture(file: ModelFile) -> Architecture:
-    summary = " ".join(file.about.partition("\n\n")[0].split())
-    return Architecture(f"models/{file.name}.py", summary, file.reason)
-
-
-def _foreign(checkpoint: Checkpoint) -> Architecture:
-    reason = f"no file of ours fits `model_type` {checkpoint.model_type!r}; whether it loads is known only then"
-    return Architecture("Transformers", "run by its AutoModel on PyTorch", reason)
-
-
-def _graph(checkpoint: Checkpoint, settings: Settings) -> Architecture:
-    assert checkpoint.onnx is not None
-    reason = "there are no other weights" if settings.model.onnx_file is None else "of `--onnx-file`"
-    return Architecture(checkpoint.onnx.file.name, "an ONNX graph, which is run as it is", reason)
-
-
-def _read_graph(checkpoint: Checkpoint) -> Network:
-    from ...engines.openvino import check_onnx  # by now the engine has been chosen, and its library loaded
-
-    return check_onnx(checkpoint)
+def _architecture(need: Need, settings: Settings) -> Architecture:
+    """What makes the model."""
+    graph = need.checkpoint.onnx
+    if graph is not None:
+        reason = "there are no other weights" if settings.model.onnx_file is None else "of `--onnx-file`"
+        return Architecture(graph.file.name, "an ONNX graph, which is run as it is", reason)
+    if need.checkpoint.facts.file is None:
+        reason = f"no file of ours fits `model_type` {need.checkpoint.model_type!r}"
+        return Architecture("Transformers", "run by its AutoModel on PyTorch", reason)
+    file = find_model_file(need.checkpoint)
+    about = " ".join(file.about.partition("\n\n")[0].split())
+    return Architecture(f"models/{file.name}.py", about, file.reason)
 
 
 def _task(checkpoint: Checkpoint) -> Task:
@@ -132,42 +132,3 @@ def _task(checkpoint: Checkpoint) -> Task:
         late_interaction=checkpoint.late is not None,
         dense_modules=tuple((dense.weight.shape[1], dense.weight.shape[0]) for dense in checkpoint.dense),
     )
-
-
-def _build(checkpoint: Checkpoint, file: ModelFile) -> Network | None:
-    """The network, built of shapes: checks all values of config.json and all tensors. None where there are no tensors.
-
-    Raises UnsupportedError and CheckpointError as at a start.
-    """
-    if not len(checkpoint.weights):
-        read_args(checkpoint, file.architecture)
-        return None
-    if checkpoint.kind is Kind.EMBEDDING and checkpoint.pooling is None:  # which is told already
-        checkpoint = replace(checkpoint, pooling=Pooling.MEAN)
-    return build(checkpoint, _NoConstants(checkpoint.longest), _Shapes(checkpoint.weights))
-
-
-class _NoConstants:
-    """Stands in for an engine."""
-
-    def __init__(self, max_length: int) -> None:
-        self.max_length = max_length
-
-    def constant(self, array: NDArray[Any]) -> Value:
-        return Value(None)
-
-
-class _Shapes:
-    """Stands in for weights: the names and shapes are theirs, the values are zeros that take no memory."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-
-    def names(self) -> Iterable[str]:
-        return self._weights.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._weights.shape(name)
-
-    def array(self, name: str) -> NDArray[Any]:
-        return np.broadcast_to(np.zeros((), np.float32), self.shape(name))

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ...errors import BatchSizeError, UnhealthyError, presentation
-from ...inference import Model
+from ...inference.model import Model
 from ...settings import Settings
 from ...types import EncodeOptions, Kind
 from ..accounting import Accounting, usage_headers

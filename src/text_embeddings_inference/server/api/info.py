@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
-from ...inference import Model
+from ...inference.model import Model
 from ...settings import CONTRACT_VERSION, Settings
 from ...types import Kind
 

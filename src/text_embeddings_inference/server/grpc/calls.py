@@ -15,9 +15,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from google.protobuf.message import Message
 
-from ...inference import Model
 from ...inference.admission import Permit
-from ...inference.model import Answer
+from ...inference.model import Answer, Model
 from ...inference.results import Prediction, Sparse
 from ...settings import CONTRACT_VERSION, Settings
 from ...types import EncodeOptions, Float32Array, Input, Kind, Token

@@ -16,7 +16,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
-from ...inference import Model, tasks
+from ...inference import tasks
+from ...inference.model import Model
 from ...inference.tasks import Task
 from ...types import ModelInfo
 from .limits import Waits

@@ -9,9 +9,9 @@ from typing import NoReturn
 import numpy as np
 
 from ...errors import BatchSizeError, EmptyBatchError, RequestError, presentation
-from ...inference import Model, tasks
+from ...inference import tasks
 from ...inference.admission import Permit
-from ...inference.model import Answer
+from ...inference.model import Answer, Model
 from ...inference.results import Rank
 from ...types import EncodeOptions, Timings, Usage
 from ..http.memory_budget import Share

@@ -8,7 +8,7 @@ from typing import Any, Self
 import grpc
 
 from ...errors import StartError
-from ...inference import Model
+from ...inference.model import Model
 from ...settings import Settings
 from ..addresses import place
 from ..tls import Certificates

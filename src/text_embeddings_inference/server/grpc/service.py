@@ -10,8 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ...inference import Model
-from ...inference.model import Answer
+from ...inference.model import Answer, Model
 from ...settings import Settings
 from ...telemetry.tracing import PARENT, parse_traceparent
 from ..accounting import Accounting, usage_headers

@@ -1,0 +1,59 @@
+"""When PyTorch runs a model: on a GPU, or where it is asked for."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+
+from ..machine import has_gpu_driver
+from ..models import supported
+from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph
+
+logger = logging.getLogger(__name__)
+
+INSTALL = "pip install 'text-embeddings-inference[torch]'"
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class TorchKind(EngineKind):
+    """Our architectures on PyTorch. `auto` takes it for GPUs alone: on CPUs others are faster."""
+
+    name = option = "torch"
+
+    def offer(self, need: Need) -> Offer | Refusal:
+        is_wanted = need.options.engine == self.option
+        if need.checkpoint.onnx is not None:
+            return refuse_graph(need)
+        if need.checkpoint.facts.file is None:
+            reason = f"config.json: `model_type` is {need.checkpoint.model_type!r}, which is not supported"
+            return Refusal(reason, supported(), is_others=True)
+        if not is_wanted and not has_gpu_driver():
+            return Refusal("there is no GPU here")
+        if find_spec("torch") is None:
+            asked = "`--engine torch`: " if is_wanted else ""
+            return Refusal(f"{asked}PyTorch 2.12 or newer is not installed", INSTALL)
+        found = offer_on_device(self.name, need)
+        if isinstance(found, Offer) and found.device == "cpu" and not is_wanted:
+            return Refusal("PyTorch finds no GPU")
+        return found
+
+    def make(self, need: Need, offer: Offer) -> Engine:
+        from .torch import TorchEngine
+
+        return TorchEngine(need.checkpoint, offer, batch_tokens=need.batch_tokens)
+
+
+def offer_on_device(name: str, need: Need) -> Offer | Refusal:
+    """What an engine on PyTorch, which is installed, would do on the device that PyTorch finds."""
+    options = need.options
+    if options.dtype not in ("auto", *DTYPES):
+        return Refusal(f"`--dtype {options.dtype}`: PyTorch runs {', '.join(DTYPES)} only", "use `--dtype auto`")
+    from . import torch
+
+    device = torch.choose_device()
+    if options.streams not in (None, 1):
+        logger.warning("`--streams` is ignored: PyTorch runs one batch after the other")
+    if options.compile_cache is not None:
+        logger.warning("`--compile-cache` is ignored: PyTorch compiles nothing")
+    dtype = torch.choose_dtype(options.dtype, device, need.checkpoint.facts)
+    return Offer(name, dtype, options.threads, streams=1, device=device)
