@@ -76,6 +76,6 @@ class Limits(BatchLimits):
         Integer(1),
         TRANSPORT,
         "Most connections of HTTP at a time, and most calls of gRPC",
-        details="One more is answered with status 503, or RESOURCE_EXHAUSTED. The limit of open files is raised for "
-        "them as far as the process may.",
+        details="One more is answered with status 503, or RESOURCE_EXHAUSTED. With `--grpc-port` a quarter of the "
+        "connections is for that port. The limit of open files is raised for them as far as the process may.",
     ).field(10_000)
