@@ -15,7 +15,7 @@ from extras import needs_transformers
 from oracle.expected import MODELS
 from text_embeddings_inference import load
 from text_embeddings_inference.checkpoint import Checkpoint, open_checkpoint
-from text_embeddings_inference.engines.base import Engine
+from text_embeddings_inference.engines.base import Engine, Offer
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Encoding, Kind, Pooling
