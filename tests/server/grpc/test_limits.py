@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -15,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.fakes import PATIENCE, FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import Stub, calling, run, status
 from tests.server.grpc.http2 import Deaf
-from tests.server.grpc.test_surroundings import Status, reflect
-from text_embeddings_inference.server.grpc import limits, public, server, service
+from tests.server.grpc.test_public import Status, reflect
+from text_embeddings_inference.server.grpc import limits, public, service
 from text_embeddings_inference.server.grpc import rerank as rerank_calls
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.types import Kind
@@ -256,7 +255,7 @@ def test_who_takes_no_answer_loses_the_connection(method: str) -> None:
 
 def test_with_too_many_bytes_the_oldest_lose_their_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "GRACE_S", 0)
-    monkeypatch.setattr(limits.Untaken.__init__, "__defaults__", (6_000,))
+    monkeypatch.setattr(limits, "MAX_UNTAKEN", 6_000)
 
     async def test() -> None:
         async with calling(fake_model(FakeEngine(dimensions=WIDE), info=fake_info(dimensions=WIDE))) as stub:
@@ -267,37 +266,6 @@ def test_with_too_many_bytes_the_oldest_lose_their_connections(monkeypatch: pyte
                 await asyncio.wait(
                     [asyncio.ensure_future(each.ended()) for each in (first, second)], return_when="FIRST_COMPLETED"
                 )
-
-    run(test())
-
-
-# --- connections ------------------------------------------------------------------------------------------------------
-
-
-def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-
-
-def wait_for_end(connection: socket.socket) -> None:
-    with suppress(ConnectionResetError):
-        while connection.recv(100):  # the server may have begun to speak HTTP/2
-            pass
-
-
-def test_connections_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_MS", 300)
-
-    async def test() -> None:
-        async with calling(connections=5) as stub:
-            await stub("Info.Info", tei.InfoRequest())
-            idle = [await asyncio.to_thread(connect, stub.server.port) for _ in range(30)]
-            await stub("Info.Info", tei.InfoRequest())
-            for each in idle:
-                await asyncio.to_thread(wait_for_end, each)
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{stub.server.port}") as channel:
-                assert await Stub(channel, tei, stub.server)("Info.Info", tei.InfoRequest())
-            for each in idle:
-                each.close()
 
     run(test())
 

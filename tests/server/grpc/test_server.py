@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+import asyncio
+import gc
+import logging
 import socket
-import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grpc
@@ -13,8 +14,9 @@ import pytest
 
 from tests.fakes import PATIENCE
 from tests.server.grpc.calling import Stub, calling, run
-from tests.server.grpc.test_limits import wait_for_end
+from tests.server.test_tls import make_certificate, needs_openssl
 from text_embeddings_inference.errors import StartError
+from text_embeddings_inference.server.grpc import server
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.server.grpc.sockets import disconnect
 
@@ -31,40 +33,72 @@ def test_addresses(hostname: str, asked: str) -> None:
     run(test())
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(chain)]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
-    return {"tls_cert": chain, "tls_key": key}
+def test_a_port_in_use() -> None:
+    async def test(port: int) -> None:
+        async with calling(grpc_port=port):
+            pytest.fail("two servers on one port")
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(StartError, match="Could not bind gRPC"):
+            run(test(taken.getsockname()[1]))
 
 
-def test_tls(certificate: dict[str, Path]) -> None:
-    trusted = grpc.ssl_channel_credentials(certificate["tls_cert"].read_bytes())
+def test_a_server_that_could_not_start_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    """grpcio logs a server that is collected before it has stopped, and who keeps that record crashes."""
+    caplog.set_level(logging.DEBUG)
+    test_a_port_in_use()
+    gc.collect()
+    assert not [record for record in caplog.records if "__dealloc__" in record.msg]
+
+
+# --- connections that say nothing, and those that are ended -----------------------------------------------------------
+
+
+def wait_for_end(connection: socket.socket) -> None:
+    with suppress(ConnectionResetError):
+        while connection.recv(100):  # the server may have begun to speak HTTP/2
+            pass
+
+
+async def silent_connections(channel: grpc.aio.Channel, stub: Stub) -> None:
+    """More than the server takes: a client that is there goes on, and when they have ended another may come."""
+    known = Stub(channel, tei, stub.server)
+    await known("Info.Info", tei.InfoRequest())
+    address = ("127.0.0.1", stub.server.port)
+    idle = [await asyncio.to_thread(socket.create_connection, address, PATIENCE) for _ in range(30)]
+    await known("Info.Info", tei.InfoRequest())
+    for connection in idle:
+        with closing(connection):
+            await asyncio.to_thread(wait_for_end, connection)
+
+
+def test_silent_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_MS", 300)
 
     async def test() -> None:
-        async with (
-            calling(**certificate) as stub,
-            grpc.aio.secure_channel(f"127.0.0.1:{stub.server.port}", trusted) as channel,
-        ):
-            assert (await Stub(channel, tei, stub.server)("Info.Info", tei.InfoRequest())).model_id == "fake/model"
+        async with calling(connections=5) as stub:
+            await silent_connections(stub.channel, stub)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{stub.server.port}") as channel:
+                assert await Stub(channel, tei, stub.server)("Info.Info", tei.InfoRequest())
 
     run(test())
 
 
-def test_a_certificate_that_is_none(certificate: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "empty").write_bytes(b"")
+@needs_openssl
+def test_silent_handshakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_MS", 300)
+    certificate = make_certificate(tmp_path)
+    trusted = grpc.ssl_channel_credentials(certificate["tls_cert"].read_bytes())
 
     async def test() -> None:
-        async with calling(tls_cert=tmp_path / "empty", tls_key=certificate["tls_key"]):
-            pytest.fail("a server without a certificate")
+        async with calling(connections=5, **certificate) as stub:
+            for _ in range(2):
+                async with grpc.aio.secure_channel(f"127.0.0.1:{stub.server.port}", trusted) as channel:
+                    await silent_connections(channel, stub)
 
-    with pytest.raises(StartError, match=r"can't use the certificate .*empty"):
-        run(test())
+    run(test())
 
 
 @pytest.mark.parametrize(
@@ -77,9 +111,9 @@ def test_a_certificate_that_is_none(certificate: dict[str, Path], tmp_path: Path
 )
 def test_disconnect(listens: str, asked: str, peer: str) -> None:
     family = socket.AF_INET6 if ":" in listens else socket.AF_INET
-    with closing(socket.create_server((listens, 0), family=family, dualstack_ipv6=listens == "::")) as server:
-        port = server.getsockname()[1]
-        pairs = [(socket.create_connection((asked, port), PATIENCE), server.accept()[0]) for _ in range(2)]
+    with closing(socket.create_server((listens, 0), family=family, dualstack_ipv6=listens == "::")) as listening:
+        port = listening.getsockname()[1]
+        pairs = [(socket.create_connection((asked, port), PATIENCE), listening.accept()[0]) for _ in range(2)]
         ours = pairs[0][0].getsockname()[1]
         disconnect(f"{peer}:{ours}", port + 1)  # of another server
         disconnect(f"{peer}:{ours}", port)

@@ -91,12 +91,11 @@ class Untaken:
     it may, and where there are too many.
     """
 
-    def __init__(self, client_timeout: float | None, most: int = MAX_UNTAKEN) -> None:
-        """client_timeout: seconds an answer may take, and as many more as it is SLOWEST bytes long; most: bytes."""
+    def __init__(self, client_timeout: float | None) -> None:
+        """client_timeout: seconds an answer may take, and as many more as it is SLOWEST bytes long."""
         self.port = 0
         """Where the server listens."""
         self._client_timeout = client_timeout
-        self._most = most
         self._answers: dict[object, Answer] = {}
         """Oldest first."""
         self._bytes = 0
@@ -106,7 +105,7 @@ class Untaken:
     def hold(self, size: int, peer: str) -> Callable[[], None]:
         """Counts an answer until what is returned is called."""
         key, now = object(), self._loop.time()
-        while self._bytes + size > self._most and self._answers:
+        while self._bytes + size > MAX_UNTAKEN and self._answers:
             oldest = next(iter(self._answers))
             if now - self._answers[oldest].since < GRACE_S:
                 break

@@ -1,10 +1,7 @@
-"""Health, reflection and start of the gRPC server."""
+"""Health and reflection, and the descriptors that it tells of."""
 
 from __future__ import annotations
 
-import gc
-import logging
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from grpc_tools import protoc
 
 from tests.fakes import FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import calling, run, status
-from text_embeddings_inference.errors import StartError
 from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.types import Kind
@@ -100,26 +96,6 @@ def test_reflection() -> None:
             assert (file.name, file.package, list(file.dependency)) == ("tei.proto", "tei.v1", [])
 
     run(test())
-
-
-def test_a_port_in_use() -> None:
-    async def test(port: int) -> None:
-        async with calling(grpc_port=port):
-            pytest.fail("two servers on one port")
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(StartError, match="Could not bind gRPC"):
-            run(test(taken.getsockname()[1]))
-
-
-def test_a_server_that_could_not_start_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
-    """grpcio logs a server that is collected before it has stopped, and who keeps that record crashes."""
-    caplog.set_level(logging.DEBUG)
-    test_a_port_in_use()
-    gc.collect()
-    assert not [record for record in caplog.records if "__dealloc__" in record.msg]
 
 
 def test_the_api_is_pinned() -> None:
