@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tests.fakes import PATIENCE, FakeEngine, fake_info, fake_model
 from text_embeddings_inference.inference.model import Model
+from text_embeddings_inference.server.accounting import Accounting
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import ModelInfo
 
@@ -37,6 +38,20 @@ class Served:
         return {name[len(prefix) : -2]: n for name, n in self.metrics().items() if name.startswith(prefix)}
 
 
+class Counting:
+    """A model whose failures are counted as a server counts them."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._accounting = Accounting(model)
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._model, name)
+        if not asyncio.iscoroutinefunction(attribute):
+            return attribute
+        return lambda *arguments, **options: self._accounting.logged(name, attribute(*arguments, **options))
+
+
 @asynccontextmanager
 async def serving(
     engine: FakeEngine | None = None, info: ModelInfo | None = None, limits: Limits | None = None, **arguments: Any
@@ -45,7 +60,7 @@ async def serving(
     engine = engine or FakeEngine(dimensions=info.dimensions)
     model = fake_model(engine, info=info, limits=limits, **arguments)
     try:
-        yield Served(model, engine)
+        yield Served(cast(Model, Counting(model)), engine)
     finally:
         engine.let()
         await model.close()

@@ -179,11 +179,11 @@ def test_a_bad_input_fails_alone(place: int) -> None:
                 with pytest.raises(InferenceError, match=r"^Backend error: the engine failed on this input") as caught:
                     request.rows()
                 assert str(caught.value.__cause__) == f"bad input [13, {place}]"
+                assert caught.value.inputs == 1
             else:
                 request.check()
         assert home.sizes[1:3] == [8, 4]
         assert len(home.sizes) == 1 + 7, "8; 4 and 4; 2 and 2; 1 and 1"
-        assert home.metric('te_request_failure{err="inference"} 1')
 
 
 def test_the_first_bad_input_is_the_error_of_its_request() -> None:
@@ -192,7 +192,7 @@ def test_the_first_bad_input_is_the_error_of_its_request() -> None:
         with pytest.raises(InferenceError) as caught:
             home.ask([1], [14, 14], [13]).rows()
         assert str(caught.value.__cause__) == "bad input [14, 14]"
-        assert home.metric('te_request_failure{err="inference"} 2')
+        assert (caught.value.inputs, caught.value.index) == (2, 1)
         home.ask([1]).check()
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from threading import Thread
 from types import TracebackType
 from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
-from ..errors import BatchSizeError, EmptyBatchError, InferenceError, RequestError, presentation
+from ..errors import BatchSizeError, EmptyBatchError, RequestError
 from ..loading.load import Parts, warm_up
 from ..queueing.jobs import Row
 from ..queueing.runner import Runner, closed_error
@@ -150,9 +150,8 @@ class Model:
 
     async def similarity(self, source: str, sentences: Sequence[str], options: EncodeOptions) -> Answer[list[float]]:
         """The cosine of each sentence with the source."""
-        with self._counting_failures():
-            if not sentences:
-                raise EmptyBatchError("inputs.sentences")
+        if not sentences:
+            raise EmptyBatchError("inputs.sentences")
         (first, *others), usage = await self._answer(tasks.similarity(), [source, *sentences], options)
         return Answer([cosine(first, other) for other in others], usage)
 
@@ -173,10 +172,9 @@ class Model:
     ) -> Answer[list[Rank]]:
         """The scores of the texts for the query, best first."""
         task = tasks.rerank()
-        with self._counting_failures():
-            if not texts:
-                raise EmptyBatchError("texts")
-            task.check(self.info, inputs=1)
+        if not texts:
+            raise EmptyBatchError("texts")
+        task.check(self.info, inputs=1)
         logits, usage = await self._answer(task, [(query, text) for text in texts], options, permit)
         return Answer(tasks.ranked(logits, raw=raw_scores), usage)
 
@@ -188,9 +186,8 @@ class Model:
         def work() -> list[list[Token] | RequestError]:
             return self._tokenizer.tokenize(texts, add_special_tokens=add_special_tokens, prompt_name=prompt_name)
 
-        with self._counting_failures():
-            self._check_batch(len(texts))
-            return usable(await self._do(work, is_long=self._tokenizer.is_long(texts)))
+        self._check_batch(len(texts))
+        return usable(await self._do(work, is_long=self._tokenizer.is_long(texts)))
 
     async def decode(self, batch: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
         """The text of each list of ids."""
@@ -198,9 +195,8 @@ class Model:
         def work() -> list[str | RequestError]:
             return self._tokenizer.decode(batch, skip_special_tokens=skip_special_tokens)
 
-        with self._counting_failures():
-            self._check_batch(len(batch))
-            return usable(await self._do(work, is_long=sum(map(len, batch)) > INLINE_IDS))
+        self._check_batch(len(batch))
+        return usable(await self._do(work, is_long=sum(map(len, batch)) > INLINE_IDS))
 
     @property
     def healthy(self) -> bool:
@@ -241,15 +237,14 @@ class Model:
         self, task: Task[T], inputs: Sequence[Input], options: EncodeOptions, permit: Permit | None = None
     ) -> Answer[list[T]]:
         count = len(inputs)
-        with self._counting_failures():
-            self._check_batch(count)
-            with self.permits.take(count) if permit is None else nullcontext():
-                task.check(self.info, count)
-                start = self._clock()
-                self.metrics.task_started(task.family, count)
-                with self._gate.entered():
-                    rows, usage = await self._drive(Road(inputs, task, start, CURRENT.get()), options)
-                self.metrics.task_succeeded(task.family, self._clock() - start, usage.timings, count)
+        self._check_batch(count)
+        with self.permits.take(count) if permit is None else nullcontext():
+            task.check(self.info, count)
+            start = self._clock()
+            self.metrics.task_started(task.family, count)
+            with self._gate.entered():
+                rows, usage = await self._drive(Road(inputs, task, start, CURRENT.get()), options)
+            self.metrics.task_succeeded(task.family, self._clock() - start, usage.timings, count)
         return Answer(await each(rows, task.finish), usage)
 
     async def _drive(self, road: Road[asyncio.Future[None]], options: EncodeOptions) -> tuple[list[Row], Usage]:
@@ -283,16 +278,6 @@ class Model:
         except RuntimeError as error:  # the workers were shut down
             raise closed_error() from error
         return await working
-
-    @contextmanager
-    def _counting_failures(self) -> Iterator[None]:
-        try:
-            yield
-        except InferenceError:
-            raise  # counted where the batch failed
-        except RequestError as error:
-            self.metrics.request_failed(presentation(error).metric_label, error.inputs)
-            raise
 
     def _check_batch(self, count: int) -> None:
         if count == 0:

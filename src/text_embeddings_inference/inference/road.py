@@ -120,8 +120,8 @@ class Road(Generic[W]):
         try:
             rows = first.group.results()
         except InferenceError as error:
-            if error.index is not None:
-                error.index = first.chunk.places[error.index]
+            error.index = None if error.index is None else first.chunk.places[error.index]
+            error.inputs = sum(queued.group.failed for queued in self._queued)
             raise
         self._tally.add(first.group, rows, tokenization=first.tokenization, waited=first.waited)
         self._rows += rows

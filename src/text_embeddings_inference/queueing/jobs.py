@@ -72,16 +72,21 @@ class JobGroup:
         self._missing -= 1
         return self._missing == 0
 
+    @property
+    def failed(self) -> int:
+        """Inputs that an error answered so far."""
+        answers = zip(self.rows, self.copies, strict=True)
+        return sum(times for row, times in answers if isinstance(row, InferenceError))
+
     def results(self) -> list[Row]:
         """The rows, in the order of the inputs. Raises the first input's error, for all that have one."""
-        failed = [index for index, row in enumerate(self.rows) if isinstance(row, InferenceError)]
-        if failed:
-            error = self.rows[failed[0]]
-            assert isinstance(error, InferenceError)
-            error.inputs, error.index = sum(self.copies[index] for index in failed), failed[0]
-            raise error
-        rows = [row for row in self.rows if isinstance(row, Row)]
-        assert len(rows) == len(self.rows), "asked before all rows were there"
+        rows = []
+        for index, row in enumerate(self.rows):
+            if isinstance(row, InferenceError):
+                row.inputs, row.index = self.failed, index
+                raise row
+            assert row is not None, "asked before all rows were there"
+            rows.append(row)
         return rows
 
 

@@ -89,8 +89,7 @@ class Runner:
             if self._shared.closed:
                 raise closed_error()
             if self._shared.unavailable:
-                self._metrics.request_failed("inference", sum(job.copies for job in jobs))
-                raise InferenceError(NO_ENGINE)
+                raise InferenceError(NO_ENGINE, inputs=sum(group.copies))
             waiting = self._dispatch.scheduler.waiting_tokens
             if most and waiting and waiting + group.length > most:
                 raise OverloadedError
@@ -242,7 +241,6 @@ class Runner:
     def _failed(self, flight: Flight, problem: BaseException, start: float) -> list[JobGroup]:
         self._observer.failed(flight, problem, start)
         blamed = self._dispatch.failed(flight, out_of_memory=is_out_of_memory(problem))
-        self._metrics.request_failed("inference", sum(job.copies for job in blamed))
         self._changed.notify_all()
         return deliver_failure(blamed, problem) + self._supervisor.replace_if_broken(flight.slot)
 

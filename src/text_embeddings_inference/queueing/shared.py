@@ -57,7 +57,6 @@ class Shared:
     def refuse(self, jobs: Sequence[Job], message: str) -> list[JobGroup]:
         """Answers jobs that do not run any more; the groups that have all their answers now."""
         if jobs:
-            self._metrics.request_failed("inference", sum(job.copies for job in jobs))
             self._metrics.queue_size(len(self.dispatch))
         return deliver_refusal(jobs, message)
 

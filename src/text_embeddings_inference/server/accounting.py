@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..errors import OverloadedError, RequestError
+from ..errors import OverloadedError, RequestError, presentation
 from ..inference.model import Answer, Model
 from ..telemetry.logging import Span, request_span, write
 from ..telemetry.metrics import Method
@@ -110,12 +110,17 @@ class Accounting:
             write(logger, logging.INFO, "Success", request_span(name, total, usage))
         return Timed(value, usage, total)
 
+    def failed(self, error: RequestError) -> None:
+        """Counts a failure, under the label of its class, for all inputs it stands for: no other place does."""
+        self._metrics.request_failed(presentation(error).metric_label, error.inputs)
+
     async def _logged(self, name: str, call: Awaitable[T]) -> T:
         try:
             return await call
-        except OverloadedError as error:
-            self._refusals.add(name, error)
-            raise
         except RequestError as error:
-            write(logger, logging.ERROR, error.logged, Span(name))
+            self.failed(error)
+            if isinstance(error, OverloadedError):
+                self._refusals.add(name, error)
+            else:
+                write(logger, logging.ERROR, error.logged, Span(name))
             raise

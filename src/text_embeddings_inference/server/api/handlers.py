@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from ...errors import BatchSizeError, UnhealthyError, presentation
+from ...errors import BatchSizeError, UnhealthyError
 from ...inference.model import Model
 from ...settings import Settings
 from ...types import EncodeOptions, Kind
@@ -152,7 +152,7 @@ class Handlers:
         """Raises BatchSizeError for every batch, even of one input, where `--max-client-batch-size` is 0."""
         if inputs.method == "batch" and self.model.limits.max_client_batch_size == 0:
             error = BatchSizeError(len(inputs.items), 0)
-            self.model.metrics.request_failed(presentation(error).metric_label)
+            self._accounting.failed(error)
             raise error
         return inputs
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import NoReturn
 
 import numpy as np
 
-from ...errors import BatchSizeError, EmptyBatchError, RequestError, presentation
+from ...errors import BatchSizeError, EmptyBatchError
 from ...inference import tasks
 from ...inference.admission import Permit
 from ...inference.model import Answer, Model
@@ -31,8 +30,10 @@ async def rerank(served: Served, request: tei.RerankRequest, permit: Permit | No
     """Gives the scores of the texts for the query, best first."""
     texts, how = list(request.texts), options(request)
     if not texts:
-        _refuse(served.model, EmptyBatchError("texts"))
-    _check_reranker(served.model)
+        error = EmptyBatchError("texts")
+        served.accounting.failed(error)
+        raise error
+    _check_reranker(served)
     done = await served.accounting.timed("rerank", "batch", _rank(served.model, request, texts, how))
     return Reply(_ranks(done.value, texts if request.return_text else None) + metadata(done), done)
 
@@ -40,7 +41,7 @@ async def rerank(served: Served, request: tei.RerankRequest, permit: Permit | No
 async def _rank(model: Model, request: tei.RerankRequest, texts: list[str], how: EncodeOptions) -> Answer[list[Rank]]:
     most = model.limits.max_client_batch_size
     if len(texts) > most:
-        _refuse(model, BatchSizeError(len(texts), most))
+        raise BatchSizeError(len(texts), most)
     with await model.wait_for_permits(len(texts)) as permit:
         return await model.rerank(request.query, texts, how, raw_scores=request.raw_scores, permit=permit)
 
@@ -52,7 +53,7 @@ async def rerank_stream(
 
     share: of the memory, for texts that are to be given back.
     """
-    _check_reranker(served.model)
+    _check_reranker(served)
     seen = _Seen(share)
     done = await served.accounting.timed("rerank_stream", "batch", _rank_all(served.model, requests, ahead, seen))
     return Reply(_ranks(done.value, seen.texts if seen.return_text else None) + metadata(done), done)
@@ -69,7 +70,7 @@ async def _rank_all(
     async for answer in in_order(seen.noting(requests), score, ahead):
         seen.add(answer)
     if not seen.items:
-        _refuse(model, EmptyBatchError("texts"))
+        raise EmptyBatchError("texts")
     return seen.answer()
 
 
@@ -123,17 +124,13 @@ class _Seen:
         return Answer(ordered, Usage(self._characters, self._tokens, timings))
 
 
-def _refuse(model: Model, error: RequestError) -> NoReturn:
-    """Raises the error of a request that does not get as far as the model, which counts all others."""
-    model.metrics.request_failed(presentation(error).metric_label)
-    raise error
-
-
-def _check_reranker(model: Model) -> None:
+def _check_reranker(served: Served) -> None:
     """Raises RefusedError unless the model is a reranker."""
-    if tasks.rerank().refuses(model.info) is not None:
-        model.metrics.request_failed("model_type")
-        is_classifier = tasks.predict(model.info).refuses(model.info) is None
+    info = served.model.info
+    error = tasks.rerank().refuses(info)
+    if error is not None:
+        served.accounting.failed(error)
+        is_classifier = tasks.predict(info).refuses(info) is None
         raise RefusedError("FAILED_PRECONDITION", tasks.NOT_RERANKER if is_classifier else NOT_CLASSIFIER_AT_ALL)
 
 
