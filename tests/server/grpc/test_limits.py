@@ -18,6 +18,7 @@ from tests.server.grpc.test_public import Status, reflect
 from text_embeddings_inference.server.grpc import limits, public, service
 from text_embeddings_inference.server.grpc import rerank as rerank_calls
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
+from text_embeddings_inference.server.grpc.statuses import RefusedError
 from text_embeddings_inference.types import Kind
 
 KEY = (("authorization", "Bearer key"),)
@@ -268,6 +269,36 @@ def test_with_too_many_bytes_the_oldest_lose_their_connections(monkeypatch: pyte
                 )
 
     run(test())
+
+
+# --- pauses -----------------------------------------------------------------------------------------------------------
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
+    """The clock of the loop jumps, as after a SIGSTOP that is longer than the time-out."""
+    jumped = 0.0
+
+    async def test() -> None:
+        nonlocal jumped
+        loop, waits = asyncio.get_running_loop(), limits.Waits()
+        time, message = loop.time, asyncio.Event()
+        loop.time = lambda: time() + jumped  # type: ignore[method-assign]
+
+        async def wait() -> None:
+            async with waits.wait(60):
+                await message.wait()
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        jumped = 100
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        jumped += 60.1
+        with pytest.raises(RefusedError, match="no message came within 60 s"):
+            await waiting
+
+    asyncio.run(test())  # not `run`, whose own time-out goes by this clock
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

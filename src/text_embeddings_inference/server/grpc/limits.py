@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from .sockets import disconnect
@@ -19,12 +20,44 @@ MAX_UNTAKEN = 1 << 28
 """Bytes of answers that clients have not taken yet; with more, those who are slowest lose their connections."""
 GRACE_S = 5.0
 """Seconds in which none does."""
+STALL_S = 0.5
+"""Seconds by which a timer is too late where the process did not run."""
 MAX_STREAMS = 1 << 28
 """Bytes of requests and answers that all streams together hold, as far as each holds more than one item."""
 MAX_STREAM = 1 << 24
 """The same of one stream."""
 SLOWEST = 1 << 16
 """Bytes a second: a client that takes a long answer more slowly loses its connection."""
+
+
+class Timer:
+    """Calls back after some time in which the process ran.
+
+    What clients sent while it was stopped (SIGSTOP, a paused container) is read only after timers that are due, so
+    those that are late begin anew.
+    """
+
+    def __init__(self, seconds: float | None, end: Callable[[], object]) -> None:
+        """seconds: None for never."""
+        self._seconds = seconds
+        self._end = end
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        self._start()
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _start(self) -> None:
+        if self._seconds is not None:
+            self._handle = self._loop.call_later(self._seconds, self._fire, self._loop.time() + self._seconds)
+
+    def _fire(self, due: float) -> None:
+        if self._loop.time() - due > STALL_S:
+            self._start()
+        else:
+            self._end()
 
 
 class Waits:
@@ -35,7 +68,8 @@ class Waits:
         self._most = most
         self._scopes: dict[asyncio.Timeout, None] = {}
         """Oldest first."""
-        self._ended_early: dict[asyncio.Timeout, RefusedError] = {}
+        self._errors: dict[asyncio.Timeout, RefusedError] = {}
+        """Of those that were ended."""
         self._closed = False
 
     @asynccontextmanager
@@ -45,17 +79,19 @@ class Waits:
             raise _shutting_down()
         if len(self._scopes) == self._most:
             self._end(next(iter(self._scopes)), RefusedError("RESOURCE_EXHAUSTED", "too many calls of this kind"))
-        scope = asyncio.timeout(seconds)
+        scope = asyncio.timeout(None)
         self._scopes[scope] = None
+        late = RefusedError("DEADLINE_EXCEEDED", f"no message came within {seconds} s")
+        timer = Timer(seconds, partial(self._end, scope, late))
         try:
             async with scope:
                 yield
         except TimeoutError:
-            late = RefusedError("DEADLINE_EXCEEDED", f"no message came within {seconds} s")
-            raise self._ended_early.get(scope, late) from None
+            raise self._errors[scope] from None
         finally:
+            timer.cancel()
             self._scopes.pop(scope, None)
-            self._ended_early.pop(scope, None)
+            self._errors.pop(scope, None)
 
     def close(self, after: float = 0) -> None:
         """Ends all waits after so many seconds; none begins any more."""
@@ -64,9 +100,9 @@ class Waits:
             self._end(scope, _shutting_down(), after)
 
     def _end(self, scope: asyncio.Timeout, error: RefusedError, after: float = 0) -> None:
-        del self._scopes[scope]
-        if not scope.expired():
-            self._ended_early[scope] = error
+        if scope not in self._errors:
+            del self._scopes[scope]
+            self._errors[scope] = error
             scope.reschedule(asyncio.get_running_loop().time() + after)
 
 
@@ -112,14 +148,12 @@ class Untaken:
             self._end(oldest)
         self._answers[key] = Answer(size, peer, now)
         self._bytes += size
-        timer = None
-        if self._client_timeout is not None:
-            timer = self._loop.call_later(self._client_timeout + size / SLOWEST, self._end, key)
+        seconds = None if self._client_timeout is None else self._client_timeout + size / SLOWEST
+        timer = Timer(seconds, partial(self._end, key))
 
         def release() -> None:
             self._forget(key)
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
         return release
 
