@@ -326,7 +326,8 @@ def test_a_preview_fetches_no_weights(hub: StandinHub, access: HubAccess, models
             name: len(data) for name, data in files.items() if name in {file.name for file in found.files}
         }
         assert (found.is_lasting, found.unread) == (False, ())
-        checkpoint, real = open_checkpoint(found.folder, facts_of), open_checkpoint(models / "bert-dense", facts_of)
+        checkpoint = open_checkpoint(found.folder, facts_of, linked=found.linked)
+        real = open_checkpoint(models / "bert-dense", facts_of)
         assert checkpoint.weights.names() == real.weights.names()
         assert [checkpoint.weights.shape(name) for name in real.weights] == [
             real.weights.shape(name) for name in real.weights
@@ -360,7 +361,7 @@ def test_a_preview_fetches_small_weights(hub: StandinHub, access: HubAccess, mod
     hub.add_folder(ID, models / "bert-cls")
     with preview(ID, access) as found:
         assert found.unread == ()
-        assert len(open_checkpoint(found.folder, facts_of).weights) == 47
+        assert len(open_checkpoint(found.folder, facts_of, linked=found.linked).weights) == 47
 
 
 def test_a_repository_with_nothing_but_a_graph(hub: StandinHub, access: HubAccess, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import builtins
 import os
 import pickle
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from text_embeddings_inference.checkpoint.tensors import pickle as reader
 from text_embeddings_inference.checkpoint.tensors.pickle import read_pickle
 from text_embeddings_inference.checkpoint.tensors.tensor import Tensor, map_file
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
@@ -280,6 +282,42 @@ def test_compressed_storages_can_not_be_mapped(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.bin", program, {"0": bytes(24)}, stored=zipfile.ZIP_DEFLATED)
     with pytest.raises(UnsupportedError, match="`archive/data/0` is compressed"):
         read(path)
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "byteorder"])
+def test_compressed_descriptions_are_not_unpacked(tmp_path: Path, name: str) -> None:
+    """A million zeros take a thousand bytes."""
+    path = write_zip(tmp_path / "x.bin", state_dict(), {})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for each, content in (("data.pkl", state_dict()), ("byteorder", b"little")):
+            stored = zipfile.ZIP_DEFLATED if each == name else zipfile.ZIP_STORED
+            archive.writestr(f"archive/{each}", bytes(10**6) if each == name else content, stored)
+    with pytest.raises(UnsupportedError, match=f"`archive/{name}` is compressed"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "byteorder"])
+def test_descriptions_of_enormous_size_are_not_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_PICKLE_BYTES", 6)
+    order = b"little" * (2 if name == "byteorder" else 1)
+    with pytest.raises(CheckpointError, match=f"`archive/{name}` is too large: more than 6 bytes"):
+        read(write_zip(tmp_path / "x.bin", state_dict(), {}, order=order))
+
+
+@pytest.mark.parametrize("program", [b"\x80\x02]r\xff\xff\xff\x01.", b"\x80\x02]r\xff\xff\xff\x7f."])
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_few_bytes_take_little_memory(tmp_path: Path, program: bytes, kind: str) -> None:
+    """The index of a memo, for which the unpickler in C makes room: half a gigabyte, or 32."""
+    path = write_zip(tmp_path / "x.bin", program, {}) if kind == "zip" else tmp_path / "x.bin"
+    if kind == "legacy":
+        path.write_bytes(legacy(program, [], []))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="holds no state dict, but list"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
 
 
 def test_big_endian_files_are_refused(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_no_weights(tmp_path: Path) -> None:
         ({"w": ".."}, "no file name for `w`"),
         ({"w": ""}, "no file name for `w`"),
         ({"w": 1}, "no file name for `w`: 1"),
-        ({"w": "b.safetensors"}, "b.safetensors not found"),
+        ({"w": "b.safetensors"}, "`b.safetensors` not found in"),
         ({"w": "a.safetensors", "v": "a.safetensors"}, "`v` is not in .*a.safetensors"),
     ],
 )

@@ -160,5 +160,5 @@ def test_a_config_of_another_model(tmp_path: Path) -> None:
         run(opened, Encoding(IDS, None, 0))
     config = json.loads((MODELS / "bert" / "config.json").read_text())
     del config["vocab_size"]
-    with pytest.raises(CheckpointError, match=r"has no `vocab_size`"):
+    with pytest.raises(CheckpointError, match=r"`vocab_size` in config\.json of .* is None"):
         run(replace(opened, config=config), Encoding(IDS, None, 0))

@@ -76,7 +76,9 @@ QUERY = "layer.1.attention.self.query.weight"
         pytest.param(
             "bert", {"remove": ("embeddings.LayerNorm.weight",)}, ("embeddings.LayerNorm",), id="missing norm"
         ),
-        pytest.param("bert", {"add": {"rotary.weight": (2,)}}, ("rotary.weight",), id="unexpected tensor"),
+        pytest.param(
+            "bert", {"add": {"encoder.rotary.weight": (2,)}}, ("encoder.rotary.weight",), id="unexpected tensor"
+        ),
         pytest.param(
             "bert",
             {"add": {"embeddings.word_embeddings.scale": (2,)}},

@@ -100,7 +100,6 @@ def test_contains_looks_below_the_path() -> None:
     [
         "embeddings.word.scale",
         "embeddings.word",
-        "embeddings_word.weight",
         "layer.x.norm.weight",
         "layer.0.norm.weight.more",
         "layer.0.experts.w1.weight",

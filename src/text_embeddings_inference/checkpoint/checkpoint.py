@@ -13,17 +13,17 @@ from ..errors import CheckpointError, UnsupportedError
 from ..types import Kind, LateInteraction, Pooling, TextRules, TokenColumns
 from .config import Labels, read_config, read_kind, read_labels, read_max_length, read_position_limit
 from .facts import Facts, FactsOf
+from .files import MAX_TOKENIZER_BYTES, check_file, check_links
 from .json_files import Found, describe, read_optional_object
 from .late_interaction import read_late_interaction
-from .modules import HEAD_FILES, Dense, ModulePaths, read_dense, read_head, read_module_paths
+from .layout import TOKENIZER, Layout
+from .modules import HEAD_FILES, MODULES, Dense, ModulePaths, read_dense, read_head, read_module_paths
 from .onnx import OnnxGraph, find_onnx
 from .pooling import check_splade, read_pooling
 from .tensors.weights import Weights, open_weights
 from .text_rules import read_text_rules
 
 logger = logging.getLogger(__name__)
-
-TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +109,23 @@ def open_checkpoint(
     dense_path: str | None = None,
     onnx_file: str | None = None,
     weights: Weights | None = None,
+    linked: Path | None = None,
     step: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Checkpoint:
     """Opens the model in `folder`. Weights are mapped, not read.
 
     facts_of: tells what must be known of the architecture; pooling, dense_path, onnx_file: the options of these names;
-    weights: in place of those in the folder; step: made for each thing that is read, around it; one that swallows
-    errors leaves that thing empty, and the others are read all the same.
+    weights: in place of those in the folder; linked: another folder that links may lead to; step: made for each thing
+    that is read, around it; one that swallows errors leaves that thing empty, and the others are read all the same.
     Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
     modules = ModulePaths()
     with step():
+        check_links(folder, (MODULES,), linked)
         modules = read_module_paths(folder)
+    with step():
+        layout = Layout(modules.replace_dense(dense_path), onnx_file)
+        check_links(folder, layout.present(folder), linked)
     root = folder / modules.transformer
     config = read_config(root)
     facts = facts_of(config.model_type, config.values)
@@ -205,12 +210,13 @@ def _check_quantizer(folder: Path, modules: ModulePaths, facts: Facts, model_typ
 
 
 def _check_tokenizer(root: Path) -> None:
-    if not (root / TOKENIZER).is_file():
+    if not (root / TOKENIZER).exists():
         problem = "tokenizer.json not found. text-embeddings-inference only supports fast tokenizers"
         raise CheckpointError(
             f"{problem} (looked in {root})",
             hint="save one with Transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
         )
+    check_file(root, TOKENIZER, MAX_TOKENIZER_BYTES)
 
 
 def _read_dense_modules(folder: Path, modules: ModulePaths) -> tuple[Dense, ...]:

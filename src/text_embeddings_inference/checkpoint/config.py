@@ -146,9 +146,9 @@ def _sentence_length(folder: Path, name: str, positions: Found[int] | None) -> F
         # sentence-transformers from 5.4 on keeps the length with the tokenizer; a huge number there means "no limit"
         limit: Any = (read_optional_object(folder, "tokenizer_config.json") or {}).get("model_max_length")
         lengths = [] if positions is None else [positions]
-        if isinstance(limit, int | float) and limit > 0:
+        if isinstance(limit, int | float) and not isinstance(limit, bool) and 0 < limit < NO_LIMIT:
             lengths.insert(0, Found(int(limit), "`model_max_length` of tokenizer_config.json"))
-        return min((n for n in lengths if n.value < NO_LIMIT), key=lambda n: n.value, default=None)
+        return min(lengths, key=lambda n: n.value, default=None)
     if not is_integer(length) or length <= 0:
         problem = f"`max_seq_length` should be a positive integer, is {describe(length)}"
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")

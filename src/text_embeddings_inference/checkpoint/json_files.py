@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
 
 from ..errors import CheckpointError
-
-DOWNLOAD_AGAIN = "download the checkpoint again"
+from .files import MAX_JSON_BYTES, read_file
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -23,19 +22,15 @@ class Found(NamedTuple, Generic[T_co]):
 def read_json(folder: Path, name: str) -> Any:
     """The content of the JSON file `folder/name`.
 
-    Raises `CheckpointError` when it is missing, is no UTF-8 or no JSON.
+    Raises `CheckpointError` when it is missing, no regular file, too large, no UTF-8 or no JSON.
     """
-    path = folder / name
+    content = read_file(folder, name, MAX_JSON_BYTES)
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise CheckpointError(f"`{name}` not found in {folder}", hint=DOWNLOAD_AGAIN) from None
-    except OSError as error:
-        raise CheckpointError(f"Could not read `{name}` in {folder}: {error.strerror}") from error
+        return json.loads(content.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {error.msg} at {place}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {error}") from error
 
 
@@ -58,6 +53,6 @@ def describe(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Whether a JSON value is an integer (`true` is not)."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -12,8 +12,11 @@ from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 from ..types import Float32Array
-from .json_files import DOWNLOAD_AGAIN, describe, is_integer, read_json, read_object
+from .files import DOWNLOAD_AGAIN
+from .json_files import describe, is_integer, read_json, read_object
 from .tensors.weights import open_weight_files
+
+MODULES = "modules.json"
 
 HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
 """The heads that bge-m3 has beside its modules: a lexical weight, and a vector for late interaction, of each token."""
@@ -85,9 +88,9 @@ def read_module_paths(folder: Path) -> ModulePaths:
     Raises `CheckpointError` when the file is damaged, `UnsupportedError` for a module we don't have or an order of
     modules we can't follow.
     """
-    if not (folder / "modules.json").exists():
+    if not (folder / MODULES).exists():
         return ModulePaths()
-    modules = read_json(folder, "modules.json")
+    modules = read_json(folder, MODULES)
     if not isinstance(modules, list):
         raise CheckpointError(f"Failed to parse `modules.json` in {folder}: expected a list, got {describe(modules)}")
     transformer: str | None = None

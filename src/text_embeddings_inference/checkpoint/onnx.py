@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .config import ModelConfig
-from .json_files import DOWNLOAD_AGAIN
+from .files import DOWNLOAD_AGAIN
+from .json_files import is_integer
 from .tensors.weights import WEIGHT_FILES
 
 ONNX_FILES = ("model.onnx", "onnx/model.onnx")
@@ -46,5 +47,5 @@ def find_onnx(root: Path, config: ModelConfig, wanted: str | None, first_positio
 
 def _graph(file: Path, config: ModelConfig, first_position: int) -> OnnxGraph:
     ids = (config.values.get(key) for key in ("pad_token_id", "eos_token_id"))
-    pad_id = next((int(id_) for id_ in ids if isinstance(id_, int) and id_ >= 0), 0)
+    pad_id = next((int(id_) for id_ in ids if is_integer(id_) and 0 <= id_ < 2**31), 0)
     return OnnxGraph(file, first_position, pad_id)

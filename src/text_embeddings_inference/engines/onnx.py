@@ -36,10 +36,9 @@ def build_onnx(core: ov.Core, checkpoint: Checkpoint, ops: OpenVINOOps) -> Netwo
     onnx, config = checkpoint.onnx, checkpoint.config
     assert onnx is not None
     vocabulary = config.get("vocab_size")
-    if not isinstance(vocabulary, int):
-        raise CheckpointError(
-            f"config.json of {checkpoint.folder} has no `vocab_size`, which an ONNX graph does not tell"
-        )
+    if type(vocabulary) is not int or vocabulary <= 0:
+        problem = f"`vocab_size` in config.json of {checkpoint.folder} is {vocabulary!r}, and an ONNX graph tells none"
+        raise CheckpointError(problem)
     graph = _Graph(core, onnx)
 
     def classify(ops: Ops, inputs: Inputs) -> Results:

@@ -37,7 +37,7 @@ def check_numbers(args: type[msgspec.Struct], config: dict[str, Any]) -> None:
             if path != key:
                 if not math.isfinite(number):
                     raise _refused(path, number, "finite")
-            elif _takes_floats(field.type):
+            elif takes_floats(field.type):
                 is_small = "eps" in key or "fraction" in key
                 if not 0 < number <= (1 if is_small else sys.float_info.max):
                     raise _refused(key, number, "above 0 and at most 1" if is_small else "finite and above 0")
@@ -56,9 +56,9 @@ def describe_problem(problem: msgspec.ValidationError, config: dict[str, Any]) -
     return f"`{key}` is {json.dumps(config[key])[:60]}: {said}" if key in config else str(problem)
 
 
-def _takes_floats(kind: Any) -> bool:
+def takes_floats(kind: Any) -> bool:
     """Whether a type is float, or has it among its alternatives."""
-    return kind is float or any(map(_takes_floats, get_args(kind)))
+    return kind is float or any(map(takes_floats, get_args(kind)))
 
 
 def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
@@ -72,6 +72,5 @@ def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
 
 
 def _refused(key: str, value: float, wanted: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"config.json: `{key}` is {str(value)[:60]}, should be {wanted}", hint="the file is damaged: download it again"
-    )
+    problem = f"config.json: `{key}` is {json.dumps(value)[:60]}, should be {wanted}"
+    return UnsupportedError(problem, hint="the file is damaged: download it again")

@@ -13,11 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from ...errors import HubError, SettingsError
-from ..config import SENTENCE_FILES
-from ..modules import DENSE_FILES, HEAD_FILES, ModulePaths, read_module_paths
-from ..onnx import DATA_SUFFIXES, ONNX_FILES
-from ..pooling import DEFAULT_PATH
-from ..tensors.weights import WEIGHT_FILES, read_shard_names
+from ..layout import Layout
+from ..modules import MODULES, ModulePaths, read_module_paths
 from .cache import CacheSource, HubAccess, find_snapshot
 
 logger = logging.getLogger(__name__)
@@ -115,46 +112,33 @@ def fetch_checkpoint(
 
     step: made around everything that may be missing; one that swallows errors lets the rest be fetched all the same.
     """
-    source.fetch("modules.json")
+    source.fetch(MODULES)
     modules = ModulePaths()
     with step():
         modules = read_module_paths(source.folder)
-    root = PurePosixPath(modules.transformer)
-    for name in ("config.json", "tokenizer.json"):
+    layout = Layout(modules.replace_dense(dense_path), onnx_file)
+    for name in layout.required:
         with step():
-            if not source.fetch(str(root / name)):
-                raise MissingFileError(f"`{root / name}` not found in `{model_id}`", hint=source.hint)
-    _fetch_first(source, root, SENTENCE_FILES)
-    source.fetch(str(root / "tokenizer_config.json"))
-    source.fetch("config_sentence_transformers.json")
-    source.fetch(str(PurePosixPath(DEFAULT_PATH if modules.pooling is None else modules.pooling) / "config.json"))
-    if modules.splade is not None:
-        source.fetch(f"{modules.splade}/config.json")
-    for head in HEAD_FILES:
-        source.fetch(str(root / head))
-    for dense in modules.replace_dense(dense_path).dense:
-        source.fetch(f"{dense}/config.json")
-        _fetch_first(source, PurePosixPath(dense), DENSE_FILES)
+            if not source.fetch(name):
+                raise MissingFileError(f"`{name}` not found in `{model_id}`", hint=source.hint)
+    for names in layout.optional:
+        _fetch_first(source, names)
     with step():
-        _fetch_weights(source, model_id, root, onnx_file)
+        _fetch_weights(source, model_id, layout)
 
 
-def _fetch_weights(source: Source, model_id: str, root: PurePosixPath, onnx_file: str | None) -> None:
-    wanted = (*WEIGHT_FILES, *ONNX_FILES) if onnx_file is None else (onnx_file,)
-    weights = _fetch_first(source, root, wanted)
+def _fetch_weights(source: Source, model_id: str, layout: Layout) -> None:
+    weights = _fetch_first(source, layout.weights)
     if weights is None:
-        looked_for = ", ".join(f"`{root / name}`" for name in wanted)
+        looked_for = ", ".join(f"`{name}`" for name in layout.weights)
         raise MissingFileError(f"Weights not found: `{model_id}` has none of {looked_for}", hint=source.hint)
-    if weights.endswith(".onnx"):
-        _fetch_first(source, root, tuple(weights + suffix for suffix in DATA_SUFFIXES))
-    if weights.endswith(".index.json"):
-        for shard in sorted(set(read_shard_names(source.folder / root, weights).values())):
-            if not source.fetch(str(root / shard)):
-                raise MissingFileError(f"Weights not found: `{root / shard}` is not in `{model_id}`", hint=source.hint)
+    for names in layout.beside(source.folder, weights):
+        if _fetch_first(source, names) is None and not weights.endswith(".onnx"):
+            raise MissingFileError(f"Weights not found: `{names[0]}` is not in `{model_id}`", hint=source.hint)
 
 
-def _fetch_first(source: Source, folder: PurePosixPath, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if source.fetch(str(folder / name))), None)
+def _fetch_first(source: Source, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if source.fetch(name)), None)
 
 
 def _try_fetch(source: Source | None, model_id: str, dense_path: str | None, onnx_file: str | None) -> HubError | None:

@@ -25,21 +25,33 @@ SMALL = 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the checkpoint: its path in there, and its size in bytes."""
+    """A file of the checkpoint."""
 
     name: str
+    """Its path in there."""
+
     size: int
+    """Bytes."""
 
 
 class Preview(NamedTuple):
-    """folder: can be opened like the model's; is_lasting: whether it is the model's own; files: that would be read;
-    unread: the weights that are not in `folder`, because their format does not begin with a list of tensors (of ONNX
-    graphs there is an empty file)."""
+    """What is known of a checkpoint whose weights are not fetched."""
 
     folder: Path
+    """Can be opened like the model's."""
+
     is_lasting: bool
+    """Whether the folder is the model's own."""
+
+    linked: Path | None
+    """Where the links in the folder lead to; None for one that is the model's own."""
+
     files: tuple[File, ...]
+    """All that would be read."""
+
     unread: tuple[File, ...]
+    """The weights that are not in the folder, because their format does not begin with a list of tensors (of ONNX
+    graphs there is an empty file)."""
 
 
 @contextmanager
@@ -64,7 +76,9 @@ def preview(
         unread_names = {file.name for file in unread}
         names = [name for name in recorder.names if name not in unread_names]
         files = [File(name, (source.folder / name).stat().st_size) for name in names]
-        yield Preview(source.folder, not isinstance(source, _HeaderSource), (*files, *unread), unread)
+        is_lasting = not isinstance(source, _HeaderSource)
+        linked = None if is_lasting else access.cache_dir
+        yield Preview(source.folder, is_lasting, linked, (*files, *unread), unread)
 
 
 class _FolderSource:

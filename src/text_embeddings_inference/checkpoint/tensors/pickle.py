@@ -15,11 +15,13 @@ import mmap
 import pickle
 import zipfile
 import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from ...errors import CheckpointError, UnsupportedError
-from ..json_files import DOWNLOAD_AGAIN, is_integer
+from ..files import DOWNLOAD_AGAIN
+from ..json_files import is_integer
 from .tensor import NUMPY_TYPES, Span, Tensor, way_out
 
 CONVERT = "convert the checkpoint to safetensors, or use one that has `model.safetensors`"
@@ -38,6 +40,9 @@ STORAGE_TYPES = {
     "UntypedStorage": "U8",
 }
 """Classes of torch -> the type of the elements, named as in safetensors files."""
+
+MAX_PICKLE_BYTES = 8_000_000
+"""Of the pickle that describes the tensors, without their values: it has about 250 for each of them."""
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -107,8 +112,11 @@ class _RebuildParameter:
         return tensor
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler for state dicts: every global that is not listed here stops it."""
+class _Unpickler(pickle._Unpickler):
+    """An unpickler for state dicts: every global that is not listed here stops it.
+
+    Not the one in C: that makes room for as many objects as an operation of five bytes may claim to come.
+    """
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         super().__init__(file, encoding="utf-8")
@@ -139,7 +147,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("a reference that is no storage")
 
 
-def _load(path: Path, unpickler: pickle.Unpickler) -> Any:
+def _load(path: Path, unpickler: _Unpickler) -> Any:
     try:
         return unpickler.load()
     except CheckpointError:
@@ -152,22 +160,19 @@ def _load(path: Path, unpickler: pickle.Unpickler) -> Any:
 def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, range]]:
     """The object, and which bytes of the file its storages are."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(cast(IO[bytes], data)) as archive:
             files = {info.filename: info for info in archive.infolist()}
-            name = next((name for name in files if name.count("/") == 1 and name.endswith("/data.pkl")), None)
-            if name is None:
-                raise CheckpointError(
-                    f"{path} is a zip archive, but not of torch.save: no data.pkl in it", hint=CONVERT
-                )
-            prefix = name.removesuffix("data.pkl")
-            order = archive.read(prefix + "byteorder") if prefix + "byteorder" in files else b"little"
-            if order != b"little":
-                raise UnsupportedError(f"{path}: byte order {order!r} is not supported", hint=CONVERT)
-            with archive.open(name) as file:
-                unpickler = _Unpickler(file, path)
-                state = _load(path, unpickler)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or cut off: {error}", hint=DOWNLOAD_AGAIN) from error
+    name = next((name for name in files if name.count("/") == 1 and name.endswith("/data.pkl")), None)
+    if name is None:
+        raise CheckpointError(f"{path} is a zip archive, but not of torch.save: no data.pkl in it", hint=CONVERT)
+    prefix = name.removesuffix("data.pkl")
+    order = _zip_content(path, data, files[prefix + "byteorder"]) if prefix + "byteorder" in files else b"little"
+    if order != b"little":
+        raise UnsupportedError(f"{path}: byte order {order[:60]!r} is not supported", hint=CONVERT)
+    unpickler = _Unpickler(BytesIO(_zip_content(path, data, files[name])), path)
+    state = _load(path, unpickler)
     extents = {}
     for key in unpickler.storages:
         info = files.get(f"{prefix}data/{key}")
@@ -175,6 +180,18 @@ def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, range]]:
             raise CheckpointError(f"{path}: storage `{key}` is missing", hint=DOWNLOAD_AGAIN)
         extents[key] = _zip_extent(path, data, info)
     return state, extents
+
+
+def _zip_content(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of a small file of the archive."""
+    extent = _zip_extent(path, data, info)
+    if len(extent) > MAX_PICKLE_BYTES:
+        problem = f"{path}: `{info.filename}` is too large: more than {MAX_PICKLE_BYTES} bytes"
+        raise CheckpointError(problem, hint=CONVERT)
+    content = data[extent.start : extent.stop]
+    if zlib.crc32(content) != info.CRC:
+        raise CheckpointError(f"{path}: `{info.filename}` is damaged", hint=DOWNLOAD_AGAIN)
+    return content
 
 
 def _zip_extent(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> range:
@@ -192,9 +209,8 @@ def _zip_extent(path: Path, data: mmap.mmap, info: zipfile.ZipInfo) -> range:
 
 
 def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, range]]:
-    """Like `_read_zip`. The map is the file here: the unpickler reads from it no more than it needs."""
-    file = cast(IO[bytes], data)
-    data.seek(0)
+    """Like `_read_zip`."""
+    file = BytesIO(data[:MAX_PICKLE_BYTES])
     if data[:1] != b"\x80" or _load(path, _Unpickler(file, path)) != LEGACY_MAGIC:
         raise CheckpointError(f"{path} is no file of torch.save, or damaged", hint=way_out(data))
     if _load(path, _Unpickler(file, path)) != LEGACY_PROTOCOL:
@@ -208,7 +224,7 @@ def _read_legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, range]]:
     if type(keys) is not list or not all(isinstance(key, str) for key in keys) or set(keys) != set(unpickler.storages):
         raise CheckpointError(f"{path}: the list of storages does not fit the tensors", hint=DOWNLOAD_AGAIN)
     extents = {}
-    begin = data.tell()
+    begin = file.tell()
     for key in keys:
         storage = unpickler.storages[key]
         begin += 8

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...errors import CheckpointError, UnsupportedError
-from ..json_files import DOWNLOAD_AGAIN, describe, is_integer
+from ..files import DOWNLOAD_AGAIN, MAX_JSON_BYTES
+from ..json_files import describe, is_integer
 from .tensor import NUMPY_TYPES, Span, Tensor, way_out
-
-MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit."""
 
 
 def read_safetensors(path: Path, data: mmap.mmap) -> list[Tensor]:
@@ -51,8 +49,8 @@ def _read_header(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], int]:
             f"{path} is cut off: {len(data)} bytes, the header's length alone needs 8", hint=DOWNLOAD_AGAIN
         )
     length = int.from_bytes(data[:8], "little")
-    if length > MAX_HEADER_BYTES:
-        problem = f"{path} is no safetensors file: a header of {length} bytes (at most {MAX_HEADER_BYTES})"
+    if length > MAX_JSON_BYTES:
+        problem = f"{path} is no safetensors file: a header of {length} bytes (at most {MAX_JSON_BYTES})"
         raise CheckpointError(problem, hint=way_out(data))
     if 8 + length > len(data):
         problem = f"{path} is cut off: its header alone needs {8 + length} bytes, the file has {len(data)}"

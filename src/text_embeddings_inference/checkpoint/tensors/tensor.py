@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from ..json_files import DOWNLOAD_AGAIN
+from ..files import DOWNLOAD_AGAIN, open_file
 
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -78,17 +78,15 @@ class Span(NamedTuple):
 def map_file(path: Path) -> mmap.mmap:
     """The whole file, mapped copy-on-write: nothing is read yet, and arrays on it are writable.
 
-    Raises `CheckpointError` when the file can't be opened or is empty.
+    Raises `CheckpointError` when the file can't be opened, is no regular file or is empty.
     """
-    try:
-        with path.open("rb") as file:
+    with open_file(path.parent, path.name) as file:
+        try:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} not found", hint=DOWNLOAD_AGAIN) from None
-    except OSError as error:
-        raise CheckpointError(f"Could not open {path}: {error.strerror}") from error
-    except ValueError:  # an empty file can't be mapped
-        raise CheckpointError(f"{path} is empty", hint=DOWNLOAD_AGAIN) from None
+        except OSError as error:
+            raise CheckpointError(f"Could not map {path}: {error.strerror}") from error
+        except ValueError:  # an empty file can't be mapped
+            raise CheckpointError(f"{path} is empty", hint=DOWNLOAD_AGAIN) from None
 
 
 def way_out(data: mmap.mmap) -> str:

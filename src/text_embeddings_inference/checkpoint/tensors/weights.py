@@ -10,7 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError, UnsupportedError
-from ..json_files import DOWNLOAD_AGAIN, describe, read_object
+from ..files import DOWNLOAD_AGAIN
+from ..json_files import describe, read_object
 from .pickle import read_pickle
 from .safetensors import read_safetensors
 from .tensor import Tensor, map_file

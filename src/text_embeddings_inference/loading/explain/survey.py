@@ -50,6 +50,7 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
             dense_path=settings.model.dense_path,
             onnx_file=settings.model.onnx_file,
             weights=Weights((), ()) if any(file.name.endswith(".bin") for file in files.unread) else None,
+            linked=files.linked,
             step=problems.step,
         )
     if checkpoint is None:

@@ -1,0 +1,82 @@
+"""Which files of a checkpoint are read: what is fetched from the Hub, and what is checked in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..errors import CheckpointError
+from .config import SENTENCE_FILES
+from .late_interaction import NAME as PROMPTS
+from .modules import DENSE_FILES, HEAD_FILES, MODULES, ModulePaths
+from .onnx import DATA_SUFFIXES, ONNX_FILES
+from .pooling import DEFAULT_PATH
+from .tensors.weights import WEIGHT_FILES, read_shard_names
+from .text_rules import TOKENIZER_CONFIG
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names of the files, relative to the checkpoint's folder."""
+
+    modules: ModulePaths
+    onnx_file: str | None = None
+    """The option `--onnx-file`: the graph that is the model."""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Files that every model has."""
+        return self._in(self.modules.transformer, CONFIG, TOKENIZER)
+
+    @property
+    def optional(self) -> tuple[tuple[str, ...], ...]:
+        """Other settings and small layers; of several names in a row, the first file there is."""
+        root, pooling, splade = self.modules.transformer, self.modules.pooling, self.modules.splade
+        return (
+            self._in(root, *SENTENCE_FILES),
+            self._in(root, TOKENIZER_CONFIG),
+            (PROMPTS,),
+            self._in(DEFAULT_PATH if pooling is None else pooling, CONFIG),
+            *(() if splade is None else (self._in(splade, CONFIG),)),
+            *(self._in(root, head) for head in HEAD_FILES),
+            *(names for path in self.modules.dense for names in (self._in(path, CONFIG), self._in(path, *DENSE_FILES))),
+        )
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names of weights; the first file there is holds them, or lists the files that do."""
+        wanted = (*WEIGHT_FILES, *ONNX_FILES) if self.onnx_file is None else (self.onnx_file,)
+        return self._in(self.modules.transformer, *wanted)
+
+    def beside(self, folder: Path, weights: str) -> tuple[tuple[str, ...], ...]:
+        """What belongs to the file of weights, which lies in `folder`: each shard, or the first name of a graph's data.
+
+        Raises `CheckpointError` for an index that is damaged.
+        """
+        if weights.endswith(".onnx"):
+            return (tuple(weights + suffix for suffix in DATA_SUFFIXES),)
+        if not weights.endswith(".index.json"):
+            return ()
+        root = self.modules.transformer
+        shards = read_shard_names(folder / root, PurePosixPath(weights).name)
+        return tuple(self._in(root, shard) for shard in sorted(set(shards.values())))
+
+    def present(self, folder: Path) -> Iterator[str]:
+        """The files that are there."""
+        rows = [(MODULES,), *((name,) for name in self.required), *self.optional]
+        found = next((name for name in self.weights if (folder / name).exists()), None)
+        if found is not None:
+            rows.append((found,))
+            with suppress(CheckpointError):  # which whoever reads the weights is told
+                rows += self.beside(folder, found)
+        for names in rows:
+            yield from (name for name in names if (folder / name).exists())
+
+    @staticmethod
+    def _in(path: str, *names: str) -> tuple[str, ...]:
+        return tuple(str(PurePosixPath(path) / name) for name in names)
