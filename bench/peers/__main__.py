@@ -270,6 +270,8 @@ def versions_of(python: Path, packages: Sequence[str]) -> dict[str, str]:
 
 def main() -> None:
     plan = parse(sys.argv[1:])
+    if not plan.venvs.is_dir():
+        sys.exit(f"there are no environments of other libraries in {plan.venvs}\nhint: make bench-peers makes them")
     tables.run(lambda: measure(plan), plan.results)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.fakes import PATIENCE, FakeEngine, fake_model
-from text_embeddings_inference.server.http.protocol import MAX_HEAD
+from text_embeddings_inference.server import serve as listening
+from text_embeddings_inference.server.http.protocol import MAX_HEAD, HttpProtocol
 from text_embeddings_inference.server.serve import serve
 from text_embeddings_inference.server.sockets import Sockets
 from text_embeddings_inference.settings import Settings
@@ -188,3 +189,26 @@ def test_offer_of_another_protocol_is_ignored() -> None:
         assert b"[[2.0,3.0,5.0,9.0]]" in answer
 
     with_server(visit)
+
+
+def test_slow_clients_are_looked_at_again_after_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked = [threading.Event() for _ in range(3)]
+    waiting = iter(looked)
+
+    def sweep(*_: object) -> None:
+        event = next(waiting, looked[-1])
+        event.set()
+        if event is not looked[-1]:
+            raise RuntimeError("no threads left")
+
+    monkeypatch.setattr(listening, "TICK_S", 0.01)
+    monkeypatch.setattr(HttpProtocol, "sweep", sweep)
+
+    def visit(sockets: Sockets) -> None:
+        with socket.create_connection(sockets.http.getsockname(), PATIENCE):
+            assert all(event.wait(PATIENCE) for event in looked)
+
+    with_server(visit)
+    assert caplog.text.count("connections could not be looked at") == 1
