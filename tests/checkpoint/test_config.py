@@ -144,10 +144,6 @@ def test_length_from_the_positions(
         ({}, 0, 64),
         ({}, 2, 62),
         ({}, None, 128),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, None, 128),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2}}, None, 64),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, None, 64),
-        ({"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2}}}, None, 64),
         ({"max_position_embeddings": None}, None, 128),
     ],
 )

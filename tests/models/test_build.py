@@ -177,7 +177,6 @@ def test_missing_masked_lm_head(tmp_path: Path) -> None:
         ("nomic-bert", "rotary_emb_interleaved", True),
         ("nomic-bert", "rotary_emb_scale_base", 512),
         ("nomic-bert", "rotary_emb_fraction", 0.0),
-        ("nomic-bert", "rotary_scaling_factor", 2.0),
         ("nomic-bert", "activation_function", "relu"),
         ("nomic-bert", "mlp_fc1_bias", True),
         ("nomic-bert-moe", "activation_function", "swiglu"),

@@ -68,6 +68,22 @@ def test_dynamic_is_unchanged_within_the_trained_length() -> None:
         check(found, [1, 0.5, 0.25, 0.125])
 
 
+@pytest.mark.parametrize("length", [1, 64, 65, 128, 1000])
+def test_dynamic_by_the_length_of_a_sequence(length: int) -> None:
+    """As NomicBertDynamicNTKRotaryEmbedding and Transformers compute it: from a larger base, for that length alone."""
+    found = next(iter(both_spellings(16, {"rope_type": "dynamic", "factor": 4.0})))
+    base = 16 * (4.0 * length / 64 - 3.0) ** (8 / 6) if length > 64 else 16
+    assert found.frequencies(length).tolist() == pytest.approx([base ** (-i / 4) for i in range(4)], rel=1e-12)
+    cos, sin = found.table(length)
+    assert np.allclose(cos + 1j * sin, np.exp(1j * np.outer(np.arange(length), found.frequencies(length))), atol=1e-6)
+    assert (found.depends_on_length(64), found.depends_on_length(65)) == (False, True)
+
+
+def test_dynamic_of_a_single_pair() -> None:
+    with pytest.raises(UnsupportedError, match="`dynamic` is not defined for a single pair"):
+        rope({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, 2)
+
+
 def test_ntk() -> None:
     """The base times 16, all divided by 16^(2/8) = 2: (16 * 16)^(-i/4) / 2 = 4^(-i) / 2."""
     for found in both_spellings(16, {"rope_type": "ntk", "factor": 16}):

@@ -217,7 +217,7 @@ def _shift(x: Array, by: int) -> Array:
 def _rotate(x: Array, rope: Rope) -> Array:
     """x `[n, N, H]` of one sequence: each pair of channels as a complex number, turned by its angle."""
     half = len(rope.inverse_frequencies)
-    turn = rope.scale * np.exp(1j * np.outer(np.arange(len(x)), rope.inverse_frequencies))[:, None]
+    turn = rope.scale * np.exp(1j * np.outer(np.arange(len(x)), rope.frequencies(len(x))))[:, None]
     turned = (x[..., :half] + 1j * x[..., half : 2 * half]) * turn
     return np.concatenate([turned.real, turned.imag, x[..., 2 * half :]], -1)
 

@@ -125,8 +125,7 @@ def read_max_length(folder: Path, config: ModelConfig, first_position: int | Non
     if length is None:
         keys = ", ".join(f"`{key}`" for key in LENGTH_KEYS)
         raise CheckpointError(f"`config.json` in {folder} has none of {keys}: the longest input is not known")
-    is_held = first_position is not None or _rotates_by_length(config)
-    if positions is not None and length.value > positions.value and is_held:
+    if positions is not None and length.value > positions.value and first_position is not None:
         problem = "`max_seq_length` of `%s` is %d: lowered to the %d positions there are"
         logger.warning(problem, name, length.value, positions.value)
         return positions
@@ -166,12 +165,6 @@ def _positions(folder: Path, config: ModelConfig, first: int) -> Found[int] | No
     if positions <= first:
         raise _bad_key(folder, key, config.values, f"more than {first}, the position of the first token")
     return Found(positions - first, f"`{key}` of config.json" + (f" less {first}, its first position" if first else ""))
-
-
-def _rotates_by_length(config: ModelConfig) -> bool:
-    settings = [config.values.get(key) for key in ("rope_scaling", "rope_parameters")]
-    rows = [row for value in settings if isinstance(value, dict) for row in (value, *value.values())]
-    return any("dynamic" in (row.get("rope_type"), row.get("type")) for row in rows if isinstance(row, dict))
 
 
 def _bad_key(folder: Path, key: str, values: dict[str, Any], wanted: str) -> CheckpointError:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,11 +21,11 @@ from ..checkpoint import Checkpoint, Weights
 from ..errors import StartError
 from ..machine import has_vnni
 from ..models.build import Network, build
-from ..ops.openvino import OpenVINOOps, PaddedLayout
+from ..ops.openvino import OpenVINOOps, PaddedLayout, rotate_by_length
 from ..ops.openvino_float32 import Float32OpenVINOOps
 from ..ops.openvino_int8 import Int8OpenVINOOps
 from ..ops.openvino_library import op, ov
-from ..ops.spec import Inputs, Layout, Value
+from ..ops.spec import Inputs, Layout, Rope, Value
 from ..types import Batch, Encoding, Output, Pooling
 from .base import TRIAL_LENGTH, Capacity, Offer, Refusal, Trials, check_lengths
 from .onnx import build_onnx
@@ -96,7 +97,7 @@ class OpenVINOEngine:
         self._checkpoint = checkpoint
         self._streams = offer.streams
         ops = OPS[offer.dtype](checkpoint.longest)
-        graph, network = _build_graph(checkpoint, ops)
+        graph, network, self._inputs = _build_graph(checkpoint, ops)
         self._graph: ov.Model | None = graph
         self._properties = _properties(ops, PRECISIONS[offer.dtype], offer.threads, cache)
         self.dimensions = network.dimensions
@@ -157,19 +158,20 @@ class OpenVINOEngine:
         assert self._graph is not None, "the engine is closed"
         with kept_small(self._checkpoint.weights):  # the compiled model gets its own, rearranged copy of the matrices
             properties = self._properties | {"NUM_STREAMS": streams}
-            compiled = _Compiled(core().compile_model(self._graph, "CPU", properties), requests=streams + 1)
+            compiled = core().compile_model(self._graph, "CPU", properties)
+            ready = _Compiled(compiled, self._inputs, requests=streams + 1)
             warm_up = np.zeros(min(WARM_UP_TOKENS, self._checkpoint.longest), np.int32)
-            compiled.run(Batch.pad([Encoding(warm_up, None, 0)]), tokens=False)
-        return compiled
+            ready.run(Batch.pad([Encoding(warm_up, None, 0)]), tokens=False)
+        return ready
 
 
 class _Compiled:
     """A compiled model with its infer requests; one more than streams, so that the next batch waits inside."""
 
-    def __init__(self, compiled: ov.CompiledModel, requests: int) -> None:
+    def __init__(self, compiled: ov.CompiledModel, inputs: _Inputs, *, requests: int) -> None:
         self._gives_tokens = len(compiled.outputs) > 1
         self._free: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        self._inputs = len(compiled.inputs)
+        self._inputs = inputs
         for _ in range(requests):
             self._free.put(compiled.create_infer_request())
 
@@ -178,7 +180,7 @@ class _Compiled:
             raise ValueError("this model's graph gives no vectors of tokens")
         request = self._free.get()
         try:
-            request.infer(_feed(batch)[: self._inputs], share_inputs=True)
+            request.infer(self._inputs.of(batch), share_inputs=True)
             pooled = request.get_output_tensor(0).data.copy()  # the request will be used again
             hidden = request.get_output_tensor(1).data.copy() if tokens else None
         finally:
@@ -223,22 +225,37 @@ def _properties(ops: OpenVINOOps, precision: str, threads: int, cache: Path | No
     return properties | {"CACHE_DIR": str(cache)}
 
 
-def _feed(batch: Batch) -> list[NDArray[np.int32]]:
-    type_ids = np.zeros((1, 1), np.int32) if batch.type_ids is None else batch.type_ids
-    return [batch.input_ids, type_ids, batch.lengths, batch.lengths if batch.attended is None else batch.attended]
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """A graph is fed token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`, and what it asks for."""
+
+    attended: bool
+    """How many of the first tokens are seen, `[B]`, in late interaction."""
+    ropes: tuple[Rope, ...]
+    """Rotations that depend on the lengths."""
+
+    def of(self, batch: Batch) -> list[NDArray[Any]]:
+        type_ids = np.zeros((1, 1), np.int32) if batch.type_ids is None else batch.type_ids
+        fed: list[NDArray[Any]] = [batch.input_ids, type_ids, batch.lengths]
+        if self.attended:
+            fed.append(batch.lengths if batch.attended is None else batch.attended)
+        width = batch.input_ids.shape[1]
+        return fed + [rotate_by_length(rope, batch.lengths.tolist(), width) for rope in self.ropes]
 
 
-def _build_graph(checkpoint: Checkpoint, ops: OpenVINOOps) -> tuple[ov.Model, Network]:
-    """Inputs: token ids `[B, S]`, token types `[B, S]` or `[1, 1]`, lengths `[B]`, and for late interaction how many of
-    the first tokens are seen, `[B]`; outputs: pooled, what tokens get."""
+def _build_graph(checkpoint: Checkpoint, ops: OpenVINOOps) -> tuple[ov.Model, Network, _Inputs]:
+    """Outputs: pooled, what tokens get."""
     input_ids = op.parameter([-1, -1], np.int32, name="input_ids")
     type_ids = op.parameter([-1, -1], np.int32, name="token_type_ids")
     lengths = op.parameter([-1], np.int32, name="lengths")
     attended = None if checkpoint.late is None else op.parameter([-1], np.int32, name="attended")
     width = op.gather(op.shape_of(input_ids), op.constant(np.int64(1)), op.constant(np.int64(0)))
     network = build(checkpoint, ops) if checkpoint.onnx is None else build_onnx(core(), checkpoint, ops)
-    inputs = Inputs(Value(input_ids), Value(type_ids), Layout(PaddedLayout(lengths, width, attended)))
+    layout = PaddedLayout(lengths, width, attended)
+    inputs = Inputs(Value(input_ids), Value(type_ids), Layout(layout))
     results = network.run(ops, inputs)
     outputs = [value.raw for value in results if value is not None]
-    parameters = [input_ids, type_ids, lengths, *([] if attended is None else [attended])]
-    return ov.Model(outputs, parameters, checkpoint.model_type), network
+    rotations = layout.rotations_by_length
+    parameters = [input_ids, type_ids, lengths, *([] if attended is None else [attended]), *rotations.values()]
+    model = ov.Model(outputs, parameters, checkpoint.model_type)
+    return model, network, _Inputs(attended is not None, tuple(rotations))

@@ -95,14 +95,6 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
             raise UnsupportedError(f"config.json: {found}, which is not supported together with `num_experts`")
         if self.mlp_fc1_bias != self.mlp_fc2_bias:
             raise UnsupportedError("config.json: `mlp_fc1_bias` and `mlp_fc2_bias` differ; supported are both or none")
-        if self.rotary_scaling_factor and self.n_positions > self.max_trained_positions:
-            found = (
-                f"`rotary_scaling_factor` is {self.rotary_scaling_factor}, `n_positions` above `max_trained_positions`"
-            )
-            raise UnsupportedError(
-                f"config.json: {found}: scaling by length is not supported",
-                hint="set it to null: positions beyond those trained then rotate on without scaling",
-            )
 
     def has_experts(self, i: int) -> bool:
         """Whether layer i has a mixture of experts."""
@@ -142,10 +134,12 @@ class Model:
     def __init__(self, args: Args, p: Parameters) -> None:
         width, eps = args.hidden_size, args.layer_norm_epsilon
         self.embeddings = TypedEmbedding(p / "embeddings", args.vocab_size, args.type_vocab_size, width, eps)
+        factor = args.rotary_scaling_factor
         positions = RopeArgs(
-            max_position_embeddings=args.n_positions,
+            max_position_embeddings=args.max_trained_positions,
             rope_theta=args.rotary_emb_base,
             partial_rotary_factor=args.rotary_emb_fraction,
+            rope_scaling={"rope_type": "dynamic", "factor": factor} if factor else None,
         )
         rope = read_rope(positions, width // args.num_attention_heads)
         self.layers = [block(args, i, rope, p / "layers" / i) for i in range(args.num_hidden_layers)]

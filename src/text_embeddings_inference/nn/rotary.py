@@ -18,7 +18,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedError
-from ..ops.spec import Rope
+from ..ops.spec import DynamicNTK, Rope
 
 Positive = Annotated[float, Meta(gt=0)]
 Length = Annotated[int, Meta(gt=0)]
@@ -70,9 +70,14 @@ class Linear(Scaling, frozen=True, kw_only=True):
 
 
 class Dynamic(Scaling, frozen=True, kw_only=True):
-    """Scales inputs longer than `max_position_embeddings` only; `checkpoint` takes none that are longer."""
+    """A larger base for inputs longer than `max_position_embeddings`, by the length of each."""
 
     factor: Positive
+
+    def rope(self, plain: Plain) -> Rope:
+        if plain.width == 2:
+            raise UnsupportedError("config.json: rope scaling `dynamic` is not defined for a single pair of channels")
+        return Rope(plain.frequencies, dynamic=DynamicNTK(self.factor, plain.positions))
 
 
 class NTK(Scaling, frozen=True, kw_only=True):

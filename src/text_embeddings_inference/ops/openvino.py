@@ -77,6 +77,8 @@ class PaddedLayout:
         self._attended = lengths if attended is None else attended
         self._attention_biases: dict[AttentionSpec, ov.Node] = {}
         self._rotations: dict[Rope, tuple[ov.Node, ov.Node]] = {}
+        self.rotations_by_length: dict[Rope, ov.Node] = {}
+        """Inputs of the graph, float32 `[2, B, S, 1, R]`: see `rotate_by_length`."""
         self._rows: dict[int, tuple[ov.Node, ov.Node]] = {}
 
     @cached_property
@@ -169,16 +171,31 @@ class PaddedLayout:
         return op.slice(folded, _int64(0), width, _int64(1), last)
 
     def rotation(self, rope: Rope, max_length: int) -> tuple[ov.Node, ov.Node]:
-        """Cosine and sine for each position and channel, `[1, S, 1, R]`: the first rows of tables made at load.
+        """Cosine and sine for each position and channel, `[1 or B, S, 1, R]`: the first rows of tables made at load,
+        or an input of the graph where they depend on the lengths.
 
         Angles are not computed in the graph: an engine that runs in bfloat16 would round them.
         """
-        if rope not in self._rotations:
-            angles = np.outer(np.arange(max_length), np.tile(rope.inverse_frequencies, 2))
-            tables = ((f(angles) * rope.scale).astype(np.float32) for f in (np.cos, np.sin))
-            cos, sin = (op.gather(op.constant(table), self.indices, _int64_scalar(0)) for table in tables)
-            self._rotations[rope] = _unsqueeze(cos, 0, 2), _unsqueeze(sin, 0, 2)
-        return self._rotations[rope]
+        if rope in self._rotations:
+            return self._rotations[rope]
+        if rope.depends_on_length(max_length):
+            width = 2 * len(rope.inverse_frequencies)
+            both = self.rotations_by_length[rope] = op.parameter([2, -1, -1, 1, width], np.float32)
+            cos, sin = (op.gather(both, _int64_scalar(i), _int64_scalar(0)) for i in range(2))
+        else:
+            tables = np.tile(rope.table(max_length), 2)
+            rows = (op.gather(op.constant(table), self.indices, _int64_scalar(0)) for table in tables)
+            cos, sin = (_unsqueeze(row, 0, 2) for row in rows)
+        self._rotations[rope] = cos, sin
+        return cos, sin
+
+
+def rotate_by_length(rope: Rope, lengths: Sequence[int], width: int) -> NDArray[np.float32]:
+    """Cosine and sine for a padded batch, each row by its own length: `[2, 1 or B, S, 1, R]`."""
+    if not rope.depends_on_length(max(lengths)):
+        lengths = lengths[:1]  # as any other
+    by_row = np.stack([rope.table(length, width) for length in lengths], 1)
+    return np.tile(by_row, 2)[:, :, :, None]
 
 
 class OpenVINOOps(Ops):

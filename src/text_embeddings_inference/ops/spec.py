@@ -103,15 +103,45 @@ class DisentangledSpec:
     queries: Value | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DynamicNTK:
+    """Sequences longer than the trained length turn with a larger base, each by its own length (see `Rope`)."""
+
+    factor: float
+    trained: int
+    """Tokens."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rope:
-    """Rotary positions (Su et al., arXiv:2104.09864): channels i and i + R/2 of a head turn as a pair.
-
-    inverse_frequencies: float64 `[R/2]`, radians per position; scale: of sine and cosine (YaRN's attention factor).
-    """
+    """Rotary positions (Su et al., arXiv:2104.09864): channels i and i + R/2 of a head turn as a pair."""
 
     inverse_frequencies: NDArray[np.float64]
+    """`[R/2]`, radians per position."""
     scale: float = 1.0
+    """Of sine and cosine (YaRN's attention factor)."""
+    dynamic: DynamicNTK | None = None
+    """None: all sequences turn alike."""
+
+    def depends_on_length(self, longest: int) -> bool:
+        """Whether sequences of up to `longest` tokens turn differently."""
+        return self.dynamic is not None and longest > self.dynamic.trained
+
+    def frequencies(self, length: int) -> NDArray[np.float64]:
+        """Radians per position in a sequence of so many tokens, `[R/2]`.
+
+        A base `theta (1 + factor (length / trained - 1))^(R / (R - 2))` divides pair i's by the part in brackets to
+        the power of 2i / (R - 2) (Transformers' `_compute_dynamic_ntk_parameters`).
+        """
+        if self.dynamic is None or length <= self.dynamic.trained:
+            return self.inverse_frequencies
+        growth, last = 1 + self.dynamic.factor * (length / self.dynamic.trained - 1), len(self.inverse_frequencies) - 1
+        return self.inverse_frequencies * growth ** -(np.arange(last + 1) / last)
+
+    def table(self, length: int, positions: int | None = None) -> NDArray[np.float32]:
+        """Cosine and sine of the first positions of a sequence of `length` tokens, `[2, positions or length, R/2]`."""
+        angles = np.outer(np.arange(length if positions is None else positions), self.frequencies(length))
+        return np.asarray(np.stack([np.cos(angles), np.sin(angles)]) * self.scale, np.float32)
 
 
 Gelu = Literal["erf", "tanh"]

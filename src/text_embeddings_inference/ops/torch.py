@@ -29,7 +29,7 @@ class TorchOps(Ops):
         self._device = device
         self._dtype = dtype
         self.max_length = max_length
-        self._angles: dict[Rope, tuple[Tensor, Tensor]] = {}
+        self._angles: dict[Rope, Tensor] = {}
         self._has_varlen = has_varlen(device, dtype)
 
     def constant(self, array: NDArray[Any]) -> Value:
@@ -195,15 +195,18 @@ class TorchOps(Ops):
         return Value(sum_TD.view(x.raw.shape))
 
     def _rotation(self, rope: Rope, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for each token and pair, float32 `[1, S, 1, R/2]` or `[T, 1, R/2]`."""
-        if rope not in self._angles:
-            angles = np.outer(np.arange(self.max_length), rope.inverse_frequencies)
-            cos, sin = (torch.from_numpy((f(angles) * rope.scale).astype(np.float32)) for f in (np.cos, np.sin))
-            self._angles[rope] = cos.to(self._device), sin.to(self._device)
-        if rope not in sequences.rotations:
-            cos, sin = (table[sequences.positions].unsqueeze(-2) for table in self._angles[rope])
-            sequences.rotations[rope] = cos, sin
-        return sequences.rotations[rope]
+        """Cosine and sine for each token and pair, float32 `[1 or B, S, 1, R/2]` or `[T, 1, R/2]`."""
+        if rope in sequences.rotations:
+            return sequences.rotations[rope]
+        if rope.depends_on_length(self.max_length):
+            both = torch.from_numpy(sequences.rotate_by_length(rope)).to(self._device)
+        else:
+            if rope not in self._angles:
+                self._angles[rope] = torch.from_numpy(rope.table(self.max_length)).to(self._device)
+            both = self._angles[rope][:, sequences.positions]
+        cos, sin = both.unsqueeze(-2)
+        sequences.rotations[rope] = cos, sin
+        return cos, sin
 
 
 def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:

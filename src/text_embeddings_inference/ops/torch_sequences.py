@@ -34,6 +34,7 @@ class Sequences(ABC):
 
     def __init__(self, lengths: Integers, device: torch.device) -> None:
         self.device = device
+        self.host_lengths = lengths.astype(np.int64)
         self.lengths = self._tensor(lengths)
         self.rotations: dict[Rope, tuple[Tensor, Tensor]] = {}
 
@@ -62,6 +63,10 @@ class Sequences(ABC):
     @abstractmethod
     def shift(self, x: Tensor, by: int) -> Tensor:
         """See `spec.Ops.shift`."""
+
+    @abstractmethod
+    def rotate_by_length(self, rope: Rope) -> NDArray[np.float32]:
+        """Cosine and sine of each token's position, by the length of its sequence: `[2, *, R/2]`."""
 
     @abstractmethod
     def padded(self, function: Callable[..., Tensor], *xs: Tensor) -> Tensor:
@@ -109,6 +114,10 @@ class PaddedSequences(Sequences):
         exists = (sources >= 0) & (sources < self.lengths.unsqueeze(1))
         moved = x[:, sources[0].clamp(0, x.shape[1] - 1)]
         return moved.masked_fill(~exists.unsqueeze(2), 0)
+
+    def rotate_by_length(self, rope: Rope) -> NDArray[np.float32]:
+        width = self.positions.shape[1]
+        return np.stack([rope.table(length, width) for length in self.host_lengths.tolist()], 1)
 
     def padded(self, function: Callable[..., Tensor], *xs: Tensor) -> Tensor:
         return function(self, *xs)
@@ -159,8 +168,7 @@ class PackedSequences(Sequences):
         """attended: see `Batch`."""
         super().__init__(lengths, device)
         self.attended = attended
-        self._host_lengths = lengths.astype(np.int64)
-        self._host_starts = self._host_lengths.cumsum() - self._host_lengths
+        self._host_starts = self.host_lengths.cumsum() - self.host_lengths
         self.longest = int(lengths.max())
         self.positions = self._tensor(np.arange(lengths.sum()) - np.repeat(self._host_starts, lengths))
 
@@ -178,7 +186,7 @@ class PackedSequences(Sequences):
     def groups(self) -> tuple[list[tuple[Tensor, PaddedSequences]], Tensor]:
         """Sequences of like length as padded batches `[b, s]`, each with the places of its tokens in `[T]`; and the
         place of each token of `[T]` in all of these batches, one after another."""
-        lengths, starts = self._host_lengths, self._host_starts
+        lengths, starts = self.host_lengths, self._host_starts
         groups = []
         back, size = np.empty(lengths.sum(), np.int64), 0
         widths = -(-lengths // GROUP_WIDTH)
@@ -212,6 +220,9 @@ class PackedSequences(Sequences):
         exists = (sources >= 0) & (sources < lengths)
         places = torch.arange(by, len(x) + by, device=self.device).clamp(0, len(x) - 1)
         return x[places].masked_fill(~exists.unsqueeze(1), 0)
+
+    def rotate_by_length(self, rope: Rope) -> NDArray[np.float32]:
+        return np.concatenate([rope.table(length) for length in self.host_lengths.tolist()], 1)
 
     def padded(self, function: Callable[..., Tensor], *xs: Tensor) -> Tensor:
         groups, back = self.groups
