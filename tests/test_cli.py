@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,12 +25,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
+def restored_process() -> Iterator[None]:
+    """What a command changes for the whole process: logs and signals."""
     root = logging.getLogger()
     handlers = root.handlers[:]
     loggers = [logging.getLogger(name) for name in (*levels("off"), "text_embeddings_inference")]
     before = [logger.level for logger in loggers]
+    signals = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)}
     yield
+    for number, handler in signals.items():
+        signal.signal(number, handler)
     root.handlers[:] = handlers
     for logger, level in zip(loggers, before, strict=True):
         logger.setLevel(level)
@@ -74,12 +79,14 @@ def test_usage_errors_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_runs_with_logs_on_stdout(capsys: pytest.CaptureFixture[str], runs: list[Settings]) -> None:
-    assert main(["--model-id", "m", "--api-key", "s3cret", "--json-output", "--uds-path", "/x"]) == 0
+    arguments = ["--model-id", "m", "--api-key", "s3cret", "--json-output", "--uds-path", "/x"]
+    assert main([*arguments, "--otlp-endpoint", "https://me:s3cret@host:4317/a@b"]) == 0
     assert [settings.model.model_id for settings in runs] == ["m"]
     out, err = capsys.readouterr()
     first, second = (json.loads(line) for line in out.splitlines())
     assert first["level"] == "INFO"
     assert "api_key=***" in first["message"]
+    assert "otlp_endpoint='https://***@host:4317/a@b'" in first["message"]
     assert (second["level"], "--uds-path" in second["message"]) == ("WARN", True)
     assert "s3cret" not in out + err
 
@@ -247,3 +254,17 @@ def test_secrets_do_not_show_in_the_log_of_a_collector_that_is_gone(
                 pass
     assert len(caplog.records) >= 3
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_do_not_end_a_start(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(_: Settings) -> None:
+        os.kill(os.getpid(), number)
+        raise StartError("went on")
+
+    signal.signal(number, lambda *_: pytest.fail("would have ended the process"))
+    monkeypatch.setattr("text_embeddings_inference.loading.open.open_model", load)
+    assert main(["--model-id", "m", "--hostname", "127.0.0.1", "--port", "0", "--prometheus-port", "0"]) == 1
+    assert "went on" in capsys.readouterr().err

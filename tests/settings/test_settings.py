@@ -200,8 +200,3 @@ def test_redacted_is_one_line_with_every_option() -> None:
     assert "\n" not in line
     assert "max_batch_tokens=16384" in line
     assert "api_key=()" in line
-
-
-def test_no_password_of_an_address_is_shown() -> None:
-    line = parse("--otlp-endpoint", "https://me:s3cret@host:4317/a@b").redacted()
-    assert "otlp_endpoint='https://***@host:4317/a@b'" in line

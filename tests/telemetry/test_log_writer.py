@@ -40,7 +40,8 @@ def test_nobody_reads(pipe: tuple[int, io.TextIOWrapper], monkeypatch: pytest.Mo
     while writer.dropped < 3:
         writer.handle(record(f"{logged}:{'x' * 10_000}"))
         logged += 1
-    writer.flush()  # does not wait for the reader
+    for _ in range(100):
+        writer.flush()  # waits for the reader once, and not for long
     writer.handle(record("logged while lines wait"))
     writer.handle(record("last"))
     messages = []

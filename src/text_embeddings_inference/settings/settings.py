@@ -5,7 +5,6 @@ Flag and variable follow from a field's name: `max_batch_tokens` is `--max-batch
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from typing import Any, cast
@@ -90,13 +89,12 @@ class Settings:
         return [*self.ignored, *self.server.warnings(), *self.hub.warnings()]
 
     def redacted(self) -> str:
-        """All settings in one line, keys and tokens starred out."""
+        """All settings in one line, keys and tokens starred out, for a log that cuts passwords out of addresses."""
         shown = []
         for declared, value in self._values():
             option = declared.metadata.get(OPTION)
             if option is not None and not (option.hidden and value is None):
-                known = option.default_text if value is None and option.default_text else repr(value)
-                text = re.sub(r"//[^/@]*@", "//***@", known)  # a name and a password in an address
+                text = option.default_text if value is None and option.default_text else repr(value)
                 shown.append(f"{declared.name}={'***' if value and not declared.repr else text}")
         return ", ".join(shown)
 

@@ -41,6 +41,7 @@ class LogWriter(logging.Handler):
         # Each counter is changed by one thread at a time: the first three by `emit`, under the lock of its caller.
         self._queued = self._refused = self._unformatted = 0
         self._done = self._unwritten = self._reported = 0
+        self._is_stuck = False
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -68,11 +69,11 @@ class LogWriter(logging.Handler):
             _report(f"a log line can't be formatted, at {record.pathname}:{record.lineno}: {sys.exception()!r}")
 
     def flush(self) -> None:
-        """Waits until all is written, `FLUSH_S` seconds at most."""
+        """Waits until all is written, `FLUSH_S` seconds at most; where that was in vain, not a second time."""
         if self._thread.is_alive():
             written = threading.Event()
             self._queue.put(written)
-            written.wait(FLUSH_S)
+            self._is_stuck = not written.wait(0 if self._is_stuck else FLUSH_S)
 
     def close(self) -> None:
         """Ends the thread, when all is written; flushes. What is logged later stays in the queue."""
