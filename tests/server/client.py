@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from tests.fakes import fake_model
 from text_embeddings_inference.inference.model import Model
-from text_embeddings_inference.server.app import create_app
+from text_embeddings_inference.server.app import App
+from text_embeddings_inference.server.http.request import Request
 from text_embeddings_inference.settings import Settings
 
 T = TypeVar("T")
@@ -31,42 +32,27 @@ class Response:
         return json.loads(self.body)
 
 
-class Request:
-    """One request as ASGI sees it. `gone` is set when the client leaves; `response` is there once it was answered."""
+class Exchange:
+    """One request as the application sees it. read: so many of the chunks of its body were asked for."""
 
     def __init__(self, method: str, path: str, chunks: list[bytes], headers: Mapping[str, str]) -> None:
-        self.scope = {
-            "type": "http",
-            "method": method,
-            "path": unquote(path),
-            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
-        }
+        given = {name.lower().encode(): value.encode("latin-1") for name, value in headers.items()}
+        self.request = Request(method, unquote(path), given, wanted=self._send)
         self.read = 0
-        self.gone = asyncio.Event()
-        self.response: Response | None = None
-        self._chunks = chunks
-        self._start: dict[str, Any] = {}
-        self._body = b""
+        self._chunks = [chunk for chunk in chunks if chunk]
 
-    async def receive(self) -> dict[str, Any]:
+    def _send(self) -> None:
         if self.read < len(self._chunks):
             self.read += 1
-            more = self.read < len(self._chunks)
-            return {"type": "http.request", "body": self._chunks[self.read - 1], "more_body": more}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+            self.request.feed(self._chunks[self.read - 1])
+        if self.read == len(self._chunks):
+            self.request.finish()
 
-    async def send(self, message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            assert not self._start, "answered twice"
-            self._start = message
-            return
-        assert self.response is None, "a body after its end"
-        self._body += message.get("body", b"")
-        if not message.get("more_body", False):
-            headers = {name.decode(): value.decode() for name, value in self._start["headers"]}
-            assert len(headers) == len(self._start["headers"]), "a header twice"
-            self.response = Response(self._start["status"], headers, self._body)
+    async def answer(self, app: App) -> Response:
+        reply = await app(self.request)
+        assert len(dict(reply.headers)) == len(reply.headers), "a header twice"
+        headers = {name.decode(): value.decode() for name, value in reply.headers}
+        return Response(reply.status, headers, b"".join(reply.body))
 
 
 class Client:
@@ -75,7 +61,7 @@ class Client:
     def __init__(self, model: Model | None = None, given: Settings | None = None, **settings: Any) -> None:
         self.model = model or fake_model()
         given = given or Settings.of(model_id="fake/model", **settings)
-        self.app: Callable[..., Coroutine[Any, Any, None]] = create_app({"fake": self.model}, given)  # type: ignore[assignment]  # ASGI says Awaitable
+        self.app = App({"fake": self.model}, given)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Client:
@@ -100,11 +86,4 @@ class Client:
         return self.run(self.answer(method, path, [body], headers))
 
     async def answer(self, method: str, path: str, chunks: list[bytes], headers: Mapping[str, str] = JSON) -> Response:
-        request = Request(method, path, chunks, headers)
-        await self.app(request.scope, request.receive, request.send)
-        assert request.response is not None, "no answer"
-        if method == "HEAD":
-            assert not request.response.body
-        else:
-            assert int(request.response.headers["content-length"]) == len(request.response.body)
-        return request.response
+        return await Exchange(method, path, chunks, headers).answer(self.app)

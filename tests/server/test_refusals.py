@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.fakes import pooled_vector
-from tests.server.client import JSON, Client, Request
+from tests.server.client import JSON, Client, Exchange
 
 RAW = {"normalize": False}
 
@@ -95,17 +95,13 @@ def test_payload_limit_is_exact_and_holds_while_the_body_arrives() -> None:
         assert (found.status, found.json["error_type"]) == (413, "PayloadTooLarge")
 
         async def slowly() -> None:
-            request = Request("POST", "/embed", [b"x" * 10] * 1000, JSON)
-            await client.app(request.scope, request.receive, request.send)
-            assert request.response is not None
-            assert request.response.status == 413
+            request = Exchange("POST", "/embed", [b"x" * 10] * 1000, JSON)
+            assert (await request.answer(client.app)).status == 413
             assert request.read == len(body) // 10 + 1
 
         async def announced() -> None:
-            request = Request("POST", "/embed", [b"x"] * 9, JSON | {"content-length": "9999"})
-            await client.app(request.scope, request.receive, request.send)
-            assert request.response is not None
-            assert (request.response.status, request.read) == (413, 0)
+            request = Exchange("POST", "/embed", [b"x"] * 9, JSON | {"content-length": "9999"})
+            assert ((await request.answer(client.app)).status, request.read) == (413, 0)
 
         client.run(slowly())
         client.run(announced())

@@ -32,8 +32,6 @@ ANSWERED = {
     "percent": (b"GET /%68ealth HTTP/1.1\r\n" + END, b""),
     "HTTP/1.0": (b"GET /health HTTP/1.0\r\n\r\n", b""),
     "HTTP/1.0 with keep-alive": (b"GET /health HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", b""),
-    "no host": (b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n", b""),
-    "two hosts": (b"GET /health HTTP/1.1\r\nhost: y\r\n" + END, b""),
     "empty lines first": (b"\r\n\r\nGET /health HTTP/1.1\r\n" + END, b""),
     "HEAD": (b"HEAD /info HTTP/1.1\r\n" + END, b""),
     "OPTIONS": (b"OPTIONS /embed HTTP/1.1\r\n" + END, b""),
@@ -49,6 +47,8 @@ ANSWERED = {
     "infinity in an unknown field": (post(GOOD[:-1] + b', "x": 1e999}'), VECTOR),
 }
 REFUSED = {
+    "no host": (b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n", 400),
+    "two hosts": (b"GET /health HTTP/1.1\r\nhost: y\r\n" + END, 400),
     "CONNECT": (b"CONNECT x:443 HTTP/1.1\r\n" + END, 400),
     "no slash": (b"GET health HTTP/1.1\r\n" + END, 400),
     "asterisk": (b"GET * HTTP/1.1\r\n" + END, 404),
@@ -75,7 +75,7 @@ REFUSED = {
     "negative chunk": (CHUNKED + b"-1\r\n" + GOOD, 400),
     "prefixed chunk": (CHUNKED + b"0x25\r\n" + GOOD, 400),
     "chunked twice": (HEAD + b"transfer-encoding: chunked, chunked\r\n\r\n" + CHUNK, 400),
-    "compressed body": (embed(TYPE + b"content-encoding: gzip\r\ncontent-length: 4\r\n", b"\x1f\x8b\x08\x00"), 400),
+    "compressed body": (embed(TYPE + b"content-encoding: gzip\r\ncontent-length: 4\r\n", b"\x1f\x8b\x08\x00"), 415),
     "infinity": (post(b'{"inputs": "1", "dimensions": 1e999}'), 422),
     "infinite id": (post(b'{"inputs": [1e999]}'), 422),
     "NaN": (post(b'{"inputs": NaN}'), 400),

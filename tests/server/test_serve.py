@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from tests.fakes import PATIENCE, FakeEngine, fake_model
-from text_embeddings_inference.server import serve as listening
-from text_embeddings_inference.server.http.protocol import MAX_HEAD, HttpProtocol
+from text_embeddings_inference.server.http import listener
+from text_embeddings_inference.server.http.connection import Connection
+from text_embeddings_inference.server.http.parser import MAX_HEAD
 from text_embeddings_inference.server.serve import serve
 from text_embeddings_inference.server.sockets import Sockets
 from text_embeddings_inference.settings import Settings
@@ -203,8 +204,8 @@ def test_slow_clients_are_looked_at_again_after_an_error(
         if event is not looked[-1]:
             raise RuntimeError("no threads left")
 
-    monkeypatch.setattr(listening, "TICK_S", 0.01)
-    monkeypatch.setattr(HttpProtocol, "sweep", sweep)
+    monkeypatch.setattr(listener, "TICK_S", 0.01)
+    monkeypatch.setattr(Connection, "sweep", sweep)
 
     def visit(sockets: Sockets) -> None:
         with socket.create_connection(sockets.http.getsockname(), PATIENCE):

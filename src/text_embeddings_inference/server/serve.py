@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import socket
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
-from functools import partial
-from typing import Any, Self, cast
 
-import uvicorn
 import uvloop
 
 from ..errors import StartError
 from ..inference.model import Model
 from ..settings import Settings
 from .addresses import place
-from .app import create_app
-from .http.asgi import ASGIApp
-from .http.memory_budget import SPARE_FILES, raise_file_limit
-from .http.protocol import HttpProtocol
-from .http.timeouts import Patience
-from .metrics import metrics_app
+from .app import App, MetricsApp
+from .connections import METRICS_CONNECTIONS, Connections, raise_file_limit
+from .http.listener import Listener
+from .http.memory_budget import UnsentAnswers
+from .http.timeouts import Timeouts
 from .shutdown import Abortable, Shutdown
-from .sockets import Sockets, explained, warn_of_metrics_port
+from .sockets import Sockets, warn_of_metrics_port
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 4096
-TICK_S = 1.0
 GRPC_SHARE = 4
 """One in so many connections may be to the gRPC port: each carries many calls."""
-COMPLAIN_EVERY_S = 60.0
-"""Of a fault that comes at every tick."""
-SWEPT_AT_ONCE = 500
-"""Connections looked at before requests have their turn: about half a millisecond."""
 
 
 def serve(models: Mapping[str, Model], settings: Settings, sockets: Sockets | None = None) -> None:
@@ -64,11 +51,12 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
         for model in models.values():
             stack.push_async_callback(model.close)
         model = next(iter(models.values()))
-        patience = Patience.of(settings)
+        timeouts, unsent = Timeouts.of(settings), UnsentAnswers(settings.limits.max_queued_bytes)
         servers: list[Abortable] = []
         figures = None
         if sockets.metrics is not None:
-            figures = Listener(metrics_app(model.metrics), sockets.metrics, patience, connections=SPARE_FILES // 2)
+            few = Connections(METRICS_CONNECTIONS)
+            figures = Listener(MetricsApp(model.metrics), sockets.metrics, timeouts, connections=few, unsent=unsent)
             try:
                 servers.append(await stack.enter_async_context(figures))
             except StartError as error:  # another process bound the port too, and listened first
@@ -83,7 +71,8 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
             grpc = await stack.enter_async_context(GrpcServer(model, settings, of_grpc, certificates))
             servers.append(grpc)
             logger.info("Starting gRPC server: %s", place(settings.server.address, grpc.port))
-        http = Listener(create_app(models, settings), sockets.http, patience, connections=most - of_grpc, tls=tls)
+        app, connections = App(models, settings), Connections(most - of_grpc)
+        http = Listener(app, sockets.http, timeouts, connections=connections, unsent=unsent, tls=tls)
         servers.append(await stack.enter_async_context(http))
         logger.info("Starting HTTP server: %s", sockets.place)
         logger.info("Ready")
@@ -93,89 +82,3 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
                 server.stop_accepting()
         if settings.server.shutdown_grace is not None:
             shutdown.abort_after(settings.server.shutdown_grace, models.values(), servers)
-
-
-class Listener:
-    """uvicorn on one socket, without its signal handlers: they are ours."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        bound: socket.socket,
-        patience: Patience,
-        *,
-        connections: int,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        """connections: at most."""
-        self._socket = bound
-        self._patience = patience
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http=cast(Any, partial(HttpProtocol, most_connections=connections)),
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                proxy_headers=False,
-                server_header=False,
-                log_config=None,
-                access_log=False,
-                backlog=BACKLOG,
-                ssl_context_factory=None if tls is None else lambda *_: tls,
-            )
-        )
-        self._clock: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        """Listens. Raises StartError."""
-        config = self._server.config
-        config.load()
-        self._server.lifespan = config.lifespan_class(config)
-        try:
-            self._socket.listen(BACKLOG)  # uvloop would not tell that it failed
-            await self._server.startup(sockets=[self._socket])
-        except OSError as error:  # another process bound the address too, and listened first
-            raise StartError("Could not listen") from explained(error)
-        self._clock = asyncio.create_task(self._tick())
-        return self
-
-    def stop_accepting(self) -> None:
-        """Closes the socket; connections stay."""
-        for server in self._server.servers:
-            server.close()
-
-    async def abort(self) -> None:
-        """Ends the connections, whatever is going on in them."""
-        self._server.force_exit = True
-        for connection in list(self._server.server_state.connections):
-            assert isinstance(connection, HttpProtocol)
-            connection.transport.abort()
-        for task in list(self._server.server_state.tasks):
-            task.cancel()
-
-    async def __aexit__(self, *_: object) -> None:
-        """Closes the socket and idle connections, and lets running requests end, unless they are aborted.
-
-        Slow clients hold it up no longer than they may at any time.
-        """
-        await self._server.shutdown(sockets=[self._socket])
-        if self._clock is not None:
-            self._clock.cancel()
-
-    async def _tick(self) -> None:
-        """Keeps the header `date` true, and ends the connections of clients that take too long."""
-        loop, complained_at = asyncio.get_running_loop(), -math.inf
-        while True:
-            try:
-                await self._server.on_tick(0)
-                for number, connection in enumerate(list(self._server.server_state.connections), 1):
-                    assert isinstance(connection, HttpProtocol)
-                    connection.sweep(loop.time(), self._patience)
-                    if number % SWEPT_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-            except Exception:  # the next tick may do better; without any, slow clients would stay for ever
-                if loop.time() - complained_at >= COMPLAIN_EVERY_S:
-                    complained_at = loop.time()
-                    logger.exception("connections could not be looked at")
-            await asyncio.sleep(TICK_S)

@@ -1,34 +1,33 @@
-"""Bodies that would fill the memory together, and as many open files as there may be connections."""
+"""Bodies, and answers that are not read, that would fill the memory together."""
 
 from __future__ import annotations
 
 import asyncio
-import resource
 
 import pytest
 
 from tests.fakes import FakeEngine, fake_model
-from tests.server.client import JSON, Client, Request
+from tests.server.client import Client
 from text_embeddings_inference.errors import OverloadedError
-from text_embeddings_inference.server.http.memory_budget import SPARE_FILES, Room, Share, raise_file_limit
+from text_embeddings_inference.server.http.memory_budget import MemoryBudget, Share, UnsentAnswers
 
 
 def test_a_share_is_given_back() -> None:
-    room = Room(10)
-    with Share(room) as first:
+    budget = MemoryBudget(10)
+    with Share(budget) as first:
         first.take(4)
         first.take(4)
-        with Share(room) as second, pytest.raises(OverloadedError):
+        with Share(budget) as second, pytest.raises(OverloadedError):
             second.take(3)
-        assert room.used == 8
-    assert room.used == 0
+        assert budget.used == 8
+    assert budget.used == 0
 
 
-def test_a_body_alone_always_has_room() -> None:
-    room = Room(10)
-    with Share(room) as share:
+def test_a_body_alone_always_has_budget() -> None:
+    budget = MemoryBudget(10)
+    with Share(budget) as share:
         share.take(11)
-    with Share(Room(None)) as share:
+    with Share(MemoryBudget(None)) as share:
         share.take(1 << 40)
 
 
@@ -39,29 +38,45 @@ def test_what_does_not_fit_beside_the_others_is_refused() -> None:
 
         async def scenario() -> None:
             engine.hold()
-            first, second = Request("POST", "/embed", [body], JSON), Request("POST", "/embed", [body], JSON)
-            running = asyncio.create_task(client.app(first.scope, first.receive, first.send))
-            await asyncio.sleep(0.01)
-            await client.app(second.scope, second.receive, second.send)
-            assert second.response is not None
-            assert (second.response.status, second.response.json["error_type"]) == (429, "Overloaded")
+            running = asyncio.create_task(client.answer("POST", "/embed", [body]))
+            await asyncio.to_thread(engine.wait_for, 1)
+            second = await client.answer("POST", "/embed", [body])
+            assert (second.status, second.json["error_type"]) == (429, "Overloaded")
             engine.let()
-            await running
-            assert first.response is not None
-            assert first.response.status == 200
+            assert (await running).status == 200
 
         client.run(scenario())
         assert client.post("/embed", {"inputs": "1"}).status == 200
 
 
-def test_open_files(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    limits = [1024, 4096]
-    monkeypatch.setattr(resource, "getrlimit", lambda which: tuple(limits))
-    monkeypatch.setattr(resource, "setrlimit", lambda which, given: limits.__setitem__(slice(None), given))
-    assert raise_file_limit(100) == 100
-    assert limits == [1024, 4096]
-    assert raise_file_limit(2000) == 2000
-    assert limits == [2000 + SPARE_FILES, 4096]
-    assert raise_file_limit(10_000) == 4096 - SPARE_FILES
-    assert limits == [4096, 4096]
-    assert "at most 3840 connections" in caplog.text
+class Slow:
+    """A connection whose client reads nothing."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_the_slowest_reader_makes_way() -> None:
+    unsent = UnsentAnswers(100)
+    first, second, third = Slow(), Slow(), Slow()
+    unsent.hold(first, 60)
+    unsent.hold(second, 40)
+    unsent.hold(first, 60)  # it has read, and stopped again
+    unsent.hold(third, 30)
+    assert (first.aborted, second.aborted, third.aborted) == (False, True, False)
+    unsent.release(second)
+    unsent.release(first)
+    assert unsent.used == 30
+
+
+def test_an_answer_alone_may_be_as_long_as_it_is() -> None:
+    unsent, reader = UnsentAnswers(100), Slow()
+    unsent.hold(reader, 1000)
+    assert not reader.aborted
+    unlimited = UnsentAnswers(None)
+    unlimited.hold(reader, 1000)
+    unlimited.hold(Slow(), 1 << 40)
+    assert not reader.aborted

@@ -15,7 +15,7 @@ from ...settings import Settings
 from ...telemetry.tracing import PARENT, parse_traceparent
 from ..accounting import Accounting, usage_headers
 from ..auth import Keys
-from ..http.memory_budget import Room, Share
+from ..http.memory_budget import MemoryBudget, Share
 from . import tei_pb2 as tei
 from .calls import CALLS, Call, Reply, Served
 from .limits import MAX_MESSAGE, MAX_STREAM, MAX_STREAMS, Untaken, Waits
@@ -40,7 +40,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
         self._timeouts = settings.server.client_timeout, settings.server.keep_alive_timeout
         self._most_calls = settings.limits.max_connections
         self._most_ahead = settings.server.grpc_max_parallel_stream_requests
-        self._room = Room(settings.limits.max_queued_bytes)
+        self._budget = MemoryBudget(settings.limits.max_queued_bytes)
         self._untaken = untaken
         self._arrivals, self._items = Waits(), Waits()
         self._running = self._streams = 0
@@ -81,7 +81,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
                 content = await context.read()
             if content is grpc.aio.EOF:
                 raise RefusedError("INTERNAL", "Missing request message.")
-            with Share(self._room) as share:
+            with Share(self._budget) as share:
                 share.take(len(content))
                 return await call.answer(self._served, decode(content, call.request), None)
 
@@ -89,7 +89,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
 
     def _rerank_stream(self) -> grpc.RpcMethodHandler:
         async def answer(context: Context) -> Reply:
-            with self._ahead() as ahead, Share(self._room) as share:
+            with self._ahead() as ahead, Share(self._budget) as share:
                 requests = self._requests(context, tei.RerankStreamRequest)
                 return await rerank_stream(self._served, requests, ahead, share)
 

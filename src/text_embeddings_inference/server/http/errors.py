@@ -2,8 +2,7 @@
 
 ```
 RequestError    raised by the model; `errors.PRESENTATION` says how it is shown
-RejectedError       the request never reached the model: one of the `Reason`s
-ClientGoneError      nobody is there to be told
+RejectedError   the request never reached the model: one of the `Reason`s
 ```
 """
 
@@ -37,6 +36,7 @@ TOO_LARGE = Reason(413, "PayloadTooLarge")
 NOT_JSON = Reason(415, "UnsupportedMediaType")
 HEAD_TOO_LARGE = Reason(431, "HeadTooLarge")
 INTERNAL = Reason(500, "Internal")
+NOT_IMPLEMENTED = Reason(501, "NotImplemented")
 NO_CONNECTION = Reason(503, "Overloaded")
 
 
@@ -47,10 +47,6 @@ class RejectedError(Exception):
         super().__init__(message)
         self.reason = reason
         self.headers = headers
-
-
-class ClientGoneError(Exception):
-    """The client has closed the connection."""
 
 
 class ErrorResponse(Struct):

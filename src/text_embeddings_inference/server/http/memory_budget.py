@@ -1,62 +1,78 @@
-"""What requests may take in memory together, and how many connections there may be."""
+"""What requests and answers may take in memory together."""
 
 from __future__ import annotations
 
-import logging
-import resource
+from typing import Protocol
 
 from ...errors import OverloadedError
 
-logger = logging.getLogger(__name__)
 
-SPARE_FILES = 256
-"""Open files that are not connections: sockets that listen, libraries, weights, and those of the gRPC server."""
+class MemoryBudget:
+    """Bytes of all bodies whose requests are not answered yet. limit: None for none."""
 
-
-class Room:
-    """Bytes of all bodies whose requests are not answered yet. most: None for no limit."""
-
-    def __init__(self, most: int | None) -> None:
-        self._most = most
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
         self.used = 0
 
     def take(self, size: int) -> None:
-        """Raises OverloadedError where so many bytes more are too many; a body alone always has room."""
-        if self._most is not None and self.used and self.used + size > self._most:
+        """Raises OverloadedError where so many bytes more are too many; a body alone is always taken."""
+        if self._limit is not None and self.used and self.used + size > self._limit:
             raise OverloadedError
         self.used += size
 
     def give_back(self, size: int) -> None:
+        """So many of the bytes taken are free again."""
         self.used -= size
 
 
 class Share:
-    """What one request has taken of the room; given back where its `with` ends."""
+    """What one request has taken of the budget; given back where its `with` ends."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
         self._size = 0
 
     def take(self, size: int) -> None:
-        """Raises OverloadedError."""
-        self._room.take(size)
+        """Raises OverloadedError as the budget does."""
+        self._budget.take(size)
         self._size += size
 
     def __enter__(self) -> Share:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._room.give_back(self._size)
+        self._budget.give_back(self._size)
 
 
-def raise_file_limit(connections: int) -> int:
-    """Lets the process open files enough for so many connections, as far as it may; for how many it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return connections
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        logger.warning("at most %d connections: the process may open %d files (ulimit -n)", allowed - SPARE_FILES, hard)
-    return max(1, allowed - SPARE_FILES)
+class Reader(Protocol):
+    """A connection whose client has an answer to read."""
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+
+
+class UnsentAnswers:
+    """Bytes of answers that clients have yet to read, over all connections. limit: None for none.
+
+    Where they are too many, the connections whose clients have read nothing for longest are ended, so that slow
+    readers do not take the place of others.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._sizes: dict[Reader, int] = {}
+        self.used = 0
+
+    def hold(self, reader: Reader, size: int) -> None:
+        """A client does not keep up; size: bytes of its answer that are left."""
+        self.release(reader)
+        self._sizes[reader] = size
+        self.used += size
+        while self._limit is not None and self.used > self._limit and len(self._sizes) > 1:
+            slowest = next(iter(self._sizes))
+            self.release(slowest)
+            slowest.abort()
+
+    def release(self, reader: Reader) -> None:
+        """The client has caught up, or left."""
+        self.used -= self._sizes.pop(reader, 0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import NamedTuple, TypeAlias
-
-from .asgi import Send
 
 Header: TypeAlias = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
+STATUS_LINES = {int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
 class Reply(NamedTuple):
@@ -24,13 +23,10 @@ class Reply(NamedTuple):
     def json(body: Sequence[bytes], *, status: int = 200, headers: tuple[Header, ...] = ()) -> Reply:
         return Reply(status, (JSON, *headers), body)
 
-    async def send(self, send: Send, *, with_body: bool = True) -> None:
-        """with_body: False for HEAD, which gets the same headers."""
-        length = b"%d" % sum(map(len, self.body))
-        headers = [*self.headers, (b"content-length", length)]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        pieces = self.body if with_body else ()
-        for piece in pieces[:-1]:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(0)  # other requests' turn
-        await send({"type": "http.response.body", "body": pieces[-1] if pieces else b""})
+    def head(self, date: bytes, *, close: bool) -> bytes:
+        """Status line and headers, as they are sent. date: the value of the header of that name; close: whether the
+        connection ends after this answer."""
+        headers = [b"%b: %b\r\n" % header for header in self.headers]
+        size = sum(map(len, self.body))
+        last = b"content-length: %d\r\nconnection: close\r\n\r\n" if close else b"content-length: %d\r\n\r\n"
+        return b"%bdate: %b\r\n%b" % (STATUS_LINES[self.status], date, b"".join(headers)) + last % size
