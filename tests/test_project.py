@@ -174,8 +174,8 @@ needs_no_gpu = pytest.mark.skipif(has_gpu_driver(), reason="there may be a GPU h
 @pytest.mark.parametrize(
     ("program", "unwanted"),
     [
-        pytest.param(f"import {PACKAGE}", HEAVY | {"numpy", "openvino", "uvicorn"}, id="package"),
-        pytest.param(f"import {PACKAGE}.cli", HEAVY | {"openvino", "uvicorn"}, id="command line"),
+        pytest.param(f"import {PACKAGE}", HEAVY | {"numpy", "openvino", "httptools"}, id="package"),
+        pytest.param(f"import {PACKAGE}.cli", HEAVY | {"openvino", "httptools"}, id="command line"),
         pytest.param(IMPORT_SERVER, HEAVY | {"openvino"}, id="server"),
         pytest.param(KINDS, HEAVY | {"openvino", "asyncio"}, id="kinds of engines"),
         pytest.param(ENGINE_ALONE, HEAVY | CONVERTER, id="engine alone"),

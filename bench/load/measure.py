@@ -91,7 +91,7 @@ def measure_start(
 def measure_ceiling(load: Load, seconds: float) -> Measurement:
     """How fast wrk is when the server has nothing to compute."""
     say("measuring the load generator")
-    command = [sys.executable, "-m", "uvicorn", "bench.load.stand_in:app", "--no-access-log", "--log-level", "warning"]
+    command = [sys.executable, "-m", "bench.load.stand_in"]
     with running(command) as stand_in, generators([load], stand_in.url) as (wrk,):
         return wrk.run(seconds)
 

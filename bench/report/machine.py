@@ -31,7 +31,7 @@ INSTRUCTION_SETS = (
 )
 """The flags of /proc/cpuinfo that decide how fast an encoder runs, the widest first."""
 
-PACKAGES = ("text-embeddings-inference", "openvino", "numpy", "tokenizers", "uvicorn", "uvloop")
+PACKAGES = ("text-embeddings-inference", "openvino", "numpy", "tokenizers", "httptools", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)
