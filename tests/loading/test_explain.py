@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from extras import HAS_TORCH
 from oracle.expected import FIXTURES, MODELS
-from text_embeddings_inference import cli
+from text_embeddings_inference import cli, load
 from text_embeddings_inference.checkpoint import Weights
+from text_embeddings_inference.errors import UnsupportedError
 from text_embeddings_inference.loading.explain import Explanation, Problems, explain
 from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.settings.engine import ENGINES
 from text_embeddings_inference.types import Kind, Pooling
 
 GONE = ("tokenizer.json", "model.safetensors")
@@ -152,3 +158,43 @@ def test_what_the_start_warns_of_is_told(name: str, word: str) -> None:
     found = explained(MODELS.parent / "variants" / name)
     assert found.served
     assert [line for line in found.warnings if word in line]
+
+
+QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "stored"),
+    [
+        ("model.safetensors", QUERY, np.int8),
+        ("model.safetensors", "embeddings.word_embeddings.weight", np.uint8),
+        ("model.safetensors", "embeddings.LayerNorm.bias", np.int64),
+        ("model.safetensors", QUERY, np.bool_),
+        ("2_Dense/model.safetensors", "linear.weight", np.int8),
+    ],
+)
+def test_integer_weights_are_refused_as_at_a_start(tmp_path: Path, file: str, name: str, stored: type[Any]) -> None:
+    model = edited(tmp_path, "bert-dense")
+    tensors = load_file(model / file)
+    [name] = [found for found in tensors if found.endswith(name)]
+    tensors[name] = tensors[name].astype(stored)
+    save_file(tensors, model / file)
+    [problem] = explained(model).problems
+    assert f"tensor `{name}` in {model / file} is " in problem.message
+    assert problem.hint is not None
+    for engine in ENGINES if HAS_TORCH else ENGINES[:1]:
+        with pytest.raises(UnsupportedError) as caught:
+            load(model, engine=engine)
+        assert caught.value.args[0] == problem.message
+
+
+def test_an_engine_says_why_it_can_not_run_the_model() -> None:
+    found = explained(MODELS / "bert", dtype="float16", engine="openvino")
+    assert [problem.message for problem in found.problems] == [
+        "`--dtype float16`: CPUs run float32, bfloat16 and int8 only"
+    ]
+    assert found.dimensions == 32, "which is known all the same"
+
+
+def test_which_model_type_it_is() -> None:
+    assert explained(MODELS / "bert").model_type == "bert"

@@ -111,8 +111,12 @@ class _Source:
 
 def _check_positions(checkpoint: Checkpoint, model: Any) -> None:
     """Raises UnsupportedError where the model has a table of positions that is shorter than the longest input."""
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+    modules = dict(model.named_modules())
+    # Of a model for images too, the part for them has a table of its own.
+    others = tuple(f"{name}." for name, module in modules.items() if _takes(module) not in (None, "input_ids"))
+    for name, module in modules.items():
+        is_table = isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES
+        if is_table and not name.startswith(others):
             first = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
             rows = module.num_embeddings - first
             if checkpoint.longest > rows:
@@ -145,11 +149,16 @@ def _build(checkpoint: Checkpoint, ops: Constants, model: Any) -> Network:
     return embedding(checkpoint, hidden, width, ops, vocabulary)
 
 
+def _takes(module: Any) -> str | None:
+    """The name of what a model, or one inside of it, takes first; None for other modules."""
+    return getattr(module, "main_input_name", None)
+
+
 def _sizes(model: Any) -> tuple[int, int]:
     """Vocabulary and width of a model. Raises UnsupportedError for one that takes other things than texts."""
     name = f"{type(model).__name__} of Transformers"
-    if model.main_input_name != "input_ids":
-        raise UnsupportedError(f"{name} takes `{model.main_input_name}`, not texts")
+    if _takes(model) != "input_ids":
+        raise UnsupportedError(f"{name} takes `{_takes(model)}`, not texts")
     config = model.config if hasattr(model.config, "hidden_size") else model.config.get_text_config()
     try:
         return int(model.get_input_embeddings().num_embeddings), int(config.hidden_size)
