@@ -14,10 +14,13 @@ from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import Checkpoint
 from text_embeddings_inference.engines.base import Engine, Offer
+from text_embeddings_inference.engines.registry import KINDS
 from text_embeddings_inference.types import Encoding, Float32Array, Pooling
 
 TORCH = [pytest.param(name, marks=needs_torch) for name in ("torch-padded", "torch-packed")]
-ENGINES = ["openvino", "numpy-padded", "numpy-packed", *TORCH]
+OWN_FORMS = ("torch", "transformers")
+"""Kinds that are tried in several forms, or have models of their own."""
+ENGINES = [*(kind.name for kind in KINDS if kind.name not in OWN_FORMS), "numpy-padded", "numpy-packed", *TORCH]
 
 
 @dataclass(frozen=True, slots=True)
