@@ -14,7 +14,8 @@ from openvino import opset15 as op
 
 from extras import needs_torch
 from oracle.numpy_ops import NumpyOps, Sequences
-from text_embeddings_inference.ops.openvino import OpenVINOOps, PaddedLayout
+from text_embeddings_inference.ops.openvino import OpenVINOOps
+from text_embeddings_inference.ops.openvino_layout import PaddedLayout
 from text_embeddings_inference.ops.spec import AttentionSpec, DisentangledSpec, Layout, Ops, Value
 from text_embeddings_inference.types import Batch
 

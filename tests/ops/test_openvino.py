@@ -7,7 +7,7 @@ import pytest
 from one_op import check_close, on_openvino, openvino_kernels, openvino_products, random, tokens_of
 
 from text_embeddings_inference.ops.openvino import OpenVINOOps
-from text_embeddings_inference.ops.openvino_float32 import Float32OpenVINOOps
+from text_embeddings_inference.ops.openvino_dtypes import Float32OpenVINOOps
 from text_embeddings_inference.ops.spec import AttentionSpec, Layout, Ops, Rope, Value
 
 

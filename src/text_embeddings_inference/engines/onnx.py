@@ -13,7 +13,8 @@ import numpy as np
 from ..checkpoint import Checkpoint, OnnxGraph
 from ..errors import CheckpointError, UnsupportedError
 from ..models.build import Network, Results, embedding
-from ..ops.openvino import OpenVINOOps, PaddedLayout
+from ..ops.openvino import OpenVINOOps
+from ..ops.openvino_layout import PaddedLayout
 from ..ops.openvino_library import op, ov
 from ..ops.spec import Inputs, Ops, Value
 from ..types import Kind, Pooling

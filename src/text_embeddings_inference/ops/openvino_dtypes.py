@@ -1,20 +1,38 @@
-"""The operations as nodes of an OpenVINO graph, products with 8-bit weights."""
+"""The operations as nodes of an OpenVINO graph, in the forms that float32 and 8-bit weights need."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from .openvino import OpenVINOOps
 from .openvino_library import op, ov
-from .spec import Value
+from .openvino_nodes import flatten
+from .spec import Layout, Value
 
 FEWEST_ROWS = 16
 """Smaller matrices are heads: their rows are what is asked for, and their products take no time."""
 GROUP_MULTIPLE = 16
 """OpenVINO quantizes activations in groups of a multiple of it, or not at all."""
 DEFAULT_GROUP = 32
+
+
+class Float32OpenVINOOps(OpenVINOOps):
+    """The same with nothing fused into matrix products but biases.
+
+    OpenVINO gives such products to MLAS, others to oneDNN, which is slower in float32 and rearranges the weights twice,
+    for short batches and for long ones (docs/log.md).
+    """
+
+    def _activate(self, x: Value, activation: Callable[[ov.Node], ov.Node]) -> Value:
+        """In another shape than the product's, for OpenVINO fuses only what has the same."""
+        return Value(op.reshape(activation(flatten(x.raw)), op.shape_of(x.raw), False))
+
+    def _scale(self, value: float, layout: Layout) -> ov.Node:
+        """Times a 1 that is computed: a constant would be moved up into the product that makes the keys."""
+        return op.multiply(self._padded(layout).one, super()._scale(value, layout))
 
 
 class Int8OpenVINOOps(OpenVINOOps):
