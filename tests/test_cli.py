@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -268,3 +269,23 @@ def test_signals_do_not_end_a_start(
     monkeypatch.setattr("text_embeddings_inference.loading.open.open_model", load)
     assert main(["--model-id", "m", "--hostname", "127.0.0.1", "--port", "0", "--prometheus-port", "0"]) == 1
     assert "went on" in capsys.readouterr().err
+
+
+def test_error_that_ends_a_thread_is_logged(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("s3cret-key")
+
+    def run(*_: object) -> None:
+        thread = threading.Thread(target=fail, name="engine")
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(cli, "run", run)
+    assert main(["--model-id", "m", "--api-key", "s3cret-key", "--json-output"]) == 0
+    out, err = capsys.readouterr()
+    event = json.loads(out.splitlines()[-1])
+    assert event["message"] == "the thread engine has ended with an error"
+    assert event["exception"].endswith("RuntimeError: ***")
+    assert err == ""

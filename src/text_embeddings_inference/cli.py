@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -125,17 +126,26 @@ def secrets_of(settings: Settings, environ: Mapping[str, str]) -> Secrets:
 
 @contextmanager
 def logs_on_stdout(options: TelemetryOptions, secrets: Secrets) -> Iterator[LogWriter]:
-    """Logs go to stdout, as the options say; what was logged is written when the `with` ends."""
+    """Logs go to stdout, as the options say, errors that end threads too; all is written when the `with` ends."""
     formatter = (
         JsonFormatter(not options.disable_spans, secrets)
         if options.json_output
         else TextFormatter(options.color, secrets)
     )
     log = configure(formatter, sys.stdout, options.rust_log if options.log_level is None else options.log_level)
+    before, threading.excepthook = threading.excepthook, log_thread_error
     try:
         yield log
     finally:
+        threading.excepthook = before
         log.flush()
+
+
+def log_thread_error(ended: threading.ExceptHookArgs) -> None:
+    """In place of a traceback on stderr, which would show secrets and could wait for its reader."""
+    if ended.exc_value is not None:
+        name = "?" if ended.thread is None else ended.thread.name
+        logger.error("the thread %s has ended with an error", name, exc_info=ended.exc_value)
 
 
 @contextmanager
