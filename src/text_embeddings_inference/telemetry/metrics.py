@@ -41,6 +41,42 @@ class _Durations:
         self.inference.observe(timings.inference, times)
 
 
+class _Batches:
+    """The queue, the batches that are made of it, and the engine that runs them."""
+
+    def __init__(self) -> None:
+        self.queue_size = Gauge("te_queue_size", "inputs", "Inputs that wait for the engine")
+        self.batch_size = Histogram("te_batch_next_size", "inputs", "Inputs of a batch", powers_of_two(4096))
+        self.batch_tokens = Histogram(
+            "te_batch_next_tokens", "tokens", "Tokens of a batch, padding not counted", powers_of_two(1048576)
+        )
+        self.oldest = Gauge("tei_queue_age_seconds", "seconds", "How long the oldest input that waits has waited")
+        self.tokens = Counter("tei_batch_tokens_total", "tokens", "Tokens the engine was given, padding not counted")
+        self.computed_tokens = Counter(
+            "tei_batch_computed_tokens_total",
+            "tokens",
+            "Tokens the engine computed, padding included: one minus `tei_batch_tokens_total` by this is the waste",
+        )
+        self.budget_tokens = Counter(
+            "tei_batch_budget_tokens_total",
+            "tokens",
+            "Tokens that the same batches could have held: `tei_batch_computed_tokens_total` by this says how full "
+            "they were",
+        )
+        self.busy = Counter(
+            "tei_engine_busy_seconds_total",
+            "seconds",
+            "Time in which at least one batch was in the engine: its rate is the share of time the engine is busy",
+        )
+        self.replacements = Counter(
+            "tei_engine_replacements_total", "engines", "Engines taken into service in place of one that hung or failed"
+        )
+        self.all: tuple[Instrument, ...] = (
+            *(self.queue_size, self.batch_size, self.batch_tokens),
+            *(self.oldest, self.tokens, self.computed_tokens, self.budget_tokens, self.busy, self.replacements),
+        )
+
+
 class Metrics:
     """The metrics of one server. Every method may be called from any thread.
 
@@ -80,32 +116,7 @@ class Metrics:
         )
         self._predict_success = Counter("te_predict_success", "inputs", "Inputs classified or reranked")
         self._predict = _Durations("te_predict", "Time from tokenization to the finished scores, for each input", "")
-        self._queue_size = Gauge("te_queue_size", "inputs", "Inputs that wait for the engine")
-        self._batch_size = Histogram("te_batch_next_size", "inputs", "Inputs of a batch", powers_of_two(4096))
-        self._batch_tokens = Histogram(
-            "te_batch_next_tokens", "tokens", "Tokens of a batch, padding not counted", powers_of_two(1048576)
-        )
-        self._oldest = Gauge("tei_queue_age_seconds", "seconds", "How long the oldest input that waits has waited")
-        self._tokens = Counter("tei_batch_tokens_total", "tokens", "Tokens the engine was given, padding not counted")
-        self._computed_tokens = Counter(
-            "tei_batch_computed_tokens_total",
-            "tokens",
-            "Tokens the engine computed, padding included: one minus `tei_batch_tokens_total` by this is the waste",
-        )
-        self._budget_tokens = Counter(
-            "tei_batch_budget_tokens_total",
-            "tokens",
-            "Tokens that the same batches could have held: `tei_batch_computed_tokens_total` by this says how full "
-            "they were",
-        )
-        self._busy = Counter(
-            "tei_engine_busy_seconds_total",
-            "seconds",
-            "Time in which at least one batch was in the engine: its rate is the share of time the engine is busy",
-        )
-        self._replacements = Counter(
-            "tei_engine_replacements_total", "engines", "Engines taken into service in place of one that hung or failed"
-        )
+        self._batches = _Batches()
         self._fidelity = Gauge(
             "tei_fidelity", "cosine", "Smallest cosine between the vectors of `--dtype` and float32, on built-in texts"
         )
@@ -123,9 +134,8 @@ class Metrics:
             self._input_length,
             *(self._embed_count, self._embed_success, *self._embed.all),
             *(self._predict_count, self._predict_success, *self._predict.all),
-            *(self._queue_size, self._batch_size, self._batch_tokens),
-            *(self._oldest, self._tokens, self._computed_tokens, self._budget_tokens, self._busy),
-            *(self._replacements, self._fidelity, self._log_dropped, self._model),
+            *self._batches.all,
+            *(self._fidelity, self._log_dropped, self._model),
         )
 
     def request_started(self, method: Method) -> None:
@@ -167,7 +177,7 @@ class Metrics:
 
     def queue_size(self, inputs: int) -> None:
         with self._lock:
-            self._queue_size.set(inputs)
+            self._batches.queue_size.set(inputs)
 
     def watch_queue(self, age: Callable[[], float]) -> None:
         """age: seconds that the oldest waiting input has waited, 0 if none does; asked for when the metrics are."""
@@ -180,23 +190,23 @@ class Metrics:
     def batch_formed(self, inputs: int, tokens: int) -> None:
         """A batch left the queue; tokens: without padding."""
         with self._lock:
-            self._batch_size.observe(inputs)
-            self._batch_tokens.observe(tokens)
+            self._batches.batch_size.observe(inputs)
+            self._batches.batch_tokens.observe(tokens)
 
     def batch_computed(self, tokens: int, computed_tokens: int, budget_tokens: int) -> None:
         """The engine ran `tokens`, computed more with padding, and could have taken `budget_tokens`."""
         with self._lock:
-            self._tokens.add(tokens)
-            self._computed_tokens.add(computed_tokens)
-            self._budget_tokens.add(max(computed_tokens, budget_tokens))
+            self._batches.tokens.add(tokens)
+            self._batches.computed_tokens.add(computed_tokens)
+            self._batches.budget_tokens.add(max(computed_tokens, budget_tokens))
 
     def engine_busy(self, seconds: float) -> None:
         with self._lock:
-            self._busy.add(seconds)
+            self._batches.busy.add(seconds)
 
     def engine_replaced(self) -> None:
         with self._lock:
-            self._replacements.add()
+            self._batches.replacements.add()
 
     def fidelity(self, cosine: float) -> None:
         """Smallest cosine between the vectors of the chosen dtype and of float32, on built-in texts."""
@@ -212,8 +222,8 @@ class Metrics:
         """What `GET /metrics` answers: for each used metric a `# TYPE` line, its samples and an empty line."""
         age = self._queue_age() if self._queue_age else 0.0  # takes the queue's lock, so not under ours
         with self._lock:
-            if self._queue_size.is_set:
-                self._oldest.set(age)
+            if self._batches.queue_size.is_set:
+                self._batches.oldest.set(age)
             if self._dropped_lines is not None and (dropped := self._dropped_lines()):
                 self._log_dropped.set(dropped)
             used = [(instrument, list(instrument.lines())) for instrument in self.instruments]
