@@ -192,6 +192,6 @@ def _short(value: object) -> str:
 
 
 def _end(runner: Runner) -> None:
-    """Nothing may run in native code when the interpreter ends: what waits is dropped, what runs is waited for."""
+    """No thread may be in native code when the interpreter ends: C++ calls `terminate` for one that comes back."""
     runner.drop()
     runner.close()

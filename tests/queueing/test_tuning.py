@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -205,3 +206,33 @@ def test_nothing_is_measured_while_batches_run(monkeypatch: pytest.MonkeyPatch, 
         await model.close()
 
     asyncio.run(life())
+
+
+def test_a_measurement_that_fails_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, measure: Measure, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tuning, "QUIET_S", 0.001)
+    outcomes, done = iter([RuntimeError("no primitive"), None]), threading.Event()
+
+    def fail_once() -> None:
+        problem = next(outcomes)
+        if problem is not None:
+            raise problem
+        done.set()
+
+    measure.on_call = fail_once
+    with model_of(FakeEngine()) as model:
+        model.warm_up("fast")
+        assert done.wait(PATIENCE)
+    assert "no primitive" in caplog.text
+
+
+def test_a_fidelity_that_can_not_be_measured_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> float:
+        raise RuntimeError("no memory for weights")
+
+    engine = FakeEngine()
+    with Model(replace(fake_parts(engine), measure_fidelity=fail), Limits()) as model:
+        model.warm_up("full")
+        assert model.info.fidelity is None
+    assert "could not be measured: no memory for weights" in caplog.text

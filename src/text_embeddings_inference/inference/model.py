@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -31,6 +33,8 @@ from .tasks import Task
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 INLINE_IDS = 500
 """So many token ids become text in about half a millisecond."""
 
@@ -43,7 +47,8 @@ class Answer(NamedTuple, Generic[T]):
 
 
 class Model:
-    """One served model. All coroutines run on one event loop; the work is done in the engine's threads.
+    """One served model. All coroutines run on one event loop; the work is done in the engine's threads. What is not
+    stopped stops itself when the interpreter ends.
 
     Every method raises the first failing input's RequestError. A cancelled call frees its permits, and what it still
     has in the queue is skipped.
@@ -73,8 +78,8 @@ class Model:
         self._workers = ThreadPoolExecutor(limits.tokenization_workers, thread_name_prefix="tokenizer")
         self._gate = Gate()
         self._clock = clock
-        self._measuring: Thread | None = None
-        self._tuner: Tuner | None = None
+        self._measuring: list[Callable[[], None]] = []  # what ends, or waits for, the threads that measure
+        self._at_exit = weakref.finalize(self, _end, self.runner, self._measuring)
 
     def warm_up(self, measured: Literal["off", "fast", "full"] = "off") -> None:
         """Waits until the engine is compiled, and runs it once; measures it now or later. Raises StartError.
@@ -82,20 +87,27 @@ class Model:
         measured: `full` before this returns, `fast` in the first quiet moment after.
         """
         warm_up(self._parts.engine)
+        fidelity = None
         if self._parts.measure_fidelity is not None:
             measure = partial(self._measure_fidelity, self._parts.measure_fidelity)
-            self._measuring = Thread(target=measure, name="fidelity", daemon=True)
-            self._measuring.start()
-        self._tuner = Tuner(self.runner, self._parts.to_measure)
+            fidelity = Thread(target=measure, name="fidelity", daemon=True)
+            fidelity.start()
+            self._measuring.append(fidelity.join)
+        tuner = Tuner(self.runner, self._parts.to_measure)
+        self._measuring.insert(0, tuner.close)
         if measured == "full":
-            if self._measuring is not None:
-                self._measuring.join()  # it runs the engine too
-            self._tuner.run()
+            if fidelity is not None:
+                fidelity.join()  # it runs the engine too
+            tuner.run()
         elif measured == "fast":
-            self._tuner.start(after=self._measuring)
+            tuner.start(after=fidelity)
 
     def _measure_fidelity(self, measure: Callable[[], float]) -> None:
-        cosine = measure()
+        try:
+            cosine = measure()
+        except Exception as problem:  # whatever the hardware's library raises; the model is served all the same
+            logger.warning("How near the vectors are to float32 could not be measured: %s", problem)
+            return
         self.info = replace(self.info, fidelity=cosine)
         self.metrics.fidelity(cosine)
 
@@ -224,12 +236,11 @@ class Model:
 
     def stop(self) -> None:
         """Runs what is queued, then gives back the engine and all threads; does nothing the second time."""
-        if self._tuner is not None:
-            self._tuner.close()
-        if self._measuring is not None:
-            self._measuring.join()  # it runs the engine
+        for end in self._measuring:
+            end()
         self.runner.close()
         self._workers.shutdown()
+        self._at_exit.detach()
 
     # --- a request's way ------------------------------------------------------------------------------------------
 
@@ -284,3 +295,11 @@ class Model:
             raise EmptyBatchError
         if count > max(1, self.limits.max_client_batch_size):  # one input is no batch
             raise BatchSizeError(count, self.limits.max_client_batch_size)
+
+
+def _end(runner: Runner, measuring: Sequence[Callable[[], None]]) -> None:
+    """No thread may be in native code when the interpreter ends: C++ calls `terminate` for one that comes back."""
+    runner.drop()
+    for end in measuring:
+        end()
+    runner.close()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection
 
 from ..engines.measure import Quantity, measure
+from ..telemetry.throttle import ErrorLog
 from .runner import Runner
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class Tuner:
         """wanted: what is to be found out; the rest was set by hand."""
         self._runner = runner
         self._wanted = wanted
+        self._errors = ErrorLog(logger)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -63,3 +65,6 @@ class Tuner:
                 return
             except InterruptedError:
                 attempts += 1
+            except Exception:  # whatever the hardware's library raises; the engine serves all the same
+                attempts += 1
+                self._errors.exception("the engine could not be measured")

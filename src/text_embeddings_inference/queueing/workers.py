@@ -66,10 +66,11 @@ class Workers:
         while not self._turn(slot):
             pass
         with self._lock:
-            self._threads[slot].remove(threading.current_thread())
-            is_last = not self._threads[slot]
-        if is_last:
-            self._ended(slot)
+            if len(self._threads[slot]) > 1:
+                self._threads[slot].remove(threading.current_thread())
+                return
+        self._ended(slot)  # by the last thread, which `join` waits for
+        with self._lock:
             del self._threads[slot]
 
     def _turn(self, slot: Slot) -> bool:
