@@ -54,7 +54,7 @@ def _section(option: Option) -> str:
 
 def _facts(option: Option) -> Iterator[str]:
     """Variable, values and default."""
-    yield f"variable `{option.variable}`"
+    yield "variable " + ", ".join(f"`{name}`" for name in (option.before, option.variable) if name)
     if option.value.possible and option.value.takes != "nothing":
         yield "one of " + ", ".join(f"`{word}`" for word in option.value.possible)
     if option.repeatable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from text_embeddings_inference import Embedder, EncodeOptions, Pooling, load
 from text_embeddings_inference.errors import (
     DimensionsError,
     EmptyInputError,
+    HubError,
     InferenceError,
     InputError,
     ModelTypeError,
@@ -329,3 +331,35 @@ def test_pooling_by_its_name() -> None:
         assert model.info.pooling is Pooling.CLS
     with pytest.raises(ValueError, match="nothing"):
         load(MODELS / "bert", pooling="nothing")
+
+
+@pytest.mark.parametrize(
+    ("variable", "option", "place"),
+    [
+        ("HF_HOME", {}, "hub"),
+        ("HF_HUB_CACHE", {}, ""),
+        ("HUGGINGFACE_HUB_CACHE", {}, ""),
+        ("XDG_CACHE_HOME", {}, "huggingface/hub"),
+        ("HF_HUB_CACHE", {"hf_home": "folder"}, "hub"),  # what is given by hand wins
+        ("HF_HUB_CACHE", {"huggingface_hub_cache": "folder"}, ""),
+    ],
+)
+def test_the_cache_is_that_of_the_hubs_own_client(
+    variable: str, option: dict[str, str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(variable, str(tmp_path / ("other" if option else "folder")))
+    snapshot = tmp_path / "folder" / place / "models--owner--name" / "snapshots" / ("ab" * 20)
+    shutil.copytree(MODELS / "bert", snapshot)
+    with load(
+        "owner/name", dtype="float32", **{name: str(tmp_path / value) for name, value in option.items()}
+    ) as model:
+        assert model.embed(["text"]).shape == (1, model.info.dimensions)
+
+
+def test_offline_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubError, match=r"`owner/name` is not in the cache \("):
+        load("owner/name", hf_home=str(tmp_path))

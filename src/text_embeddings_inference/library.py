@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -23,7 +24,7 @@ from .loading.load import Parts, load_parts, warm_up
 from .loading.open import open_model
 from .queueing.jobs import Row
 from .queueing.runner import Runner
-from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings
+from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings, hub_variables
 from .telemetry.metrics import Metrics
 from .types import EncodeOptions, Float32Array, Input, ModelInfo, Pooling
 
@@ -50,7 +51,10 @@ def load(model: str | PathLike[str], **options: Any) -> Embedder:
         raise TypeError(f"load() has no option {name!r}{hint}")
     if options.get("pooling") is not None:
         options["pooling"] = Pooling(options["pooling"])  # "mean" is as good as Pooling.MEAN
-    settings = Settings.of(model_id=fspath(model), **{"max_queued_tokens": None} | options)
+    given = hub_variables(os.environ)
+    if "hf_home" in options:
+        given.pop("huggingface_hub_cache", None)  # it is in there
+    settings = Settings.of(model_id=fspath(model), **{"max_queued_tokens": None} | given | options)
     with open_model(settings) as opened:
         parts = load_parts(opened)
         warm_up(parts.engine)

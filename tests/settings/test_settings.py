@@ -172,7 +172,7 @@ def test_environment_without_an_option() -> None:
     assert settings.telemetry.log_level == "", "empty is not the same as unset"
     assert not settings.telemetry.color
     assert settings.server.task == "sentence-similarity"
-    assert settings.hub.cache == Path("/hub/hub")
+    assert settings.hub.hf_home == "/hub"
     assert (settings.hub.hf_endpoint, settings.hub.hf_hub_offline) == ("https://mirror", True)
     assert settings.hub.hf_hub_user_agent_origin == "aws"
 
@@ -181,9 +181,38 @@ def test_empty_variables_without_an_option_are_unset() -> None:
     assert parse(NO_COLOR="", TASK="", HF_HOME="", HF_ENDPOINT="", HF_HUB_OFFLINE="") == parse()
 
 
-def test_hub_cache() -> None:
-    assert parse().hub.cache == Path("~/.cache/huggingface/hub").expanduser()
-    assert parse(HUGGINGFACE_HUB_CACHE="/data", HF_HOME="/hub").hub.cache == Path("/data")
+@pytest.mark.parametrize(
+    ("environ", "home", "cache"),
+    [
+        ({}, "~/.cache/huggingface", None),
+        ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/huggingface", None),
+        ({"XDG_CACHE_HOME": "/xdg", "HF_HOME": "/hub"}, "/hub", None),
+        ({"XDG_CACHE_HOME": "/xdg", "HF_HOME": ""}, "/xdg/huggingface", None),
+        ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HOME": "/hub"}, "/hub", "/old"),
+        ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"}, "~/.cache/huggingface", "/new"),
+        ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": ""}, "~/.cache/huggingface", "/old"),
+    ],
+)
+def test_folders_of_the_hub(environ: dict[str, str], home: str, cache: str | None) -> None:
+    settings = parse(**environ)
+    assert (settings.hub.hf_home, settings.hub.huggingface_hub_cache) == (home, cache)
+
+
+def test_the_flag_beats_every_variable_of_the_cache() -> None:
+    settings = parse("--huggingface-hub-cache", "/flag", HF_HUB_CACHE="/new", HUGGINGFACE_HUB_CACHE="/old")
+    assert settings.hub.huggingface_hub_cache == "/flag"
+
+
+@pytest.mark.parametrize(
+    ("environ", "offline"),
+    [
+        ({"TRANSFORMERS_OFFLINE": "1"}, True),
+        ({"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"}, False),
+        ({"HF_HUB_OFFLINE": "", "TRANSFORMERS_OFFLINE": "ON"}, True),
+    ],
+)
+def test_offline(environ: dict[str, str], offline: bool) -> None:
+    assert parse(**environ).hub.hf_hub_offline is offline
 
 
 @pytest.mark.parametrize("option", ["--api-key", "--hf-token", "--hf-api-token"])

@@ -2,7 +2,7 @@
 
 from .checkpoint import Checkpoint, open_checkpoint
 from .facts import Facts
-from .hub.cache import HubAccess
+from .hub.cache import HubAccess, expand
 from .hub.locate import locate
 from .hub.preview import File, Preview, preview
 from .modules import Dense
@@ -18,6 +18,7 @@ __all__ = [
     "OnnxGraph",
     "Preview",
     "Weights",
+    "expand",
     "locate",
     "open_checkpoint",
     "open_weights",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ..checkpoint import Checkpoint, HubAccess, locate, open_checkpoint
+from ..checkpoint import Checkpoint, HubAccess, expand, locate, open_checkpoint
 from ..engines.base import Engine, EngineKind, Need, Offer
 from ..engines.registry import choose
 from ..errors import StartError
@@ -79,13 +79,16 @@ def make_engine(need: Need, kind: EngineKind, offer: Offer) -> Engine:
 
 def hub_access(settings: Settings) -> HubAccess:
     """How the settings say that the Hub is reached."""
+    hub = settings.hub
+    home = expand(hub.hf_home)
     return HubAccess(
-        cache_dir=settings.hub.cache,
+        cache_dir=home / "hub" if hub.huggingface_hub_cache is None else expand(hub.huggingface_hub_cache),
+        home=home,
         revision=settings.model.revision,
-        token=settings.hub.token,
-        endpoint=settings.hub.hf_endpoint,
-        offline=settings.hub.hf_hub_offline,
-        user_agent_origin=settings.hub.hf_hub_user_agent_origin,
+        token=hub.token,
+        endpoint=hub.hf_endpoint,
+        offline=hub.hf_hub_offline,
+        user_agent_origin=hub.hf_hub_user_agent_origin,
     )
 
 

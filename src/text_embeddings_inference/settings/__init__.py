@@ -5,7 +5,7 @@ from .hub import HubOptions
 from .limits import BatchLimits, Limits
 from .model import ModelOptions
 from .server import ServerOptions
-from .settings import CONTRACT_VERSION, PROGRAM, Settings, command_line
+from .settings import CONTRACT_VERSION, PROGRAM, Settings, command_line, hub_variables
 from .telemetry import TelemetryOptions
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "Settings",
     "TelemetryOptions",
     "command_line",
+    "hub_variables",
 ]

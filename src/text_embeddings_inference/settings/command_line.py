@@ -68,21 +68,23 @@ class CommandLine:
         self._hand_on(given)
         ignored = []
         for name, option in self.options.items():
-            if name not in given and option.variable in environ:
-                text = environ[option.variable]
+            if name in given:
+                continue
+            source = option.before if environ.get(option.before) else option.variable
+            if source in environ:
+                text = environ[source]
                 try:
                     given[name] = [_value(option, text, option.variable_value)]
                 except SettingsError as error:
                     counts = name not in self.added and option.variable_value is None
                     if counts and not SERVICE_LINK.match(text):
                         raise
-                    ignored.append(f"the variable {option.variable} is ignored: {error}")
+                    ignored.append(f"the variable {source} is ignored: {error}")
         self._check_together(given)
         values = {name: tuple(found) if self.options[name].repeatable else found[0] for name, found in given.items()}
         for name, variable in self.variables.items():
-            found_text = environ.get(variable.name)
-            if found_text is not None and (found_text or variable.empty_counts):
-                values[name] = variable.parse(found_text)
+            for value in variable.read(environ):
+                values[name] = value
         return Given(values, tuple(ignored))
 
     def _read_arguments(self, argv: Sequence[str]) -> dict[str, list[object]]:
@@ -203,7 +205,8 @@ def _help(option: Option, *, long: bool) -> list[str]:
     if not long:
         return [head, *_wrapped(" ".join([option.about, *notes]))]
     details = ["", *_wrapped(option.details)] if option.details else []
-    return [head, *_wrapped(option.about), *details, "", *_wrapped(" ".join([f"[env: {option.variable}]", *notes]))]
+    variables = ", ".join(filter(None, (option.before, option.variable)))
+    return [head, *_wrapped(option.about), *details, "", *_wrapped(" ".join([f"[env: {variables}]", *notes]))]
 
 
 def _wrapped(text: str) -> list[str]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 
 from .options import HUB, Option, Text, Variable
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("1", "true", "yes", "on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +24,14 @@ class HubOptions:
         conflicts=("hf_api_token",),
     ).field(None, secret=True)
     hf_api_token: str | None = Option(Text(), HUB, "Deprecated: use `--hf-token`", hidden=True).field(None, secret=True)
-    huggingface_hub_cache: str | None = Option(
-        Text(), HUB, "Folder of the Hub cache", default_text="$HF_HOME/hub"
+    huggingface_hub_cache: str | PathLike[str] | None = Option(
+        Text(), HUB, "Folder of the Hub cache", default_text="$HF_HOME/hub", before="HF_HUB_CACHE"
     ).field(None)
-    hf_home: Path = Variable(
-        "HF_HOME", "Folder of the Hub's cache and token. [default: ~/.cache/huggingface]", parse=Path
-    ).field(Path("~/.cache/huggingface"))
+    hf_home: str | PathLike[str] = Variable(
+        "HF_HOME",
+        "Folder of the Hub's cache and token. [default: $XDG_CACHE_HOME/huggingface, else ~/.cache/huggingface]",
+        others=(("XDG_CACHE_HOME", lambda folder: f"{folder}/huggingface"),),
+    ).field("~/.cache/huggingface")
     hf_endpoint: str = Variable("HF_ENDPOINT", "Address of the Hub. [default: https://huggingface.co]").field(
         "https://huggingface.co"
     )
@@ -34,8 +40,9 @@ class HubOptions:
     ).field(None)
     hf_hub_offline: bool = Variable(
         "HF_HUB_OFFLINE",
-        "1, true, yes or on: use what the Hub cache holds, without any network.",
-        parse=lambda text: text.lower() in ("1", "true", "yes", "on"),
+        "1, true, yes or on: use what the Hub cache holds, without any network. [default: TRANSFORMERS_OFFLINE]",
+        parse=_is_true,
+        others=(("TRANSFORMERS_OFFLINE", _is_true),),
     ).field(False)
 
     @property
@@ -43,13 +50,6 @@ class HubOptions:
         """The Hub token, whichever option it came by."""
         token = self.hf_api_token if self.hf_token is None else self.hf_token
         return token if token is None else token.strip()  # as the Hub's own client takes it
-
-    @property
-    def cache(self) -> Path:
-        """The folder of the Hub cache."""
-        if self.huggingface_hub_cache is not None:
-            return Path(self.huggingface_hub_cache)
-        return self.hf_home.expanduser() / "hub"
 
     def warnings(self) -> list[str]:
         """What the start log should say about settings that have no effect, or not the one expected."""

@@ -207,6 +207,8 @@ class Option:
     """Names of options that must be given with it."""
     gives: str = ""
     """The name of the option whose value this option's value is, too."""
+    before: str = ""
+    """A variable that is read before its own, unless it is empty."""
     name: str = ""
     """The name of the dataclass field (filled in by `options_of`)."""
     required: bool = False
@@ -242,10 +244,23 @@ class Variable:
     """From its text to the value."""
     empty_counts: bool = False
     """Whether the empty text is a value too, not the same as unset."""
+    others: tuple[tuple[str, Callable[[str], object]], ...] = ()
+    """Variables that are read where it is not set, and how."""
 
     def field(self, default: Any) -> Any:
         """The dataclass field of this variable."""
         return field(default=default, metadata={VARIABLE: self})
+
+    def read(self, environ: Mapping[str, str]) -> Iterator[object]:
+        """The value; nothing where no variable is set."""
+        text = environ.get(self.name)
+        if text is not None and (text or self.empty_counts):
+            yield self.parse(text)
+            return
+        for name, parse in self.others:
+            if environ.get(name):
+                yield parse(environ[name])
+                return
 
 
 def declared_in(parts: Iterable[type[Any]]) -> Iterator[Field[Any]]:

@@ -111,6 +111,12 @@ class Settings:
                 yield declared, getattr(part, declared.name)
 
 
+def hub_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The options of the Hub that an environment sets, as the Hub's own client reads it."""
+    options = {name: option for name, option in options_of(HubOptions).items() if not option.hidden}
+    return CommandLine(PROGRAM, CONTRACT_VERSION, "", options, variables_of(HubOptions)).parse([], environ).values
+
+
 def command_line() -> CommandLine:
     """The command line of the server."""
     options = options_of(*PARTS.values())

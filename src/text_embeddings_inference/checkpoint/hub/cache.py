@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from os import PathLike
+from os.path import expanduser, expandvars
 from pathlib import Path, PurePosixPath
 
 from ...errors import HubError
@@ -17,19 +19,33 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class HubAccess:
-    """How repositories of the Hub are reached.
-
-    cache_dir: folder of the cache; revision: branch, tag, `refs/pr/N` or commit (None: `main`); token: None: the one
-    the Hub's own tools have stored; endpoint: base URL (None: https://huggingface.co); offline: use the cache only;
-    user_agent_origin: added to the user agent as `origin/...`.
-    """
+    """How repositories of the Hub are reached."""
 
     cache_dir: Path
+    """Folder of the cache."""
+
     revision: str | None = None
+    """Branch, tag, `refs/pr/N` or commit; None: `main`."""
+
     token: str | None = field(default=None, repr=False)
+    """None: the one that the Hub's own tools have stored."""
+
     endpoint: str | None = None
+    """Base URL; None: https://huggingface.co."""
+
     offline: bool = False
+    """Whether the cache alone is used."""
+
     user_agent_origin: str | None = None
+    """Added to the user agent as `origin/...`."""
+
+    home: Path | None = None
+    """Folder with the stored token; None: the one that the Hub's own tools use."""
+
+
+def expand(folder: str | PathLike[str]) -> Path:
+    """A folder as the Hub's own client takes it: with `~` and `$VARIABLE`."""
+    return Path(expandvars(expanduser(folder)))
 
 
 class CachedSnapshot:
@@ -68,6 +84,12 @@ class CacheSource:
         has = self._snapshot.has(name)
         self.is_certain &= has is not None
         return bool(has)
+
+
+def only_snapshot(repository: Path) -> CachedSnapshot | None:
+    """The snapshot of a repository of which the cache has a single one, whatever revision it is of."""
+    folders = [path for path in repository.glob("snapshots/*") if COMMIT.fullmatch(path.name) and path.is_dir()]
+    return CachedSnapshot(repository, folders[0].name) if len(folders) == 1 else None
 
 
 def find_snapshot(repository: Path, revision: str) -> CachedSnapshot | None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -50,7 +50,7 @@ class HubSource:
         self._endpoint = (access.endpoint or "https://huggingface.co").rstrip("/")
         self._api = HfApi(
             endpoint=self._endpoint,
-            token=access.token,
+            token=access.token or _stored_token(access.home),
             library_name="text-embeddings-inference",
             user_agent={"origin": access.user_agent_origin} if access.user_agent_origin else None,
         )
@@ -162,6 +162,15 @@ class HubSource:
                     f"{FAILURE}: {what}: {error}",
                     hint=f"check that {self._access.cache_dir} (`--huggingface-hub-cache`) is writable and has space",
                 )
+
+
+def _stored_token(home: Path | None) -> str | None:
+    """The token in a folder that is not the client's own, which knows its token itself."""
+    if home is None or home == Path(constants.HF_HOME):
+        return None
+    with suppress(OSError):
+        return (home / "token").read_text().strip() or None
+    return None
 
 
 def _write_reference(repository: Path, revision: str, commit: str) -> None:

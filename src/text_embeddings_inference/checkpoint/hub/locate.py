@@ -15,7 +15,7 @@ from typing import Protocol
 from ...errors import HubError, SettingsError
 from ..layout import Layout
 from ..modules import MODULES, ModulePaths, read_module_paths
-from .cache import CacheSource, HubAccess, find_snapshot
+from .cache import CacheSource, HubAccess, find_snapshot, only_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +84,17 @@ def find_source(
             raise SettingsError(f"`{option} {path}` is not inside of the repository `{model_id}`")
     repository = access.cache_dir / f"models--{model_id.replace('/', '--')}"
     snapshot = find_snapshot(repository, access.revision or "main")
-    cache = None if snapshot is None else CacheSource(snapshot)
+    # Of a repository that was fetched by its commit alone, the cache does not know what `main` is. Nor do we, but where
+    # the Hub can't tell, its only commit is as good.
+    found = snapshot or (only_snapshot(repository) if access.revision is None else None)
+    cache = None if found is None else CacheSource(found)
     failure = _try_fetch(cache, model_id, dense_path, onnx_file)
-    if cache is not None and failure is None and (cache.is_certain or access.offline):
-        return cache
+    if cache is not None and failure is None:
+        if snapshot is not None and cache.is_certain:
+            return cache
+        if access.offline:
+            logger.info("`%s` is taken from the cache: %s", model_id, cache.folder)
+            return cache
     if access.offline:
         raise failure or HubError(f"`{model_id}` is not in the cache ({access.cache_dir})", hint=CacheSource.hint)
     from .client import HubSource, UnreachableError  # huggingface_hub is loaded only when something must be fetched

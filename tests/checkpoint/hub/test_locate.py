@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from model_files import write_model
 
-from text_embeddings_inference.checkpoint import HubAccess, locate
+from text_embeddings_inference.checkpoint import HubAccess, expand, locate
 from text_embeddings_inference.errors import HubError
 
 COMMIT = "ab" * 20
@@ -50,6 +50,25 @@ def test_offline(tmp_path: Path) -> None:
         locate("name", access)
 
 
+def test_a_commit_without_a_reference(tmp_path: Path) -> None:
+    """As of a download by commit: the cache does not know then what `main` is."""
+    snapshot = cache(tmp_path)
+    shutil.rmtree(tmp_path / "models--name" / "refs")
+    for revision in (COMMIT, None):
+        assert locate("name", HubAccess(tmp_path, revision=revision, offline=True)) == snapshot
+    with pytest.raises(HubError, match="not in the cache"):
+        locate("name", HubAccess(tmp_path, revision="v2", offline=True))
+    (snapshot.parent / ("cd" * 20)).mkdir()  # which of them?
+    with pytest.raises(HubError, match="not in the cache"):
+        locate("name", HubAccess(tmp_path, offline=True))
+
+
+def test_folders_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/user")
+    monkeypatch.setenv("DATA", "/data")
+    assert (expand("~/hub"), expand(Path("$DATA/hub"))) == (Path("/home/user/hub"), Path("/data/hub"))
+
+
 @pytest.mark.parametrize("revision", ["../main", "/main", "a/../b"])
 def test_revisions_stay_in_the_cache(tmp_path: Path, revision: str) -> None:
     with pytest.raises(HubError, match="is no revision"):
@@ -67,7 +86,7 @@ def test_local_models_load_no_hub_library(models: Path, tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from text_embeddings_inference.checkpoint import HubAccess, locate, open_checkpoint
+from text_embeddings_inference.checkpoint import HubAccess, expand, locate, open_checkpoint
 from text_embeddings_inference.models.build import facts_of
 open_checkpoint(locate({str(models / "bert-dense")!r}, HubAccess(Path("none"))), facts_of)
 open_checkpoint(locate("name", HubAccess(Path({str(tmp_path)!r}), offline=True)), facts_of)
