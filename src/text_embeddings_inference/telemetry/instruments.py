@@ -8,7 +8,7 @@ None of them is safe to use from several threads: `Metrics` holds the lock.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import accumulate, repeat
 from typing import ClassVar
@@ -23,11 +23,12 @@ def powers_of_two(limit: int) -> tuple[int, ...]:
 
 
 class Instrument:
-    """What is measured under one name; about: what it means, for docs/metrics.md; labels: the names of its labels."""
+    """What is measured under one name."""
 
     kind: ClassVar[str]
 
-    def __init__(self, name: str, unit: str, about: str, labels: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, unit: str, about: str, *labels: str) -> None:
+        """about: what it means, for docs/metrics.md; labels: their names."""
         self.name = name
         self.unit = unit
         self.about = about
@@ -38,48 +39,34 @@ class Instrument:
         raise NotImplementedError
 
 
-class Counter(Instrument):
-    """A sum per value of its label, or one sum if it has none."""
-
-    kind = "counter"
-
-    def __init__(self, name: str, unit: str, about: str, label: str = "") -> None:
-        super().__init__(name, unit, about, (label,) if label else ())
-        self._values: dict[str, float] = {}
-
-    def add(self, amount: float = 1, value: str = "") -> None:
-        self._values[value] = self._values.get(value, 0) + amount
-
-    def set(self, total: float) -> None:
-        """For a sum that is kept elsewhere."""
-        self._values[""] = total
-
-    def lines(self) -> Iterator[str]:
-        for value, total in self._values.items():
-            labels = dict.fromkeys(self.labels, value)
-            yield f"{self.name}{_braced(labels)} {plain(total)}"
-
-
 class Gauge(Instrument):
-    """The last value that was set, and the labels it was set with."""
+    """The last number that was set, for each combination of values of its labels."""
 
     kind = "gauge"
 
-    def __init__(self, name: str, unit: str, about: str, labels: Sequence[str] = ()) -> None:
-        super().__init__(name, unit, about, labels)
-        self._values: tuple[str, ...] = ()
-        self._value: float | None = None
+    def __init__(self, name: str, unit: str, about: str, *labels: str) -> None:
+        super().__init__(name, unit, about, *labels)
+        self._numbers: dict[tuple[str, ...], float] = {}
 
     @property
     def is_set(self) -> bool:
-        return self._value is not None
+        return bool(self._numbers)
 
-    def set(self, value: float, *labels: str) -> None:
-        self._value, self._values = value, labels
+    def set(self, number: float, *values: str) -> None:
+        self._numbers[values] = number
 
     def lines(self) -> Iterator[str]:
-        if self._value is not None:
-            yield f"{self.name}{_braced(dict(zip(self.labels, self._values, strict=True)))} {plain(self._value)}"
+        for values, number in self._numbers.items():
+            yield f"{self.name}{_braced(self.labels, values)} {plain(number)}"
+
+
+class Counter(Gauge):
+    """A sum, for each combination of values of its labels; `set` is for one that is kept elsewhere."""
+
+    kind = "counter"
+
+    def add(self, amount: float = 1, *values: str) -> None:
+        self._numbers[values] = self._numbers.get(values, 0) + amount
 
 
 class Histogram(Instrument):
@@ -113,9 +100,9 @@ def plain(number: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _braced(labels: Mapping[str, str]) -> str:
+def _braced(names: Sequence[str], values: Sequence[str]) -> str:
     """`{name="value"}`, or nothing where there are no labels."""
-    pairs = [f'{name}="{_escaped(value)}"' for name, value in labels.items()]
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True)]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 
 

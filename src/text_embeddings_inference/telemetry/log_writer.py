@@ -7,7 +7,6 @@ stderr.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
@@ -16,7 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import IO, TypeAlias
+from typing import IO
 
 MAX_WAITING = 1 << 22
 """Characters of the lines that wait to be written; what comes on top is dropped."""
@@ -24,8 +23,6 @@ MAX_WRITE = 1 << 16
 """Characters that are written at a time, if there are several lines."""
 FLUSH_S = 1.0
 """Seconds that the end of the process waits for the last lines to be written."""
-
-Write: TypeAlias = Callable[[bytes], None]
 
 logger = logging.getLogger(__name__)
 
@@ -117,21 +114,18 @@ class LogWriter(logging.Handler):
         """A line that says how many were dropped."""
         if not logger.isEnabledFor(logging.WARNING):
             return ""
-        place, line = __file__, sys._getframe().f_lineno
         message = "%d log lines were dropped: they could not be written, or not as fast as they came"
-        return (
-            self.format(logger.makeRecord(logger.name, logging.WARNING, place, line, message, (dropped,), None)) + "\n"
-        )
+        line = sys._getframe().f_lineno
+        note = logger.makeRecord(logger.name, logging.WARNING, __file__, line, message, (dropped,), None)
+        return self.format(note) + "\n"
 
 
 class _Descriptor:
-    """Writes to an open file, by itself and not by Python's buffer, whose lock a thread that waits would hold at the
-    interpreter's end."""
+    """Writes to an open file past Python's buffer, whose lock a waiting thread would hold at the interpreter's end."""
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._is_torn = False
-        """Whether the last line was written in part."""
+        self._is_torn = False  # whether the last line was written in part
 
     def __call__(self, data: bytes) -> None:
         """Raises OSError."""
@@ -147,9 +141,9 @@ class _Descriptor:
             self._is_torn = self._is_torn and bool(rest)
 
 
-def _writing_to(stream: IO[str] | None) -> Write:
+def _writing_to(stream: IO[str] | None) -> Callable[[bytes], None]:
     if stream is None:
-        return _refuse
+        return _Descriptor(-1)  # every write fails
     try:
         stream.flush()
         return _Descriptor(stream.fileno())
@@ -162,12 +156,8 @@ def _writing_to(stream: IO[str] | None) -> Write:
         return write
 
 
-def _refuse(_: bytes) -> None:
-    raise OSError(errno.EBADF, "it is closed")
-
-
 def _report(problem: str) -> None:
-    """On stderr, if there is one; past Python's buffer, as above."""
+    """On stderr, if there is one; past Python's buffer, as `_Descriptor`."""
     if sys.__stderr__ is not None:
-        with suppress(OSError):  # there is nobody left who could be told
+        with suppress(OSError):  # there is nowhere left to report to
             os.write(2, f"{problem}\n".encode("utf-8", "backslashreplace"))

@@ -1,11 +1,11 @@
 """Logs in the two formats of text-embeddings-inference, on top of the standard library's logging.
 
 text:  2026-01-31T12:00:00.123456Z  INFO embed{total_time="1.2ms"}: package.module: package/module.py:12: Success
-JSON:  {"timestamp":..., "level":..., "message":..., <fields>, "target":..., "filename":..., "line_number":...,
-       "span":{...}, "spans":[{...}]}, and trace_id and span_id before these while a traced request is answered
+JSON:  {"timestamp":..., "level":..., "message":..., "target":..., "filename":..., "line_number":..., "span":{...},
+       "spans":[{...}]}, and trace_id and span_id before the spans while a traced request is answered
 
-Spans and fields travel in `extra`: `logger.info("Success", extra=context(spans=[Span("embed", {...})]))`. A line that
-is written for every request goes by `write`, which takes half the time.
+Spans travel in `extra`: `logger.info("Success", extra={"spans": [Span("embed", {...})]})`. A line that is written for
+every request goes by `write`, which takes half the time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import IO, NamedTuple
@@ -62,11 +63,6 @@ class Span(NamedTuple):
 
     name: str
     fields: Mapping[str, str | int] = MappingProxyType({})
-
-
-def context(*, spans: Sequence[Span] = (), fields: Mapping[str, object] | None = None) -> dict[str, object]:
-    """The `extra` of a logging call: the spans it happens in, outermost first, and fields of the event itself."""
-    return {"spans": spans, "fields": fields or {}}
 
 
 UNKNOWN = logging.makeLogRecord({}).__dict__ | dict.fromkeys(
@@ -120,15 +116,10 @@ def request_span(name: str, total: float, usage: Usage) -> Span:
 def duration(seconds: float) -> str:
     """Seconds as Rust shows them: `1.056232ms`, with the largest of s, ms, µs and ns that is not over the value."""
     nanoseconds = round(seconds * 1e9)
-    if nanoseconds < 1_000:
-        return f"{nanoseconds}ns"
-    if nanoseconds < 1_000_000:
-        text, unit = f"{nanoseconds / 1e3:.3f}", "µs"
-    elif nanoseconds < 1_000_000_000:
-        text, unit = f"{nanoseconds / 1e6:.6f}", "ms"
-    else:
-        text, unit = f"{nanoseconds / 1e9:.9f}", "s"
-    return text.rstrip("0").rstrip(".") + unit
+    for digits, unit in ((9, "s"), (6, "ms"), (3, "µs")):
+        if nanoseconds >= 10**digits:
+            return f"{nanoseconds / 10**digits:.{digits}f}".rstrip("0").rstrip(".") + unit
+    return f"{nanoseconds}ns"
 
 
 def configure(formatter: LineFormatter, stream: IO[str] | None, directives: str) -> LogWriter:
@@ -165,18 +156,16 @@ def levels(directives: str) -> dict[str, int]:
             return levels("info")
         if level is None:
             target, level = word, TRACE
-        found[_logger_name(target)] = level
+        name = target.replace("::", ".")
+        found[ROOT if name.split(".")[0] in PREDECESSORS else name] = level
     found.setdefault("", OFF)
     return {name: max(level, found[""]) for name, level in QUIET.items()} | found
 
 
-def _logger_name(target: str) -> str:
-    name = target.replace("::", ".")
-    return ROOT if name.split(".")[0] in PREDECESSORS else name
-
-
 LONGEST_TEXT = 1 << 15
 """Characters of a message or of a traceback; what is longer is cut."""
+KEPT = 1024
+"""How many places in the source, and how many names of fields, are kept as they are shown."""
 
 
 class LineFormatter(logging.Formatter):
@@ -186,7 +175,15 @@ class LineFormatter(logging.Formatter):
         super().__init__()
         self._secrets = secrets
         self._second = (-1, "")
-        self._places: dict[tuple[str, str, int], str] = {}
+        self._place = lru_cache(KEPT)(self._format_place)
+
+    def _format_place(self, target: str, path: str, line: int) -> str:
+        """Where an event is from, as its line shows it."""
+        raise NotImplementedError
+
+    def place(self, record: logging.LogRecord) -> str:
+        """Logger, file and line."""
+        return self._place(record.name, record.pathname, record.lineno)
 
     def timestamp(self, record: logging.LogRecord) -> str:
         """UTC with microseconds; the part up to the second is kept, as it seldom changes."""
@@ -204,11 +201,6 @@ class LineFormatter(logging.Formatter):
         start = self._secrets.cut(text[: 2 * LONGEST_TEXT])  # more than is shown, so that no secret is cut in two
         return f"{start[:LONGEST_TEXT]}... ({len(text) - LONGEST_TEXT} more characters)"
 
-    def clean_fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """The fields of an event, as `clean` leaves them."""
-        fields: Mapping[str, object] = getattr(record, "fields", {})
-        return {name: self.clean(value) if isinstance(value, str) else value for name, value in fields.items()}
-
 
 def _level(record: logging.LogRecord) -> str:
     for word, level in (("ERROR", logging.ERROR), ("WARN", logging.WARNING), ("INFO", logging.INFO)):
@@ -217,9 +209,9 @@ def _level(record: logging.LogRecord) -> str:
     return "DEBUG" if record.levelno >= logging.DEBUG else "TRACE"
 
 
-def _filename(record: logging.LogRecord) -> str:
+def _filename(path: str) -> str:
     """The source file, without what lies above this package or above `site-packages`."""
-    return record.pathname.removeprefix(PACKAGE_PARENT).rpartition("site-packages/")[2]
+    return path.removeprefix(PACKAGE_PARENT).rpartition("site-packages/")[2]
 
 
 class JsonFormatter(LineFormatter):
@@ -230,12 +222,12 @@ class JsonFormatter(LineFormatter):
         self._with_spans = spans
 
     def format(self, record: logging.LogRecord) -> str:
-        event = {"message": self.clean(record.getMessage()), **self.clean_fields(record)}
+        event = {"message": self.clean(record.getMessage())}
         if record.exc_info:
             event["exception"] = self.clean(self.formatException(record.exc_info))
         line = (
             f'{{"timestamp":"{self.timestamp(record)}","level":"{_level(record)}",{_json(event)[1:-1]}'
-            f"{self._place(record)}"
+            f"{self.place(record)}"
         )
         if (trace := CURRENT.get()) is not None:
             line += f',"trace_id":"{trace.id.trace:032x}","span_id":"{trace.id.span:016x}"'
@@ -244,19 +236,14 @@ class JsonFormatter(LineFormatter):
             line += f',"span":{shown[-1]},"spans":[{",".join(shown)}]'
         return line + "}"
 
-    def _place(self, record: logging.LogRecord) -> str:
-        """Target, file and line."""
-        key = (record.name, record.pathname, record.lineno)
-        if key not in self._places:
-            place = {"target": record.name, "filename": _filename(record), "line_number": record.lineno}
-            self._places[key] = f",{_json(place)[1:-1]}"
-        return self._places[key]
+    def _format_place(self, target: str, path: str, line: int) -> str:
+        return f",{_json({'target': target, 'filename': _filename(path), 'line_number': line})[1:-1]}"
 
 
 def _json(value: object) -> str:
     try:
         return orjson.dumps(value, default=str).decode()
-    except TypeError:  # half a pair of surrogates, as in the name of a file that is not UTF-8; or a large number
+    except TypeError:  # half a pair of surrogates, as in the name of a file that is not UTF-8
         return json.dumps(value, default=str, separators=(",", ":"))
 
 
@@ -273,40 +260,26 @@ class TextFormatter(LineFormatter):
         self._levels = {level: f" {self._paint(style, f'{level:>5}')} " for level, style in COLORS.items()}
         self._colon, self._equals = self._paint(DIM, ":"), self._paint(DIM, "=")
         self._open, self._close = self._paint(BOLD, "{"), self._paint(BOLD, "}")
-        self._names: dict[str, str] = {}
+        self._name = lru_cache(KEPT)(lambda name: self._paint(ITALIC, name) + self._equals)
 
     def format(self, record: logging.LogRecord) -> str:
         scope = "".join([self._span(span) + self._colon for span in getattr(record, "spans", ())])
-        fields = self._fields(self.clean_fields(record))
         line = (
             f"{self._paint(DIM, self.timestamp(record))}{self._levels[_level(record)]}{scope}{' ' if scope else ''}"
-            f"{self._place(record)}{_printable(self.clean(record.getMessage()))}{' ' if fields else ''}{fields}"
+            f"{self.place(record)}{_printable(self.clean(record.getMessage()))}"
         )
         if not record.exc_info:
             return line
         traceback = self.clean(self.formatException(record.exc_info)).split("\n")
         return "\n    ".join([line, *map(_printable, traceback)])
 
-    def _place(self, record: logging.LogRecord) -> str:
-        """Target, file and line."""
-        key = (record.name, record.pathname, record.lineno)
-        if key not in self._places:
-            target, file = self._paint(DIM, record.name), self._paint(DIM, _filename(record))
-            line = self._paint(DIM, f"{record.lineno}:")
-            self._places[key] = f"{target}{self._colon} {file}{self._colon}{line} "
-        return self._places[key]
+    def _format_place(self, target: str, path: str, line: int) -> str:
+        file, number = self._paint(DIM, _filename(path)), self._paint(DIM, f"{line}:")
+        return f"{self._paint(DIM, target)}{self._colon} {file}{self._colon}{number} "
 
     def _span(self, span: Span) -> str:
-        fields = self._fields(span.fields)
+        fields = " ".join([self._name(name) + _quoted(value) for name, value in span.fields.items()])
         return self._paint(BOLD, span.name) + (f"{self._open}{fields}{self._close}" if fields else "")
-
-    def _fields(self, fields: Mapping[str, object]) -> str:
-        known = self._names
-        return " ".join([(known.get(name) or self._name(name)) + _quoted(value) for name, value in fields.items()])
-
-    def _name(self, name: str) -> str:
-        self._names[name] = self._paint(ITALIC, name) + self._equals
-        return self._names[name]
 
     def _paint(self, style: str, text: str) -> str:
         return f"{style}{text}{RESET}" if self._color else text

@@ -23,22 +23,29 @@ LONGEST = 524288
 class _Durations:
     """The histograms of a request's or an input's time and its three parts."""
 
-    def __init__(self, prefix: str, whole: str, of: str) -> None:
-        self.total = Histogram(f"{prefix}_duration", "seconds", whole, SECONDS)
-        self.tokenization = Histogram(
-            f"{prefix}_tokenization_duration", "seconds", f"Tokenization{of}, the wait for a worker included", SECONDS
-        )
-        self.queue = Histogram(f"{prefix}_queue_duration", "seconds", f"Wait for the engine{of}", SECONDS)
-        self.inference = Histogram(
-            f"{prefix}_inference_duration", "seconds", f"Engine's time for the whole batch{of}", SECONDS
-        )
-        self.all = (self.total, self.tokenization, self.queue, self.inference)
+    def __init__(self, prefix: str, whole: str, of: str = "") -> None:
+        meanings = {
+            "duration": whole,
+            "tokenization_duration": f"Tokenization{of}, the wait for a worker included",
+            "queue_duration": f"Wait for the engine{of}",
+            "inference_duration": f"Engine's time for the whole batch{of}",
+        }
+        self.all = [Histogram(f"{prefix}_{name}", "seconds", about, SECONDS) for name, about in meanings.items()]
 
     def observe(self, total: float, timings: Timings, times: int = 1) -> None:
-        self.total.observe(total, times)
-        self.tokenization.observe(timings.tokenization, times)
-        self.queue.observe(timings.queue, times)
-        self.inference.observe(timings.inference, times)
+        parts = (total, timings.tokenization, timings.queue, timings.inference)
+        for histogram, seconds in zip(self.all, parts, strict=True):
+            histogram.observe(seconds, times)
+
+
+class _Tasks:
+    """The inputs of one family."""
+
+    def __init__(self, prefix: str, begun: str, done: str, result: str) -> None:
+        self.count = Counter(f"{prefix}_count", "inputs", f"Inputs whose {begun} was begun")
+        self.success = Counter(f"{prefix}_success", "inputs", f"Inputs {done}")
+        self.durations = _Durations(prefix, f"Time from tokenization to the finished {result}, for each input")
+        self.all = (self.count, self.success, *self.durations.all)
 
 
 class _Batches:
@@ -108,14 +115,10 @@ class Metrics:
             "Length of an input after truncation, special tokens included",
             powers_of_two(min(max_input_length, LONGEST)),
         )
-        self._embed_count = Counter("te_embed_count", "inputs", "Inputs whose embedding (of any kind) was begun")
-        self._embed_success = Counter("te_embed_success", "inputs", "Inputs embedded")
-        self._embed = _Durations("te_embed", "Time from tokenization to the finished embedding, for each input", "")
-        self._predict_count = Counter(
-            "te_predict_count", "inputs", "Inputs whose classification or reranking was begun"
-        )
-        self._predict_success = Counter("te_predict_success", "inputs", "Inputs classified or reranked")
-        self._predict = _Durations("te_predict", "Time from tokenization to the finished scores, for each input", "")
+        self._tasks: dict[Family, _Tasks] = {
+            "embed": _Tasks("te_embed", "embedding (of any kind)", "embedded", "embedding"),
+            "predict": _Tasks("te_predict", "classification or reranking", "classified or reranked", "scores"),
+        }
         self._batches = _Batches()
         self._fidelity = Gauge(
             "tei_fidelity", "cosine", "Smallest cosine between the vectors of `--dtype` and float32, on built-in texts"
@@ -127,26 +130,26 @@ class Metrics:
             "tei_model_info",
             "",
             "1, with what is served in its labels; `model_id` is the name that clients see",
-            ("model_id", "dtype", "engine", "architecture"),
+            *("model_id", "dtype", "engine", "architecture"),
         )
         self.instruments: tuple[Instrument, ...] = (
             *(self._request_count, self._request_success, self._request_failure, *self._request.all),
             self._input_length,
-            *(self._embed_count, self._embed_success, *self._embed.all),
-            *(self._predict_count, self._predict_success, *self._predict.all),
+            *self._tasks["embed"].all,
+            *self._tasks["predict"].all,
             *self._batches.all,
             *(self._fidelity, self._log_dropped, self._model),
         )
 
     def request_started(self, method: Method) -> None:
         with self._lock:
-            self._request_count.add(value=method)
+            self._request_count.add(1, method)
 
     def request_succeeded(self, method: Method | None, total: float, timings: Timings) -> None:
         """method: None for an item of a gRPC stream, which is timed and not counted."""
         with self._lock:
             if method is not None:
-                self._request_success.add(value=method)
+                self._request_success.add(1, method)
             self._request.observe(total, timings)
 
     def request_failed(self, label: str | None, times: int = 1) -> None:
@@ -164,16 +167,14 @@ class Metrics:
     def task_started(self, family: Family, inputs: int) -> None:
         """Inputs are on their way to the engine."""
         with self._lock:
-            (self._embed_count if family == "embed" else self._predict_count).add(inputs)
+            self._tasks[family].count.add(inputs)
 
     def task_succeeded(self, family: Family, total: float, timings: Timings, inputs: int) -> None:
         """`inputs` inputs of a request were answered, each in the same times."""
-        success, durations = (
-            (self._embed_success, self._embed) if family == "embed" else (self._predict_success, self._predict)
-        )
+        tasks = self._tasks[family]
         with self._lock:
-            success.add(inputs)
-            durations.observe(total, timings, inputs)
+            tasks.success.add(inputs)
+            tasks.durations.observe(total, timings, inputs)
 
     def queue_size(self, inputs: int) -> None:
         with self._lock:

@@ -25,9 +25,8 @@ class Collector:
     """Where spans are sent."""
 
     protocol: Protocol
-    """How."""
     url: str
-    """Of the receiver; encrypted if its scheme is https, by gRPC too."""
+    """Encrypted if its scheme is https, by gRPC too."""
 
     @staticmethod
     def of(endpoint: str, environ: Mapping[str, str]) -> Collector | None:
@@ -55,9 +54,10 @@ def _protocol(environ: Mapping[str, str]) -> Protocol:
 
 SAMPLER, SAMPLER_ARGUMENT = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 PARENT_BASED = "parentbased_"
-SAMPLERS = ("always_on", "always_off", "traceidratio")
-LOW_BITS = 64
-"""Of a trace's id, which decide: the same at every service that asks for the same share."""
+SHARES = {"always_on": 1.0, "always_off": 0.0, "traceidratio": None}
+"""Sampler -> the share of requests it traces; None: that of `SAMPLER_ARGUMENT`."""
+ID_RANGE = 1 << 64
+"""Of the low half of a trace's id, which decides: the same at every service that asks for the same share."""
 
 
 class Sampler(NamedTuple):
@@ -74,17 +74,17 @@ class Sampler(NamedTuple):
         """Raises SettingsError."""
         text = environ.get(SAMPLER) or "always_on"
         name = text.removeprefix(PARENT_BASED)
-        if name not in SAMPLERS:
-            known = ", ".join([*SAMPLERS, *(PARENT_BASED + name for name in SAMPLERS)])
+        if name not in SHARES:
+            known = ", ".join([*SHARES, *(PARENT_BASED + name for name in SHARES)])
             raise SettingsError(f"invalid value '{text}' for {SAMPLER}\n  [possible values: {known}]")
-        share = {"always_on": 1.0, "always_off": 0.0}.get(name)
+        share = SHARES[name]
         return Sampler(_share(environ) if share is None else share, text != name)
 
     def takes(self, trace: int, caller_is_traced: bool | None) -> bool:
         """Whether the request with this trace id is traced; caller_is_traced: None without a caller."""
         if self.follows_caller and caller_is_traced is not None:
             return caller_is_traced
-        return trace % (1 << LOW_BITS) < self.share * (1 << LOW_BITS)
+        return trace % ID_RANGE < self.share * ID_RANGE
 
 
 ALL = Sampler()

@@ -22,7 +22,7 @@ SCOPE = InstrumentationScope("text_embeddings_inference")
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 FLUSH_S = 3.0
-"""So long the end of the process waits for the collector to take the last spans."""
+"""Seconds that the end of the process waits for the collector to take the last spans."""
 
 
 class Export:

@@ -25,10 +25,9 @@ LONGEST_KEPT = 200
 
 
 class Secrets:
-    """What is secret: the texts given, and what looks like a secret wherever it comes from."""
+    """What is secret: the known keys, passwords and tokens, and what looks like a secret wherever it comes from."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        """known: keys, passwords and tokens."""
         found = {form for text in known for form in _forms(text) if len(form) >= SHORTEST}
         literal = [re.escape(form) for form in sorted(found, key=len, reverse=True)]
         self._pattern = re.compile("|".join([*literal, USER_INFO, LOGIN, PARAMETER, BEARER, HUB_TOKEN]))

@@ -1,4 +1,4 @@
-"""Errors that may come again and again, told in few lines."""
+"""Errors that may come again and again, logged in few lines."""
 
 from __future__ import annotations
 

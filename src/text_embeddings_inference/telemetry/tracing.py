@@ -63,7 +63,7 @@ class Span(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class BatchRun:
-    """A batch that the engine ran."""
+    """A batch that the engine ran; its span is exported with the first request that links to it."""
 
     span: Span
     start: float
@@ -71,14 +71,12 @@ class BatchRun:
     end: float
     """Seconds of the tracer's clock."""
     exported: bool = False
-    """Whether the span was exported: it is with the first request that links to it."""
 
 
 class Caller(NamedTuple):
-    """Who sent a request, as it tells itself."""
+    """The span that a request was sent in, by its own account."""
 
     id: SpanId
-    """Its span."""
     is_traced: bool
     """Whether that span is recorded."""
 
