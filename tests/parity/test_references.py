@@ -7,8 +7,15 @@ import pytest
 
 from engines import ENGINES, Models, Row, fixture
 from oracle.expected import COSINE, FIXTURES, LATE_ROLES, TOLERANCE, Case
-from text_embeddings_inference.inference.results import ranks, sigmoid, softmax, vector
-from text_embeddings_inference.inference.token_results import hidden_states, lexical_weights, token_vectors
+from text_embeddings_inference.inference.results import (
+    hidden_states,
+    lexical_weights,
+    ranks,
+    sigmoid,
+    softmax,
+    token_vectors,
+    vector,
+)
 from text_embeddings_inference.types import Float32Array, Pooling, TokenColumns
 
 on_every_engine = pytest.mark.parametrize("engine", ENGINES)
