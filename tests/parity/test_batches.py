@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import cycle, islice
 
 import numpy as np
@@ -31,10 +32,16 @@ BATCHES: dict[str, list[int]] = {
 """Lengths; 0 and -1 stand for the longest that the model takes, and one less."""
 
 
+@cache
+def longest(name: str) -> int:
+    """Tokens of the longest sequence that the fixture's engines run."""
+    return fixture(name).open().longest
+
+
 def make(name: str, length: int) -> Encoding:
     """A sequence of the fixture's own token ids, repeated: other ids for each length, and in some of them two types."""
     wanted = fixture(name)
-    length = length if length > 0 else wanted.max_input_length + length
+    length = min(length, longest(name)) if length > 0 else wanted.max_input_length + length
     ids = np.concatenate([case.encoding.input_ids for case in wanted.cases])
     input_ids = np.fromiter(islice(cycle(np.roll(ids, -7 * length)), length), np.int32, length)
     typed = wanted.has_type_ids and length > 1 and length % 2 == 1  # beside rows that have no types
