@@ -147,7 +147,7 @@ class FakeEngine:
         each = [token_vectors(ids, self.dimensions) for ids in inputs]
         if batch.is_packed:
             return np.concatenate(each)
-        hidden = np.full((*batch.input_ids.shape, self.dimensions), -1, np.float32)  # -1: padding that nobody may see
+        hidden = np.full((*batch.input_ids.shape, self.dimensions), -1, np.float32)  # -1: padding that must not be seen
         for row, vectors in enumerate(each):
             hidden[row, : len(vectors)] = vectors
         return hidden

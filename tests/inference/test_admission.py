@@ -155,7 +155,7 @@ class Line(RuleBasedStateMachine):
             self.settle()
 
     @invariant()
-    def nobody_starves(self) -> None:
+    def no_kind_starves(self) -> None:
         held, waited = (sum(count for count, _ in holders) for holders in (self.held, self.waited))
         assert waited <= self.share
         assert self.permits.free >= self.count - self.share - held, "the other half is for single requests"

@@ -41,7 +41,7 @@ class Request:
             np.testing.assert_array_equal(row.values, compute(ids, dimensions))
 
 
-class House:
+class Queueing:
     """A runner, its engine and its metrics."""
 
     def __init__(
@@ -76,13 +76,13 @@ class House:
 
 
 @contextmanager
-def house(
+def queueing(
     engine: FakeEngine | None = None,
     clock: Callable[[], float] = time.perf_counter,
     new_engine: Callable[[], FakeEngine] | None = None,
     **limits: Any,
-) -> Iterator[House]:
-    built = House(engine or FakeEngine(), clock, Limits(**limits), new_engine)
+) -> Iterator[Queueing]:
+    built = Queueing(engine or FakeEngine(), clock, Limits(**limits), new_engine)
     try:
         yield built
     finally:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from running import CANARY, House, Request, house
+from running import CANARY, Queueing, Request, queueing
 
 from tests.fakes import PATIENCE, FakeEngine, pooled_vector, until
 from text_embeddings_inference.errors import InferenceError
@@ -64,25 +64,25 @@ class Engines:
 
 
 @contextmanager
-def home_of(engines: Engines) -> Iterator[House]:
+def queueing_of(engines: Engines) -> Iterator[Queueing]:
     try:
-        with house(engines(), new_engine=engines, batch_timeout=TIMEOUT_S) as home:
+        with queueing(engines(), new_engine=engines, batch_timeout=TIMEOUT_S) as served:
             try:
-                yield home
+                yield served
             finally:
                 engines.gate.set()
     finally:
-        until(lambda: not home.runner.hangs)
+        until(lambda: not served.runner.hangs)
 
 
-def hang(home: House, engines: Engines, *others: list[int]) -> list[Request]:
+def hang(served: Queueing, engines: Engines, *others: list[int]) -> list[Request]:
     """Requests that are in one batch with an input that makes it hang."""
     engine = engines.made[-1]
     engine.hold()
-    first = home.ask([1])
+    first = served.ask([1])
     before = len(engine.batches)
     engine.wait_for(max(1, before))
-    requests = [home.ask([HANGING]), *(home.ask(ids) for ids in others)]
+    requests = [served.ask([HANGING]), *(served.ask(ids) for ids in others)]
     engine.let()
     first.check()
     until(lambda: engine.hanging > 0)
@@ -96,20 +96,20 @@ def failed(request: Request, message: str) -> None:
 
 def test_a_batch_that_hangs_hurts_only_the_input_that_makes_it(caplog: pytest.LogCaptureFixture) -> None:
     engines = Engines()
-    with home_of(engines) as home:
-        culprit, *others = hang(home, engines, [2], [3])
-        assert home.runner.healthy, "it has time yet"
-        home.runner.tick(TIMEOUT_S)
+    with queueing_of(engines) as served:
+        culprit, *others = hang(served, engines, [2], [3])
+        assert served.runner.healthy, "it has time yet"
+        served.runner.tick(TIMEOUT_S)
         assert "the engine is not healthy" in caplog.messages
         until(lambda: engines.hanging == 2)  # now alone, in the second engine
-        home.runner.tick(TIMEOUT_S)
+        served.runner.tick(TIMEOUT_S)
         failed(culprit, TOO_LONG)
         for request in others:
             request.check()
-        until(lambda: home.runner.healthy)
+        until(lambda: served.runner.healthy)
         assert len(engines.made) == 3
-        assert home.metric("tei_engine_replacements_total 2")
-        home.ask([5]).check()
+        assert served.metric("tei_engine_replacements_total 2")
+        served.ask([5]).check()
         assert [engine.closed for engine in engines.made[:2]] == [0, 0], "their threads still hang"
         engines.gate.set()
         until(lambda: [engine.closed for engine in engines.made] == [1, 1, 0])
@@ -117,11 +117,11 @@ def test_a_batch_that_hangs_hurts_only_the_input_that_makes_it(caplog: pytest.Lo
 
 def test_what_comes_too_late_is_dropped() -> None:
     engines = Engines()
-    with home_of(engines) as home:
-        [culprit] = hang(home, engines)
-        home.runner.tick(TIMEOUT_S)
+    with queueing_of(engines) as served:
+        [culprit] = hang(served, engines)
+        served.runner.tick(TIMEOUT_S)
         failed(culprit, TOO_LONG)
-        until(lambda: home.runner.healthy)
+        until(lambda: served.runner.healthy)
         engines.gate.set()
         until(lambda: engines.made[0].closed == 1)
         failed(culprit, TOO_LONG)
@@ -129,17 +129,17 @@ def test_what_comes_too_late_is_dropped() -> None:
 
 def test_other_batches_of_an_engine_that_hangs_may_end() -> None:
     engines = Engines(streams=2)
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
         old = engines.made[0]
-        culprit = home.ask([HANGING])
+        culprit = served.ask([HANGING])
         until(lambda: old.hanging == 1)
-        home.runner.tick(TIMEOUT_S / 2)
+        served.runner.tick(TIMEOUT_S / 2)
         old.hold()
-        other = home.ask([1])
+        other = served.ask([1])
         old.wait_for(2)
-        home.runner.tick(TIMEOUT_S / 2)
+        served.runner.tick(TIMEOUT_S / 2)
         failed(culprit, TOO_LONG)
-        until(lambda: home.runner.healthy)
+        until(lambda: served.runner.healthy)
         old.let()
         other.check()
 
@@ -147,25 +147,25 @@ def test_other_batches_of_an_engine_that_hangs_may_end() -> None:
 def test_without_another_engine_all_fail_at_once_until_the_old_one_comes_back() -> None:
     gate = threading.Event()
     engine = Script(gate)
-    with house(engine, batch_timeout=TIMEOUT_S) as home:
-        culprit = home.ask([HANGING])
+    with queueing(engine, batch_timeout=TIMEOUT_S) as served:
+        culprit = served.ask([HANGING])
         until(lambda: engine.hanging == 1)
-        waiting = home.ask([1])
-        home.runner.tick(TIMEOUT_S)
+        waiting = served.ask([1])
+        served.runner.tick(TIMEOUT_S)
         failed(culprit, TOO_LONG)
         failed(waiting, NO_ENGINE)
         with pytest.raises(InferenceError, match=NO_ENGINE):
-            home.ask([2])
-        assert not home.runner.healthy
+            served.ask([2])
+        assert not served.runner.healthy
         gate.set()
-        until(lambda: home.runner.healthy)
-        home.ask([3]).check()
+        until(lambda: served.runner.healthy)
+        served.ask([3]).check()
 
 
 def test_engines_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(recovery, "TICK_S", 0.01)
     engines = Engines()
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
 
         def refuse(engine: Script) -> None:
             if len(engines.made) < 4:
@@ -174,12 +174,12 @@ def test_engines_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch, caplog: p
                 engine.bad_ids = {0}  # it is made, and does not work
 
         engines.on_make = refuse
-        culprit, other = hang(home, engines, [2])
-        home.runner.tick(TIMEOUT_S)
+        culprit, other = hang(served, engines, [2])
+        served.runner.tick(TIMEOUT_S)
         failed(culprit, NO_ENGINE)
         failed(other, NO_ENGINE)
-        until(lambda: home.runner.healthy)
-        home.ask([3]).check()
+        until(lambda: served.runner.healthy)
+        served.ask([3]).check()
         assert len(engines.made) == 5
         assert engines.made[3].closed == 1
     assert "no memory for weights" in caplog.text
@@ -188,45 +188,45 @@ def test_engines_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch, caplog: p
 def test_an_engine_that_is_being_made_is_not_waited_for_for_ever() -> None:
     engines = Engines()
     ready = threading.Event()
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
         engines.on_make = lambda engine: waited_for(ready)
-        culprit, other = hang(home, engines, [2])
-        home.runner.tick(TIMEOUT_S)
-        late = home.ask([3])
-        home.runner.tick(LONGEST_RECOVERY_S + 1)
+        culprit, other = hang(served, engines, [2])
+        served.runner.tick(TIMEOUT_S)
+        late = served.ask([3])
+        served.runner.tick(LONGEST_RECOVERY_S + 1)
         for request in (culprit, other, late):
             failed(request, NO_ENGINE)
         ready.set()
-        until(lambda: home.runner.healthy)
-        home.ask([3]).check()
+        until(lambda: served.runner.healthy)
+        served.ask([3]).check()
 
 
 def test_so_many_engines_that_hang_are_enough(caplog: pytest.LogCaptureFixture) -> None:
     engines = Engines()
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
         for number in range(MOST_HANGING + 1):
-            until(lambda: home.runner.healthy)
-            culprit = home.ask([HANGING])
+            until(lambda: served.runner.healthy)
+            culprit = served.ask([HANGING])
             until(lambda number=number: engines.hanging == number + 1)  # type: ignore[misc]
-            home.runner.tick(TIMEOUT_S)
+            served.runner.tick(TIMEOUT_S)
             failed(culprit, TOO_LONG)
         assert len(engines.made) == MOST_HANGING + 1
         assert "restart the server" in caplog.text
         with pytest.raises(InferenceError, match=NO_ENGINE):
-            home.ask([1])
+            served.ask([1])
 
 
 def test_an_engine_that_fails_on_a_single_token_is_replaced() -> None:
     engines = Engines()
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
         engines.made[0].bad_ids = {0, 1}
-        failed(home.ask([1]), ENGINE_FAILED)
-        until(lambda: not home.runner.healthy)
+        failed(served.ask([1]), ENGINE_FAILED)
+        until(lambda: not served.runner.healthy)
         for canaries in (2, 3):
-            home.runner.tick(1)
+            served.runner.tick(1)
             until(lambda canaries=canaries: count(engines.made[0], CANARY) == canaries)  # type: ignore[misc]
-        until(lambda: home.runner.healthy)
-        home.ask([1]).check()
+        until(lambda: served.runner.healthy)
+        served.ask([1]).check()
         until(lambda: engines.made[0].closed == 1)
         assert len(engines.made) == 2
 
@@ -239,15 +239,15 @@ def count(engine: FakeEngine, inputs: list[list[int]]) -> int:
     return sum(ran.inputs == inputs for ran in engine.batches)
 
 
-def test_a_nan_that_spreads_hurts_nobody_else() -> None:
+def test_a_nan_that_spreads_hurts_no_other_input() -> None:
     engines = Engines()
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
         engine = engines.made[0]
         engine.nan_ids = {13}
         engine.hold()
-        first = home.ask([1])
+        first = served.ask([1])
         engine.wait_for(1)
-        requests = [home.ask([13 if number == 5 else number]) for number in range(1, 9)]
+        requests = [served.ask([13 if number == 5 else number]) for number in range(1, 9)]
         engine.let()
         first.check()
         for number, request in enumerate(requests, 1):
@@ -255,14 +255,14 @@ def test_a_nan_that_spreads_hurts_nobody_else() -> None:
                 assert np.isnan(request.rows()[0].values).all()
             else:
                 request.check()
-        assert home.runner.healthy
+        assert served.runner.healthy
 
 
 def test_an_engine_that_gives_nan_for_a_single_token_is_not_healthy() -> None:
-    with house() as home:
-        home.engine.nan_ids = {0, 1}
-        assert np.isnan(home.ask([1]).rows()[0].values).all()
-        until(lambda: not home.runner.healthy)
+    with queueing() as served:
+        served.engine.nan_ids = {0, 1}
+        assert np.isnan(served.ask([1]).rows()[0].values).all()
+        until(lambda: not served.runner.healthy)
 
 
 def test_batches_without_memory_are_halved_and_smaller_from_then_on() -> None:
@@ -270,12 +270,12 @@ def test_batches_without_memory_are_halved_and_smaller_from_then_on() -> None:
         if len(batch.lengths) > 2:
             raise RuntimeError("[CPU] could not allocate: std::bad_alloc")
 
-    with house(FakeEngine(on_run=full, batch_tokens=8)) as home:
-        home.ask(*[[1]] * 8).check()
-        assert max(home.sizes[-2:]) <= 2
-        assert home.runner.healthy
-        home.ask(*[[1]] * 8).check()
-        assert home.sizes.count(8) == 1, "it was not tried again"
+    with queueing(FakeEngine(on_run=full, batch_tokens=8)) as served:
+        served.ask(*[[1]] * 8).check()
+        assert max(served.sizes[-2:]) <= 2
+        assert served.runner.healthy
+        served.ask(*[[1]] * 8).check()
+        assert served.sizes.count(8) == 1, "it was not tried again"
 
 
 def test_a_panic_is_an_error_like_any_other() -> None:
@@ -286,39 +286,39 @@ def test_a_panic_is_an_error_like_any_other() -> None:
         if 13 in batch.input_ids:
             raise Panic("called `unwrap()` on a `None` value")
 
-    with house(FakeEngine(on_run=panic)) as home:
+    with queueing(FakeEngine(on_run=panic)) as served:
         for _ in range(3):  # more than there are threads
-            failed(home.ask([13]), ENGINE_FAILED)
-        home.ask([1]).check()
+            failed(served.ask([13]), ENGINE_FAILED)
+        served.ask([1]).check()
 
 
 def test_abort_answers_all_and_closing_does_not_wait_for_what_runs() -> None:
     engines = Engines()
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
         engine = engines.made[0]
         engine.hold()
-        requests = [home.ask([1])]
+        requests = [served.ask([1])]
         engine.wait_for(1)
-        requests += [home.ask([2], [3])]
-        home.runner.abort()
+        requests += [served.ask([2], [3])]
+        served.runner.abort()
         for request in requests:
             failed(request, ENDING)
-        home.close()
-        assert home.runner.hangs
+        served.close()
+        assert served.runner.hangs
         engine.let()
-        until(lambda: not home.runner.hangs)
+        until(lambda: not served.runner.hangs)
 
 
 def test_closing_waits_for_the_other_engine() -> None:
     engines = Engines()
-    with home_of(engines) as home:
-        culprit, other = hang(home, engines, [2])
-        closing = threading.Thread(target=home.close)
+    with queueing_of(engines) as served:
+        culprit, other = hang(served, engines, [2])
+        closing = threading.Thread(target=served.close)
         closing.start()
-        until(lambda: home.runner.closed)
-        home.runner.tick(TIMEOUT_S)
+        until(lambda: served.runner.closed)
+        served.runner.tick(TIMEOUT_S)
         until(lambda: engines.hanging == 2)
-        home.runner.tick(TIMEOUT_S)
+        served.runner.tick(TIMEOUT_S)
         failed(culprit, TOO_LONG)
         other.check()
         closing.join(PATIENCE)
@@ -332,7 +332,7 @@ def test_threads_that_ask_and_leave_while_engines_fail_and_hang(seed: int) -> No
     engines = Engines(streams=rng.choice([1, 2]))
     plans = [[rng.choices(range(1, 70), k=rng.randint(1, 4)) for _ in range(rng.randint(1, 5))] for _ in range(60)]
     answered: list[list[list[int]]] = []
-    with home_of(engines) as home:
+    with queueing_of(engines) as served:
 
         def make(engine: Script) -> None:
             engine.bad_ids, engine.nan_ids = {64}, {65}
@@ -343,12 +343,12 @@ def test_threads_that_ask_and_leave_while_engines_fail_and_hang(seed: int) -> No
         def client(share: list[list[list[int]]]) -> None:
             for inputs in share:
                 try:
-                    request = home.ask(*inputs)
+                    request = served.ask(*inputs)
                 except InferenceError:  # too many engines hang
                     answered.append(inputs)
                     continue
                 if len(inputs) == 5:
-                    home.runner.cancel(request.group)
+                    served.runner.cancel(request.group)
                 else:
                     check(request, inputs)
                 answered.append(inputs)
@@ -357,7 +357,7 @@ def test_threads_that_ask_and_leave_while_engines_fail_and_hang(seed: int) -> No
         for thread in clients:
             thread.start()
         while any(thread.is_alive() for thread in clients):
-            home.runner.tick(TIMEOUT_S / 4)
+            served.runner.tick(TIMEOUT_S / 4)
             threading.Event().wait(0.001)
     assert len(answered) == len(plans)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from running import Request, house
+from running import Request, queueing
 
 from tests.fakes import PATIENCE, FakeClock, FakeEngine, until
 from text_embeddings_inference.engines.base import Capacity, Engine
@@ -16,7 +16,7 @@ from text_embeddings_inference.errors import InferenceError
 from text_embeddings_inference.queueing import recovery, workers
 from text_embeddings_inference.queueing.jobs import JobGroup
 from text_embeddings_inference.queueing.recovery import LONGEST_TICK_S, Recovery, Watchdog
-from text_embeddings_inference.queueing.supervisor import NO_ENGINE, TOO_LONG
+from text_embeddings_inference.queueing.supervisor import NO_ENGINE, TOO_LONG, Supervisor
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.telemetry.throttle import REPEATED_EVERY_S, ErrorLog
 from text_embeddings_inference.types import Batch
@@ -62,19 +62,19 @@ class Hanging(FakeEngine):
 def test_attempts_go_on_where_no_thread_can_be_started(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "TICK_S", 0.01)
     threads, first = NoThreads(monkeypatch), Hanging()
-    with house(first, new_engine=FakeEngine, batch_timeout=TIMEOUT_S) as home:
-        culprit = home.ask([1])
+    with queueing(first, new_engine=FakeEngine, batch_timeout=TIMEOUT_S) as served:
+        culprit = served.ask([1])
         assert first.entered.wait(PATIENCE)
         threads.refused = lambda other: other == name
-        home.runner.tick(TIMEOUT_S)
+        served.runner.tick(TIMEOUT_S)
         with pytest.raises(InferenceError, match=TOO_LONG):
             culprit.rows()
         until(lambda: threads.refusals > 2)
         with pytest.raises(InferenceError, match=NO_ENGINE):
-            home.ask([2])
+            served.ask([2])
         threads.refused = lambda other: False
-        until(lambda: home.runner.healthy)
-        home.ask([2]).check()
+        until(lambda: served.runner.healthy)
+        served.ask([2]).check()
         first.gate.set()
 
 
@@ -83,9 +83,9 @@ def test_an_engine_is_served_by_as_many_threads_as_there_are(
 ) -> None:
     threads = NoThreads(monkeypatch)
     threads.refused = lambda name: name == "engine-1"
-    with house(FakeEngine(streams=2)) as home:
-        home.ask([1], [2]).check()
-    assert home.engine.closed == 1
+    with queueing(FakeEngine(streams=2)) as served:
+        served.ask([1], [2]).check()
+    assert served.engine.closed == 1
     assert "an engine is served by 1 threads instead of 3" in caplog.text
 
 
@@ -170,40 +170,44 @@ def test_the_recovery_survives(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_recovery_that_died_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "TICK_S", 0.01)
     first, died = Hanging(), threading.Event()
-    attempt = Recovery._attempt
+    outcomes = iter([RuntimeError("no memory"), None])
 
-    def die(self: Recovery, pause: float) -> bool:
-        if not died.is_set():
-            died.set()
-            raise SystemExit  # ends a thread, in silence
-        return attempt(self, pause)
+    def new_engine() -> FakeEngine:
+        problem = next(outcomes)
+        if problem is not None:
+            raise problem
+        return FakeEngine()
 
-    monkeypatch.setattr(Recovery, "_attempt", die)
-    with house(first, new_engine=FakeEngine, batch_timeout=TIMEOUT_S) as home:
-        home.ask([1])
+    def die(supervisor: Supervisor) -> None:
+        died.set()
+        raise SystemExit  # ends a thread, in silence
+
+    monkeypatch.setattr(Supervisor, "not_recovered", die)
+    with queueing(first, new_engine=new_engine, batch_timeout=TIMEOUT_S) as served:
+        served.ask([1])
         assert first.entered.wait(PATIENCE)
-        home.runner.tick(TIMEOUT_S)
+        served.runner.tick(TIMEOUT_S)
         assert died.wait(PATIENCE)
-        until(lambda: home.runner.healthy)
-        home.ask([2]).check()
+        until(lambda: served.runner.healthy)
+        served.ask([2]).check()
         first.gate.set()
 
 
 def test_an_error_of_ours_costs_the_batch_and_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the metrics fail while a batch is taken, and while another is delivered."""
     monkeypatch.setattr(workers, "PAUSE_S", 0.001)
-    with house(batch_timeout=TIMEOUT_S, new_engine=FakeEngine) as home:
+    with queueing(batch_timeout=TIMEOUT_S, new_engine=FakeEngine) as served:
         for name in ("batch_formed", "batch_computed"):
-            until(lambda: home.runner.healthy)
-            calls = failing(monkeypatch, home.metrics, name)
-            request = home.ask([1])
+            until(lambda: served.runner.healthy)
+            calls = failing(monkeypatch, served.metrics, name)
+            request = served.ask([1])
             until(lambda calls=calls: bool(calls))  # type: ignore[misc]
-            home.runner.tick(TIMEOUT_S)
+            served.runner.tick(TIMEOUT_S)
             with pytest.raises(InferenceError, match=TOO_LONG):
                 request.rows()
-        until(lambda: home.runner.healthy)
+        until(lambda: served.runner.healthy)
         for _ in range(5):  # more than there are threads
-            home.ask([2]).check()
+            served.ask([2]).check()
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, metrics: Metrics, name: str) -> list[str]:
@@ -222,19 +226,19 @@ def failing(monkeypatch: pytest.MonkeyPatch, metrics: Metrics, name: str) -> lis
 
 
 def test_an_answer_that_can_not_be_handed_over_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    with house() as home:
-        home.engine.hold()
-        first = home.ask([1])
-        home.engine.wait_for(1)
+    with queueing() as served:
+        served.engine.hold()
+        first = served.ask([1])
+        served.engine.wait_for(1)
         requests = [Request(([number],)) for number in (2, 3)]
 
         def fail() -> None:
             raise OSError("no such loop")
 
         broken = JobGroup(requests[0].group.encodings, tokens=False, on_done=fail)
-        home.runner.submit(broken)
-        home.runner.submit(requests[1].group)
-        home.engine.let()
+        served.runner.submit(broken)
+        served.runner.submit(requests[1].group)
+        served.engine.let()
         first.check()
         requests[1].check()
         assert "an answer could not be handed over" in caplog.text
@@ -262,21 +266,21 @@ def raise_and_log(log: ErrorLog) -> None:
 
 def test_engines_of_different_kinds_serve_one_queue_and_one_that_hangs_stops_no_other() -> None:
     first, second = Hanging(), FakeEngine(packed=True, streams=2)
-    with house(first, batch_timeout=TIMEOUT_S) as home:
-        home.runner.add_engine(second, Capacity(2, 12))
+    with queueing(first, batch_timeout=TIMEOUT_S) as served:
+        served.runner.add_engine(second, Capacity(2, 12))
         second.hold()
-        requests = [home.ask([number] * 4) for number in range(1, 19)]
+        requests = [served.ask([number] * 4) for number in range(1, 19)]
         assert first.entered.wait(PATIENCE)
         second.let()
         until(lambda: sum(not request.done.is_set() for request in requests) == len(first.batches[0].inputs))
-        home.runner.tick(TIMEOUT_S)
-        assert home.runner.healthy, "the other serves"
+        served.runner.tick(TIMEOUT_S)
+        assert served.runner.healthy, "the other serves"
         answered = [request for request in requests if failed_or_checked(request)]
         assert len(answered) >= len(requests) - 1, "but for what hung alone"
         assert all(sum(map(len, ran.inputs)) <= 12 for ran in second.batches)
-        home.ask([9]).check()
+        served.ask([9]).check()
         first.gate.set()
-    assert (first.closed, second.closed) == (1, 1)
+    until(lambda: (first.closed, second.closed) == (1, 1))
 
 
 def failed_or_checked(request: Request) -> bool:
@@ -289,11 +293,11 @@ def failed_or_checked(request: Request) -> bool:
 
 def test_two_engines_share_what_waits() -> None:
     first, second = FakeEngine(), FakeEngine(packed=True)
-    with house(first) as home:
-        home.runner.add_engine(second, second.capacity)
+    with queueing(first) as served:
+        served.runner.add_engine(second, second.capacity)
         first.hold()
         second.hold()
-        request = home.ask(*[[number] for number in range(1, 7)])
+        request = served.ask(*[[number] for number in range(1, 7)])
         first.wait_for(1)
         second.wait_for(1)
         assert [len(engine.batches[0].inputs) for engine in (first, second)] == [3, 3]
@@ -310,18 +314,18 @@ def test_each_of_two_engines_that_hang_is_replaced() -> None:
         made.append(FakeEngine())
         return made[-1]
 
-    with house(engines[0], new_engine=new_engine, batch_timeout=TIMEOUT_S) as home:
-        home.runner.add_engine(engines[1], Capacity(1, 64))
-        culprits = [home.ask([1]), home.ask([2])]
+    with queueing(engines[0], new_engine=new_engine, batch_timeout=TIMEOUT_S) as served:
+        served.runner.add_engine(engines[1], Capacity(1, 64))
+        culprits = [served.ask([1]), served.ask([2])]
         for engine in engines:
             assert engine.entered.wait(PATIENCE)
-        assert home.runner.healthy
-        home.runner.tick(TIMEOUT_S)
+        assert served.runner.healthy
+        served.runner.tick(TIMEOUT_S)
         for culprit in culprits:
             with pytest.raises(InferenceError, match=TOO_LONG):
                 culprit.rows()
-        until(lambda: len(made) == 2)
-        home.ask([3], [4]).check()
+        until(lambda: served.metric("tei_engine_replacements_total 2"))
+        served.ask([3], [4]).check()
         for engine in engines:
             engine.gate.set()
         until(lambda: [engine.closed for engine in engines] == [1, 1])

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from fakes import PATIENCE, FakeEngine, fake_model, fake_parts
+from fakes import PATIENCE, FakeEngine, fake_model, fake_parts, until
 from oracle.expected import MODELS
 from text_embeddings_inference.engines.base import Capacity, Engine
 from text_embeddings_inference.engines.measure import Quantity
@@ -149,8 +149,7 @@ def test_fast_gives_up_where_it_is_never_quiet(monkeypatch: pytest.MonkeyPatch, 
     model = fake_model()
     tuner = tuning.Tuner(model.runner, ["batch_tokens"])
     tuner.start()
-    assert tuner._thread is not None
-    tuner._thread.join(PATIENCE)
+    until(lambda: all(thread.name != "tuner" for thread in threading.enumerate()))
     assert len(measure.calls) == tuning.ATTEMPTS
     asyncio.run(model.close())
 
