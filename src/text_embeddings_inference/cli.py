@@ -1,4 +1,4 @@
-"""The command `text-embeddings-router`: settings, logs, model, server; and how a failed start is told."""
+"""The command `text-embeddings-router`: settings, logs, model, server; and how a failed start is reported."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def discard_stdout() -> None:
 
 
 def run(settings: Settings, log: LogWriter) -> bool:
-    """Load the model and serve it until a signal says stop. Tells whether a thread is left that hangs."""
+    """Load the model and serve it until a signal ends it. Returns whether a thread is left that hangs."""
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they do not end a server, so they do not end its start either
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
@@ -171,7 +171,7 @@ def tracing(options: TelemetryOptions) -> Iterator[Tracer | None]:
 
 
 def report(error: StartError) -> Iterator[str]:
-    """The lines that tell why the start failed: the error, what caused it, and the way out."""
+    """The lines that say why the start failed: the error, what caused it, and the way out."""
     yield f"Error: {_message(error)}"
     causes = list(_causes(error))
     if causes:

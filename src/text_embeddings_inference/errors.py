@@ -75,7 +75,7 @@ class RequestError(TextEmbeddingsError):
         """The place of the first of them in the request, None where it is no single input's error."""
 
     def name_place(self, place: str) -> None:
-        """Adds the place of the input at fault to the message, for those who are not told it otherwise."""
+        """Adds the place of the input at fault to the message, for users of the library."""
         self.args = (f"{self} - at `{place}`",)
 
 

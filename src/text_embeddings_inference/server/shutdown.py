@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 LAST_ANSWERS_S = 1.0
-"""So long the answers that tell of the end may take to reach their clients."""
+"""Seconds that the last answers may take to reach their clients."""
 
 
 class Abortable(Protocol):

@@ -50,7 +50,9 @@ class Sockets:
             from .tls import Certificates  # ssl takes a while to import, and most servers are in cleartext
 
             certificates = Certificates.of(settings)
-        http = _bind_http(settings)
+        where = server.listen_uds or place(server.address, server.port)
+        with _explained(f"Could not bind TCP Listener on {where}"):
+            http = _bind_unix(server.listen_uds) if server.listen_uds else _bind(server.address, server.port)
         try:
             if server.grpc_port:
                 where = place(server.address, server.grpc_port)
@@ -87,15 +89,6 @@ def _explained(problem: str, hint: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartError(problem, hint=hint) from explained(error)
-
-
-def _bind_http(settings: Settings) -> socket.socket:
-    server = settings.server
-    if server.listen_uds is not None:
-        with _explained(f"Could not bind TCP Listener on {server.listen_uds}"):
-            return _bind_unix(server.listen_uds)
-    with _explained(f"Could not bind TCP Listener on {place(server.address, server.port)}"):
-        return _bind(server.address, server.port)
 
 
 def _bind_metrics(settings: Settings, http: socket.socket) -> socket.socket | None:
@@ -139,7 +132,7 @@ def _bind(address: str, port: int) -> socket.socket:
 
 
 def _bind_unix(path: Path) -> socket.socket:
-    """Takes the place of a socket that nobody listens on any more."""
+    """Replaces a socket that no process listens on any more."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.is_socket() and bound.connect_ex(str(path)) == errno.ECONNREFUSED:

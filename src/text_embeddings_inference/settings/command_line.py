@@ -186,7 +186,7 @@ def _value(option: Option, text: str | None, parser: Text | None = None) -> obje
         if possible and not text:
             raise SettingsError(f"a value is required for '{option.usage}' but none was supplied{possible}") from None
         reason = possible + _tip(text, value.possible, "value") if possible else f": {error}"
-        shown = "***" if value.secret else text
+        shown = "***" if option.secret else text
         raise SettingsError(f"invalid value '{shown}' for '{option.usage}'{reason}") from None
 
 

@@ -22,8 +22,9 @@ class HubOptions:
         "Token for the Hub",
         details="Without it the file `token` in HF_HOME is used, if there is one.",
         conflicts=("hf_api_token",),
-    ).field(None, secret=True)
-    hf_api_token: str | None = Option(Text(), HUB, "Deprecated: use `--hf-token`", hidden=True).field(None, secret=True)
+        secret=True,
+    ).field(None)
+    hf_api_token: str | None = Option(Text(), HUB, "Deprecated: use `--hf-token`", hidden=True, secret=True).field(None)
     huggingface_hub_cache: str | PathLike[str] | None = Option(
         Text(), HUB, "Folder of the Hub cache", default_text="$HF_HOME/hub", before="HF_HUB_CACHE"
     ).field(None)
@@ -50,7 +51,3 @@ class HubOptions:
         """The Hub token, whichever option it came by."""
         token = self.hf_api_token if self.hf_token is None else self.hf_token
         return token if token is None else token.strip()  # as the Hub's own client takes it
-
-    def warnings(self) -> list[str]:
-        """What the start log should say about settings that have no effect, or not the one expected."""
-        return [] if self.hf_api_token is None else ["`--hf-api-token` is deprecated, use `--hf-token`"]

@@ -10,10 +10,6 @@ from .options import ENGINE, LIMITS, TRANSPORT, AutoInteger, Integer, Limit, Opt
 DEFAULT_BATCH_TOKENS = 16384
 
 
-def default_tokenization_workers() -> int:
-    return max(1, min(64, usable_cpus() - 1))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
     """What one batch of the engine may be, and what may wait for it."""
@@ -56,7 +52,7 @@ class Limits(BatchLimits):
 
     tokenization_workers: int = Option(
         Integer(1), LIMITS, "Threads that tokenize", default_text="usable CPUs minus 1, from 1 to 64"
-    ).field(factory=default_tokenization_workers)
+    ).field(factory=lambda: max(1, min(64, usable_cpus() - 1)))
     max_concurrent_requests: int = Option(
         Integer(1),
         LIMITS,

@@ -6,9 +6,10 @@ The flag is the field's name with hyphens, the variable its name in capitals; `c
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -37,8 +38,6 @@ class Text:
     """Any text, the empty one too."""
 
     takes: ClassVar[Takes] = "value"
-    secret: ClassVar[bool] = False
-    """Whether errors must not quote it."""
 
     @property
     def possible(self) -> tuple[str, ...]:
@@ -50,46 +49,30 @@ class Text:
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class Key(Text):
     """What clients send in the header `authorization`, behind `Bearer `."""
-
-    secret: ClassVar[bool] = True
 
     def parse(self, text: str) -> object:
         if text != text.rstrip(" \t\r\n"):
             what = "a line break" if text[-1] in "\r\n" else "a blank"
-            raise ValueError(f"it ends with {what}, which no client can send\nhint: {KEY_HINT}")
+            hint = "files and `echo` end secrets with a line break; `printf %s` does not"
+            raise ValueError(f"it ends with {what}, which no client can send\nhint: {hint}")
         if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
             raise ValueError("it has control characters, or is not UTF-8: no client can send it in a header")
         return text
 
 
-KEY_HINT = (
-    """a file's last line break comes along in secrets made with `--from-file` or `echo`; `printf %s` writes none"""
-)
-
-
-@dataclass(frozen=True, slots=True)
 class Address(Text):
     """An IP address."""
 
     def parse(self, text: str) -> object:
-        if not is_address(text):
-            raise ValueError("Invalid hostname, defaulting to 0.0.0.0")
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError("Invalid hostname, defaulting to 0.0.0.0") from None
         return text
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an IP address, v4 or v6."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-@dataclass(frozen=True, slots=True)
 class OptionalText(Text):
     """True, false or any other text; the flag without a value means true."""
 
@@ -99,7 +82,6 @@ class OptionalText(Text):
         return BOOLEANS.get(text, text)
 
 
-@dataclass(frozen=True, slots=True)
 class File(Text):
     """A path."""
 
@@ -128,7 +110,6 @@ class Integer(Text):
         return number
 
 
-@dataclass(frozen=True, slots=True)
 class AutoInteger(Integer):
     """A number, or `auto`, which becomes None."""
 
@@ -136,7 +117,6 @@ class AutoInteger(Integer):
         return None if text == "auto" else Integer.parse(self, text)
 
 
-@dataclass(frozen=True, slots=True)
 class Limit(Integer):
     """A number; 0 is no limit and becomes None."""
 
@@ -173,7 +153,6 @@ class Boolean(Choice):
     values: Mapping[str, object] = field(default_factory=lambda: BOOLEANS)
 
 
-@dataclass(frozen=True, slots=True)
 class Flag(Boolean):
     """True where the flag is given, which takes no value; its variable is `true` or `false`."""
 
@@ -199,6 +178,8 @@ class Option:
     """May be given several times: the values are gathered in a tuple."""
     hidden: bool = False
     """Is not shown by the help."""
+    secret: bool = False
+    """Its value is shown nowhere: not in errors, logs and the repr."""
     variable_value: Text | None = None
     """What its variable may hold, where others set it too: anything else is ignored, with a warning."""
     conflicts: tuple[str, ...] = ()
@@ -214,9 +195,9 @@ class Option:
     required: bool = False
     """Whether the field has no default (filled in by `options_of`)."""
 
-    def field(self, default: Any = MISSING, *, factory: Any = MISSING, secret: bool = False) -> Any:
-        """The dataclass field of this option; `secret` keeps its value out of the repr."""
-        return field(default=default, default_factory=factory, repr=not secret, metadata={OPTION: self})
+    def field(self, default: Any = MISSING, *, factory: Any = MISSING) -> Any:
+        """The dataclass field of this option."""
+        return field(default=default, default_factory=factory, repr=not self.secret, metadata={OPTION: self})
 
     @property
     def flag(self) -> str:
@@ -253,25 +234,19 @@ class Variable:
 
     def read(self, environ: Mapping[str, str]) -> Iterator[object]:
         """The value; nothing where no variable is set."""
-        text = environ.get(self.name)
-        if text is not None and (text or self.empty_counts):
-            yield self.parse(text)
+        if self.empty_counts and environ.get(self.name) == "":
+            yield self.parse("")
             return
-        for name, parse in self.others:
+        for name, parse in ((self.name, self.parse), *self.others):
             if environ.get(name):
                 yield parse(environ[name])
                 return
 
 
-def declared_in(parts: Iterable[type[Any]]) -> Iterator[Field[Any]]:
-    """The fields of several dataclasses."""
-    return (declared for part in parts for declared in fields(part))
-
-
 def options_of(*parts: type[Any]) -> dict[str, Option]:
     """The options of dataclasses by field name, in their order, defaults filled in."""
     found: dict[str, Option] = {}
-    for declared in declared_in(parts):
+    for declared in itertools.chain(*map(fields, parts)):
         if OPTION in declared.metadata:
             option = declared.metadata[OPTION]
             found[declared.name] = replace(
@@ -285,7 +260,7 @@ def options_of(*parts: type[Any]) -> dict[str, Option]:
 
 def variables_of(*parts: type[Any]) -> dict[str, Variable]:
     """The variables of dataclasses that are no options, by field name."""
-    return {f.name: f.metadata[VARIABLE] for f in declared_in(parts) if VARIABLE in f.metadata}
+    return {f.name: f.metadata[VARIABLE] for f in itertools.chain(*map(fields, parts)) if VARIABLE in f.metadata}
 
 
 def _text(default: object) -> str:

@@ -21,7 +21,6 @@ from .options import (
     OptionalText,
     Text,
     Variable,
-    is_address,
 )
 
 
@@ -62,7 +61,8 @@ class ServerOptions:
         details="Health, metrics and documentation need none. May be given several times on the command line: any of "
         "the keys opens. The variable holds one key, taken as it is.",
         repeatable=True,
-    ).field((), secret=True)
+        secret=True,
+    ).field(())
     cors_allow_origin: tuple[str, ...] = Option(
         Text(),
         SERVER,
@@ -110,8 +110,6 @@ class ServerOptions:
     @property
     def address(self) -> str:
         """The IP address to listen on: `hostname`, or what that name stands for. Raises SettingsError."""
-        if is_address(self.hostname):
-            return self.hostname
         try:
             found = socket.getaddrinfo(self.hostname, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -119,9 +117,3 @@ class ServerOptions:
             problem = f"invalid value '{self.hostname}' for '--hostname <HOSTNAME>': no address has this name"
             raise SettingsError(problem, hint=hint) from error
         return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])  # IPv4, if there is one
-
-    def warnings(self) -> list[str]:
-        """What the start log should say about settings that have no effect, or not the one expected."""
-        if self.uds_path is None:
-            return []
-        return ["`--uds-path` is ignored: there is no separate backend process (see `--listen-uds`)"]

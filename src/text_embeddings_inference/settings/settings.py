@@ -86,7 +86,12 @@ class Settings:
 
     def warnings(self) -> list[str]:
         """What the start log should say about settings that have no effect, or not the one expected."""
-        return [*self.ignored, *self.server.warnings(), *self.hub.warnings()]
+        found = [*self.ignored]
+        if self.server.uds_path is not None:
+            found.append("`--uds-path` is ignored: there is no separate backend process (see `--listen-uds`)")
+        if self.hub.hf_api_token is not None:
+            found.append("`--hf-api-token` is deprecated, use `--hf-token`")
+        return found
 
     def redacted(self) -> str:
         """All settings in one line, keys and tokens starred out, for a log that cuts passwords out of addresses."""
@@ -99,7 +104,7 @@ class Settings:
         return ", ".join(shown)
 
     def secrets(self) -> Iterator[str]:
-        """Keys and tokens, which nobody may be shown."""
+        """Keys and tokens, which must not be shown."""
         for declared, value in self._values():
             if not declared.repr and value:
                 yield from [value] if isinstance(value, str) else cast(tuple[str, ...], value)

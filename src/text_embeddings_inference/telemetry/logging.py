@@ -116,10 +116,15 @@ def request_span(name: str, total: float, usage: Usage) -> Span:
 def duration(seconds: float) -> str:
     """Seconds as Rust shows them: `1.056232ms`, with the largest of s, ms, µs and ns that is not over the value."""
     nanoseconds = round(seconds * 1e9)
-    for digits, unit in ((9, "s"), (6, "ms"), (3, "µs")):
-        if nanoseconds >= 10**digits:
-            return f"{nanoseconds / 10**digits:.{digits}f}".rstrip("0").rstrip(".") + unit
-    return f"{nanoseconds}ns"
+    if nanoseconds < 1_000:
+        return f"{nanoseconds}ns"
+    if nanoseconds < 1_000_000:
+        text, unit = f"{nanoseconds / 1e3:.3f}", "µs"
+    elif nanoseconds < 1_000_000_000:
+        text, unit = f"{nanoseconds / 1e6:.6f}", "ms"
+    else:
+        text, unit = f"{nanoseconds / 1e9:.9f}", "s"
+    return text.rstrip("0").rstrip(".") + unit
 
 
 def configure(formatter: LineFormatter, stream: IO[str] | None, directives: str) -> LogWriter:

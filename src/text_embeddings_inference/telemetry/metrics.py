@@ -33,9 +33,11 @@ class _Durations:
         self.all = [Histogram(f"{prefix}_{name}", "seconds", about, SECONDS) for name, about in meanings.items()]
 
     def observe(self, total: float, timings: Timings, times: int = 1) -> None:
-        parts = (total, timings.tokenization, timings.queue, timings.inference)
-        for histogram, seconds in zip(self.all, parts, strict=True):
-            histogram.observe(seconds, times)
+        whole, tokenization, queue, inference = self.all
+        whole.observe(total, times)
+        tokenization.observe(timings.tokenization, times)
+        queue.observe(timings.queue, times)
+        inference.observe(timings.inference, times)
 
 
 class _Tasks:

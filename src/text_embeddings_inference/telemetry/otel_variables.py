@@ -67,7 +67,7 @@ class Sampler(NamedTuple):
     share: float = 1.0
     """Of the requests, from 0 to 1."""
     follows_caller: bool = False
-    """Whether a caller that tells whether it is traced decides."""
+    """Whether the caller decides, if it says whether it is traced."""
 
     @staticmethod
     def of(environ: Mapping[str, str]) -> Sampler:
