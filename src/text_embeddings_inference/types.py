@@ -43,32 +43,30 @@ class Pooling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """How texts become tokens.
-
-    truncate: cut what is too long (else it is an error); direction: the side that is cut;
-    prompt_name: the named prompt put before each text, or the text's role (see `LateInteraction`); None: the server's
-    default prompt, if there is one.
-    """
+    """How texts become tokens."""
 
     truncate: bool = True
+    """Cut what is too long, which else is an error."""
     direction: Literal["left", "right"] = "right"
+    """The side that is cut."""
     prompt_name: str | None = None
+    """The prompt put before each text, or its role (see `LateInteraction`); None: the server's default, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One tokenized input, ready to run.
-
-    input_ids: int32 `[n]`, special tokens included, after truncation; type_ids: int32 `[n]`, None where all are 0;
-    characters: Unicode scalars of the input, prompt not counted (ids count one each); attended: so many of the first
-    tokens are seen by the others, None for all; kept: places of the tokens whose vectors are given, None for all.
-    """
+    """One tokenized input, ready to run."""
 
     input_ids: Int32Array
+    """`[n]`, special tokens included, after truncation."""
     type_ids: Int32Array | None
+    """`[n]`; None where all are 0."""
     characters: int
+    """Unicode scalars of the input, prompt not counted; ids count one each."""
     attended: int | None = None
+    """So many of the first tokens are seen by the others; None: all."""
     kept: NDArray[np.intp] | None = None
+    """Places of the tokens whose vectors are given; None: all."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -76,27 +74,28 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as `/tokenize` shows it: start and stop are byte offsets into prompt + input, None for special ones."""
+    """One token as `/tokenize` shows it."""
 
     id: int
     text: str
     special: bool
     start: int | None
+    """Byte offset into prompt + input; None for special tokens, like `stop`."""
     stop: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Several encodings in one array: padded `[B, S]` (padding on the right, id 0), or packed `[T]`, one after another.
-
-    lengths: int32 `[B]`; type_ids: shaped like input_ids, None where all are 0; attended: int32 `[B]`, so many of the
-    first tokens of a sequence are seen by its tokens, None for all.
-    """
+    """Several encodings in one array."""
 
     input_ids: Int32Array
+    """Padded `[B, S]` (padding on the right, id 0), or packed `[T]`, one after another."""
     type_ids: Int32Array | None
+    """Shaped like `input_ids`; None where all are 0."""
     lengths: Int32Array
+    """`[B]`"""
     attended: Int32Array | None = None
+    """`[B]`: so many of the first tokens of a sequence are seen by its tokens; None: all."""
 
     @property
     def is_packed(self) -> bool:
@@ -144,29 +143,26 @@ def _attended(encodings: Sequence[Encoding]) -> Int32Array | None:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What an engine gives for a batch.
-
-    pooled: float32 `[B, D]`: pooled vectors after the Dense modules, SPLADE weights or logits;
-    tokens: float32, `[B, S, W]` or `[T, W]` like the batch: what `TokenColumns` says (None: the model has none).
-    """
+    """What an engine gives for a batch."""
 
     pooled: Float32Array
+    """`[B, D]`: pooled vectors after the Dense modules, SPLADE weights or logits."""
     tokens: Float32Array | None
+    """`[B, S, W]` or `[T, W]`, like the batch: what `TokenColumns` says; None: the model has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenColumns:
-    """What each token of an embedding model gets, column by column (`Output.tokens`).
-
-    weights: whether the first column is a lexical weight; vectors: so many columns are a vector of length 1 for late
-    interaction; first: the first token that has such a vector; hidden: whether all other columns are the last hidden
-    state.
-    """
+    """What each token of an embedding model gets, column by column (`Output.tokens`)."""
 
     weights: bool = False
+    """Whether the first column is a lexical weight."""
     vectors: int = 0
+    """So many columns are a vector of length 1 for late interaction."""
     first: int = 0
+    """The first token that has such a vector."""
     hidden: bool = True
+    """Whether all other columns are the last hidden state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,68 +171,61 @@ class TextRules:
 
     lowercase: bool = False
     """Whether texts are lowered before they are tokenized."""
-
     token_types: bool = True
-    """Whether the model is told which tokens are of the second text of a pair."""
-
+    """Whether the model gets type ids, which mark the second text of a pair."""
     ending: str = ""
     """Token put behind each text and each part of a pair; "": none."""
-
     first: str = ""
     """Token that texts are said to begin with; "": nothing is said."""
-
     last: str = ""
     """Token that texts are said to end with; "": nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateInteraction:
-    """How a model for late interaction (ColBERT) takes texts in their two roles, `query` and `document`, by PyLate.
-
-    The prefix, a token ("": none), is put after the first token. Texts are cut to the length in tokens, prefix
-    included; queries are filled up to it with `expansion_token` ("": they are not), which is seen by other tokens only
-    if `attend_to_expansion`. Of documents, the tokens `skipped` get no vector.
-    """
+    """How a model for late interaction (ColBERT) takes texts in their two roles, `query` and `document`, by PyLate."""
 
     query_prefix: str
+    """Token put after the first one; "": none."""
     document_prefix: str
+    """The same for documents."""
     query_length: int
+    """Tokens, prefix included, that queries are cut to, and filled up to with `expansion_token`."""
     document_length: int
+    """Tokens, prefix included, that documents are cut to."""
     expansion_token: str
+    """Fills up queries; "": they are not filled up."""
     attend_to_expansion: bool
+    """Whether other tokens see the expansion tokens."""
     skipped: tuple[str, ...]
+    """Tokens of documents that get no vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds, each the mean over the inputs of a request.
-
-    tokenization: of the piece of the request that the input was in; inference: of the batch it was in; queue: all other
-    time between the start and its answer.
-    """
+    """Seconds, each the mean over the inputs of a request."""
 
     tokenization: float
+    """Of the piece of the request that the input was in."""
     queue: float
+    """All other time between the start and the answer."""
     inference: float
+    """Of the batch that the input was in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a request cost: Unicode scalars and tokens of all inputs together, and where its time went."""
+    """What a request cost, all inputs together."""
 
     characters: int
+    """Unicode scalars."""
     tokens: int
     timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a served model once it is loaded.
-
-    labels: of class 0, 1, ... (empty for embedding models); dimensions: of the pooled vector; vocabulary: number of
-    token ids; fidelity: smallest cosine of the chosen dtype with float32 on built-in texts (None: is float32); columns:
-    what its tokens get.
-    """
+    """What is known of a served model once it is loaded."""
 
     model_id: str
     revision: str | None
@@ -244,12 +233,17 @@ class ModelInfo:
     kind: Kind
     pooling: Pooling | None
     labels: tuple[str, ...]
+    """Of class 0, 1, ...; empty for embedding models."""
     label_ids: dict[str, int]
     dtype: str
     engine: str
     architecture: str
     dimensions: int
+    """Of the pooled vector."""
     vocabulary: int
+    """Number of token ids."""
     max_input_length: int
     fidelity: float | None = None
+    """Smallest cosine of the chosen dtype with float32 on built-in texts; None: it is float32."""
     columns: TokenColumns = TokenColumns()
+    """What its tokens get."""
