@@ -85,7 +85,7 @@ class EmptyBatchError(RequestError):
 
 
 class BatchSizeError(RequestError):
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, size: int | str, limit: int) -> None:
         super().__init__(f"batch size {size} > maximum allowed batch size {limit}")
 
 

@@ -95,7 +95,8 @@ class Endpoint:
         require_json(request)
         with Share(self._budget) as share:
             body = await read_body(request, self._payload_limit, share)
-            return await route.post.handle(self._handlers, self._decoder.decode(body))
+            most = route.post.most_items(self._handlers.model.limits)
+            return await route.post.handle(self._handlers, self._decoder.decode(body, most_items=most))
 
     def _refuse(self, error: Exception) -> Reply:
         if not isinstance(error, RequestError | RejectedError):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from text_embeddings_inference.errors import BatchSizeError
 from text_embeddings_inference.server.api.openai import OpenAIRequest
 from text_embeddings_inference.server.api.requests import (
     DecodeRequest,
@@ -23,6 +24,8 @@ from text_embeddings_inference.server.api.requests import (
 from text_embeddings_inference.server.api.vertex import VertexRequest
 from text_embeddings_inference.server.http.decoding import BodyDecoder
 from text_embeddings_inference.server.http.errors import RejectedError
+
+DIRECTIONS = "`Left` or `left` or `Right` or `right`"
 
 
 def refusal(body: str | bytes | dict[str, Any], body_type: type[Struct] = EmbedRequest) -> tuple[int, str]:
@@ -42,7 +45,14 @@ def refusal(body: str | bytes | dict[str, Any], body_type: type[Struct] = EmbedR
         ('{\n  "inputs": x}', "invalid character at line 2 column 13"),
         ("{1: 2}", "object keys must be strings at line 1 column 2"),
         ('{"inputs": "a", "x": 01}', "invalid number at line 1 column 23"),
-        ('{"inputs": "\\ude80"}', "invalid utf-16 surrogate pair at line 1 column 19"),
+        ('{"inputs": "\\ude80"}', "lone surrogate \\ude80, which is no character at line 1 column 13"),
+        ('{"inputs": ["a", "x\\uD800"]}', "lone surrogate \\uD800, which is no character at line 1 column 20"),
+        (
+            '{"inputs": "\\ud83d\\ude00 \\ud83d\\u0041"}',
+            "lone surrogate \\ud83d, which is no character at line 1 column 26",
+        ),
+        ('{"inputs": "a", "x": "\\\\\\udc00"}', "lone surrogate \\udc00, which is no character at line 1 column 25"),
+        ('{"inputs": "\\ud8', "the text ends too early at line 1 column 17"),
         (b'{"inputs":\n"\xff"}', "not UTF-8: invalid start byte at line 2 column 2"),
         (b'{"inputs": "a", "ignored": "\xff"}', "not UTF-8: invalid start byte at line 1 column 29"),
         ('{"inputs": "a", "ignored": ' + "[" * 100_000, "recursion limit exceeded"),
@@ -67,13 +77,23 @@ def test_bad_json(body: str | bytes, problem: str) -> None:
         ('{"inputs": ["a", [1], 5]}', "inputs[2]: A list can't hold both token ids and whole inputs"),
         ('{"inputs": "a", "normalize": null}', "normalize: Expected `bool`, got `null`"),
         ('{"inputs": "a", "dimensions": 4.0}', "dimensions: Expected `int | null`, got `float`"),
-        ('{"inputs": "a", "truncation_direction": "LEFT"}', "truncation_direction: Invalid enum value 'LEFT'"),
+        (
+            '{"inputs": "a", "truncation_direction": "LEFT"}',
+            f"truncation_direction: Invalid enum value 'LEFT': expected {DIRECTIONS}",
+        ),
         ('{"inputs": "a", "truncation_direction": {}}', "truncation_direction: Expected `str`, got `object`"),
         ('{"inputs": "a", "truncate": true, "inputs": "b"}', "inputs: duplicate field `inputs`"),
     ],
 )
 def test_wrong_shape(body: str, problem: str) -> None:
     assert refusal(body) == (422, f"Failed to deserialize the JSON body into the target type: {problem}")
+
+
+def test_every_enum_field_names_its_values() -> None:
+    openai = refusal('{"input": "a", "encoding_format": "md5"}', OpenAIRequest)[1]
+    assert openai.endswith("encoding_format: Invalid enum value 'md5': expected `float` or `base64`")
+    inner = '{"inputs": {"source_sentence": "a", "sentences": []}, "parameters": {"truncation_direction": "up"}}'
+    assert refusal(inner, SimilarityRequest)[1].endswith(f"direction: Invalid enum value 'up': expected {DIRECTIONS}")
 
 
 @pytest.mark.parametrize("value", ["null", "3", "true", "[]"])
@@ -185,3 +205,69 @@ def test_damaged_bodies_are_decoded_or_rejected(body_type: type[Struct]) -> None
         except RejectedError as error:
             rejected.append((error.reason.status, str(error)[:10]))
     assert set(rejected) == {(400, "Failed to "), (422, "Failed to ")}
+
+
+# --- large bodies -----------------------------------------------------------------------------------------------------
+
+MOST = 40
+MANY = 30_000
+TOO_MANY: dict[str, tuple[type[Struct], Any]] = {
+    "texts": (EmbedRequest, {"inputs": ["1"] * MANY}),
+    "lists of ids": (EmbedRequest, {"inputs": [[1]] * MANY}),
+    "texts and lists": (EmbedRequest, {"inputs": ["1", [1]] * MANY}),
+    "texts for OpenAI": (OpenAIRequest, {"input": ["1"] * MANY}),
+    "pairs": (PredictRequest, {"inputs": [["1", "2"]] * MANY}),
+    "texts to rank": (RerankRequest, {"query": "1", "texts": ["1"] * MANY}),
+    "sentences": (SimilarityRequest, {"inputs": {"source_sentence": "1", "sentences": ["1"] * MANY}}),
+    "texts to tokenize": (TokenizeRequest, {"inputs": ["1"] * MANY}),
+    "ids to decode": (DecodeRequest, {"ids": [[1]] * MANY}),
+    "instances": (VertexRequest, {"instances": [{"inputs": "1"}] * MANY}),
+    "ids and texts": (EmbedRequest, {"inputs": [1] + ["1"] * MANY}),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MANY)
+def test_items_are_counted_before_they_are_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body_type, body = TOO_MANY[kind]
+    decoder = BodyDecoder(body_type)
+    monkeypatch.setattr(body_type, "__post_init__", lambda _: pytest.fail("it was decoded"), raising=False)
+    with pytest.raises(BatchSizeError, match=f"batch size over 1024 > maximum allowed batch size {MOST}"):
+        decoder.decode(json.dumps(body).encode(), most_items=MOST)
+
+
+@pytest.mark.parametrize(
+    ("body_type", "body"),
+    [
+        (PredictRequest, {"inputs": [["1"] * MANY]}),
+        (EmbedRequest, {"inputs": [[[1]] * MANY]}),
+        (VertexRequest, {"instances": [{"inputs": ["1"] * MANY}]}),
+    ],
+)
+def test_too_much_inside_an_item(body_type: type[Struct], body: Any) -> None:
+    with pytest.raises(RejectedError, match="values, lists and fields"):
+        BodyDecoder(body_type).decode(json.dumps(body).encode(), most_items=MOST)
+
+
+@pytest.mark.parametrize("text", ["a, b, c, \\" * 500, '"[{,}]\\' * 500, "é,\n" * 500])
+def test_few_large_items_are_decoded_whatever_is_in_them(text: str) -> None:
+    body = json.dumps({"inputs": [text] * 41}).encode()
+    assert BodyDecoder(EmbedRequest).decode(body, most_items=40).inputs == [text] * 41
+
+
+@pytest.mark.parametrize("inputs", [[7] * MANY, [[7] * MANY, [8]], "a, " * MANY])
+def test_a_long_input_is_one(inputs: Any) -> None:
+    body = json.dumps({"inputs": inputs}).encode()
+    assert BodyDecoder(EmbedRequest).decode(body, most_items=2).inputs == inputs
+
+
+def test_duplicates_around_large_values() -> None:
+    text = json.dumps('"inputs": ' * 3000)
+    once = f'{{"x": {text}, "inputs": {text}, "truncate": true}} {text}'
+    assert BodyDecoder(EmbedRequest).decode(once.encode(), most_items=2).truncate
+    for twice in (
+        f'{{"inputs": {text}, "inputs": {text}}}',
+        f'{{"inputs": {text}, "truncate": true, "truncate": true}}',
+    ):
+        assert "duplicate field" in refusal(twice)[1]
+    inner = f'{{"inputs": {{"source_sentence": {text}, "source_sentence": "a", "sentences": []}}}}'
+    assert "inputs.source_sentence: duplicate field" in refusal(inner, SimilarityRequest)[1]

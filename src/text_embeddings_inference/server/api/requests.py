@@ -185,8 +185,9 @@ def check_embed_inputs(value: str | list[Any], place: str) -> None:
     """A list holds either single token ids or whole inputs."""
     if isinstance(value, str):
         return
-    ids = [isinstance(item, int) for item in value]
-    if any(ids) and not all(ids):
+    kinds = set(map(type, value))
+    if int in kinds and len(kinds) > 1:
+        ids = [isinstance(item, int) for item in value]
         odd = ids.index(not ids[0])
         raise ShapeError(f"{place}[{odd}]", "A list can't hold both token ids and whole inputs")
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from ...inference.tasks import default_task
+from ...settings import Limits
 from ...types import ModelInfo, Token
 from ..http.response import Reply
 from . import docs
@@ -39,11 +40,12 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Answers POST with a JSON body. answer: type of the JSON body of the answer."""
+    """Answers POST with a JSON body. answer: type of the JSON body of the answer; most_items: of a list in the body."""
 
     body: type[Struct]
     handle: Callable[[Handlers, Any], Awaitable[Reply]]
     answer: Any
+    most_items: Callable[[Limits], int] = lambda limits: max(1, limits.max_client_batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ SIMILARITY = Post(SimilarityRequest, Handlers.similarity, list[Number])
 TOKENIZE = Post(TokenizeRequest, Handlers.tokenize, list[list[Token]])
 DECODE = Post(DecodeRequest, Handlers.decode, list[str])
 OPENAI = Post(OpenAIRequest, Handlers.openai_embed, OpenAIResponse)
-VERTEX = Post(VertexRequest, vertex, VertexResponse)
+VERTEX = Post(VertexRequest, vertex, VertexResponse, lambda limits: limits.max_concurrent_requests)
 INFO = Get(Handlers.get_model_info, Info)
 HEALTH = Get(Handlers.health)
 METRICS = Get(Handlers.metrics)

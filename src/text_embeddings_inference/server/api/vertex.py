@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Raw, Struct
 
+from ...errors import BatchSizeError
 from ...inference.tasks import default_task
 from ..http.decoding import BAD_SHAPE, BodyDecoder
 from ..http.errors import Reason, RejectedError
@@ -57,8 +58,11 @@ _WAYS: dict[str, _Way[Any]] = {
 async def vertex(handlers: Handlers, request: VertexRequest) -> Reply:
     """Gives the answers to several bodies, as Vertex AI asks for them.
 
-    Nothing runs unless every instance can be read. The first instance's error is the request's.
+    Nothing runs unless every instance can be read. The first instance's error is the request's. Each instance has at
+    least one input, so more of them than there are permits can't be answered.
     """
+    if len(request.instances) > (most := handlers.model.limits.max_concurrent_requests):
+        raise BatchSizeError(len(request.instances), most)
     calls = [_read(handlers, bytes(raw), f"instances[{i}]") for i, raw in enumerate(request.instances)]
     answers = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
     body: list[bytes] = []
