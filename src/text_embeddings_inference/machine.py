@@ -15,8 +15,9 @@ GPU_DEVICES = ("nvidia[0-9]*", "nvmap", "dxg", "kfd")
 
 def usable_cpus() -> int:
     """The smaller of affinity mask and cgroup quota (rounded up), at least 1."""
-    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quota = cgroup_quota() if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    cpus, quota = len(os.sched_getaffinity(0)), cgroup_quota()
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
@@ -30,10 +31,10 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, group = line.split(":", 2)
         if controllers == "":
-            quotas += _quotas_v2(root / "sys/fs/cgroup", group)
+            quotas += _quotas(root / "sys/fs/cgroup", group, "cpu.max")
         elif "cpu" in controllers.split(","):
-            quotas += _quotas_v1(root / "sys/fs/cgroup" / controllers, group)
-            quotas += _quotas_v1(root / "sys/fs/cgroup/cpu", group)
+            for name in (controllers, "cpu"):
+                quotas += _quotas(root / "sys/fs/cgroup" / name, group, "cpu.cfs_quota_us", "cpu.cfs_period_us")
     return min(quotas, default=None)
 
 
@@ -67,17 +68,11 @@ def has_gpu_driver(dev: Path = Path("/dev")) -> bool:
     return any(found for name in GPU_DEVICES for found in dev.glob(name))
 
 
-def _quotas_v2(mount: Path, group: str) -> Iterator[float]:
+def _quotas(mount: Path, group: str, *files: str) -> Iterator[float]:
+    """files: hold quota and period, in this order."""
     for directory in _ancestors(mount, group):
-        fields = _words(directory / "cpu.max")
-        if len(fields) == 2 and fields[0] != "max":
-            yield int(fields[0]) / int(fields[1])
-
-
-def _quotas_v1(mount: Path, group: str) -> Iterator[float]:
-    for directory in _ancestors(mount, group):
-        fields = _words(directory / "cpu.cfs_quota_us") + _words(directory / "cpu.cfs_period_us")
-        if len(fields) == 2 and int(fields[0]) > 0:  # -1: no quota
+        fields = [word for file in files for word in _words(directory / file)]
+        if len(fields) == 2 and fields[0] not in ("max", "-1"):
             yield int(fields[0]) / int(fields[1])
 
 

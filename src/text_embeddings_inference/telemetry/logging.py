@@ -41,18 +41,8 @@ LEVELS = {
     "trace": TRACE,
 }
 
-QUIET = {
-    "uvicorn": logging.WARNING,
-    "uvicorn.access": OFF,
-    "asyncio": logging.WARNING,
-    "filelock": logging.WARNING,
-    "httpx": logging.WARNING,
-    "httpcore": logging.WARNING,
-    "urllib3": logging.WARNING,
-    "grpc": logging.WARNING,
-    "opentelemetry": logging.WARNING,
-}
-"""Loggers of others that say less than ours, unless LOG_LEVEL names them."""
+QUIET = ("asyncio", "filelock", "grpc", "httpcore", "httpx", "opentelemetry", "urllib3")
+"""Loggers of others of which only warnings and errors are shown, unless LOG_LEVEL names them."""
 
 PREDECESSORS = ("text_embeddings_router", "text_embeddings_core", "text_embeddings_backend")
 """Names by which LOG_LEVEL knew the parts of text-embeddings-inference; here they all mean this package."""
@@ -164,7 +154,7 @@ def levels(directives: str) -> dict[str, int]:
         name = target.replace("::", ".")
         found[ROOT if name.split(".")[0] in PREDECESSORS else name] = level
     found.setdefault("", OFF)
-    return {name: max(level, found[""]) for name, level in QUIET.items()} | found
+    return dict.fromkeys(QUIET, max(logging.WARNING, found[""])) | found
 
 
 LONGEST_TEXT = 1 << 15
