@@ -74,10 +74,6 @@ class RequestError(TextEmbeddingsError):
         self.index: int | None = None
         """The place of the first of them in the request, None where it is no single input's error."""
 
-    def name_place(self, place: str) -> None:
-        """Adds the place of the input at fault to the message, for users of the library."""
-        self.args = (f"{self} - at `{place}`",)
-
 
 class EmptyBatchError(RequestError):
     def __init__(self, field: str = "inputs") -> None:

@@ -144,7 +144,7 @@ class Embedder:
             return [task.finish(row) for row in self._drive(Road(inputs, task), options)]
         except RequestError as error:
             if error.index is not None:
-                error.name_place(f"{field}[{error.index}]")
+                error.args = (f"{error} - at `{field}[{error.index}]`",)
             raise
 
     def _drive(self, road: Road[threading.Event], options: EncodeOptions) -> list[Row]:

@@ -55,8 +55,10 @@ class Key(Text):
     def parse(self, text: str) -> object:
         if text != text.rstrip(" \t\r\n"):
             what = "a line break" if text[-1] in "\r\n" else "a blank"
-            hint = "files and `echo` end secrets with a line break; `printf %s` does not"
-            raise ValueError(f"it ends with {what}, which no client can send\nhint: {hint}")
+            raise ValueError(
+                f"it ends with {what}, which no client can send\nhint: a file's last line break comes along in secrets "
+                "made with `--from-file` or `echo`; `printf %s` writes none"
+            )
         if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
             raise ValueError("it has control characters, or is not UTF-8: no client can send it in a header")
         return text

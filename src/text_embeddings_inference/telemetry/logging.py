@@ -173,12 +173,8 @@ class LineFormatter(logging.Formatter):
         self._place = lru_cache(KEPT)(self._format_place)
 
     def _format_place(self, target: str, path: str, line: int) -> str:
-        """Where an event is from, as its line shows it."""
+        """Where an event is from, as its line shows it; target: the logger's name."""
         raise NotImplementedError
-
-    def place(self, record: logging.LogRecord) -> str:
-        """Logger, file and line."""
-        return self._place(record.name, record.pathname, record.lineno)
 
     def timestamp(self, record: logging.LogRecord) -> str:
         """UTC with microseconds; the part up to the second is kept, as it seldom changes."""
@@ -222,7 +218,7 @@ class JsonFormatter(LineFormatter):
             event["exception"] = self.clean(self.formatException(record.exc_info))
         line = (
             f'{{"timestamp":"{self.timestamp(record)}","level":"{_level(record)}",{_json(event)[1:-1]}'
-            f"{self.place(record)}"
+            f"{self._place(record.name, record.pathname, record.lineno)}"
         )
         if (trace := CURRENT.get()) is not None:
             line += f',"trace_id":"{trace.id.trace:032x}","span_id":"{trace.id.span:016x}"'
@@ -259,9 +255,10 @@ class TextFormatter(LineFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         scope = "".join([self._span(span) + self._colon for span in getattr(record, "spans", ())])
+        place = self._place(record.name, record.pathname, record.lineno)
         line = (
             f"{self._paint(DIM, self.timestamp(record))}{self._levels[_level(record)]}{scope}{' ' if scope else ''}"
-            f"{self.place(record)}{_printable(self.clean(record.getMessage()))}"
+            f"{place}{_printable(self.clean(record.getMessage()))}"
         )
         if not record.exc_info:
             return line
