@@ -80,10 +80,7 @@ class _Batches:
         self.replacements = Counter(
             "tei_engine_replacements_total", "engines", "Engines taken into service in place of one that hung or failed"
         )
-        self.all: tuple[Instrument, ...] = (
-            *(self.queue_size, self.batch_size, self.batch_tokens),
-            *(self.oldest, self.tokens, self.computed_tokens, self.budget_tokens, self.busy, self.replacements),
-        )
+        self.all: tuple[Instrument, ...] = tuple(vars(self).values())
 
 
 class Metrics:
@@ -137,9 +134,7 @@ class Metrics:
         self.instruments: tuple[Instrument, ...] = (
             *(self._request_count, self._request_success, self._request_failure, *self._request.all),
             self._input_length,
-            *self._tasks["embed"].all,
-            *self._tasks["predict"].all,
-            *self._batches.all,
+            *(*self._tasks["embed"].all, *self._tasks["predict"].all, *self._batches.all),
             *(self._fidelity, self._log_dropped, self._model),
         )
 
