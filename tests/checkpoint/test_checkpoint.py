@@ -1,9 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 import pytest
 from model_files import modules, write_dense, write_json, write_model
 
-from text_embeddings_inference.checkpoint import open_checkpoint
-from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
+from text_embeddings_inference.checkpoint import Request, examine_checkpoint, open_checkpoint
+from text_embeddings_inference.checkpoint.findings import READERS, Findings
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.types import Kind, Pooling
 
@@ -70,7 +70,7 @@ def test_splade_variants_are_checked(models: Path, tmp_path: Path) -> None:
 
 def test_dense_path(models: Path, caplog: pytest.LogCaptureFixture) -> None:
     dense = open_checkpoint(models / "bert-dense", facts_of, dense_path="2_Dense_16").dense
-    assert [module.weight.shape for module in dense] == [(16, 32)]
+    assert [(module.outputs, module.inputs) for module in dense] == [(16, 32)]
     assert caplog.text.count("--dense-path") == 0
     assert open_checkpoint(models / "bert", facts_of, dense_path="2_Dense_16").dense == ()
     assert "`--dense-path` is ignored: the model has 0 Dense modules, not one" in caplog.text
@@ -86,7 +86,7 @@ def test_dense_modules_must_fit_each_other(tmp_path: Path) -> None:
     write_model(tmp_path, modules=modules(*entries), **{"1_Pooling__config": {"pooling_mode": "mean"}})
     write_dense(tmp_path / "2", np.ones((4, 2), np.float32), None)
     write_dense(tmp_path / "3", np.ones((2, 4), np.float32), None)
-    assert [module.weight.shape for module in open_checkpoint(tmp_path, facts_of).dense] == [(4, 2), (2, 4)]
+    assert [(module.outputs, module.inputs) for module in open_checkpoint(tmp_path, facts_of).dense] == [(4, 2), (2, 4)]
     write_dense(tmp_path / "3", np.ones((2, 5), np.float32), None)
     with pytest.raises(CheckpointError, match=r"Dense module `3` in .* takes 5 values, the one before it gives 4"):
         open_checkpoint(tmp_path, facts_of)
@@ -147,23 +147,29 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         open_checkpoint(tmp_path, facts_of)
 
 
-def test_steps_that_go_on_gather_every_problem(tmp_path: Path) -> None:
+def test_an_examination_gathers_every_problem(tmp_path: Path) -> None:
     write_model(tmp_path, modules=modules(("Transformer", ""), ("LSTM", "1")), config_sentence_transformers="[]")
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    problems = []
-
-    @contextmanager
-    def gathered() -> Iterator[None]:
-        try:
-            yield
-        except StartError as problem:
-            problems.append(str(problem))
-
-    checkpoint = open_checkpoint(tmp_path, facts_of, step=gathered)
-    for problem, text in zip(
-        problems, ["LSTM", "tokenizer.json not found", "expected an object", "cut off"], strict=True
-    ):
-        assert text in problem
+    found = examine_checkpoint(Request(tmp_path, facts_of))
+    texts = {
+        "modules": "LSTM",
+        "check tokenizer": "tokenizer.json not found",
+        "prompts": "expected an object",
+        "model": "cut off",
+    }
+    assert found.problems.keys() == texts.keys()
+    assert all(text in str(found.problems[name]) for name, text in texts.items())
+    checkpoint = found.checkpoint()
     assert (checkpoint.pooling, checkpoint.max_input_length) == (Pooling.CLS, 64)
     assert checkpoint.sources.pooling == "the rule for models without a pooling configuration (`1_Pooling/config.json`)"
+
+
+def test_without_a_config_nothing_else_is_examined(tmp_path: Path) -> None:
+    assert list(examine_checkpoint(Request(tmp_path, facts_of)).problems) == ["config"]
+
+
+def test_every_reader_fills_a_field(tmp_path: Path) -> None:
+    """Or is a check, whose name says so."""
+    fields = {declared.name for declared in dataclasses.fields(Findings)} - {"request", "problems"}
+    assert {name for name in READERS if not name.startswith("check ")} == fields

@@ -100,7 +100,7 @@ def test_heads_for_tokens(models: Path) -> None:
     checkpoint = open_checkpoint(models / "bge-m3", facts_of)
     assert checkpoint.late is None
     assert checkpoint.lexical is not None
-    assert checkpoint.lexical.weight.shape == (1, 32)
+    assert (checkpoint.lexical.outputs, checkpoint.lexical.inputs) == (1, 32)
     assert checkpoint.columns == TokenColumns(weights=True, vectors=32, first=1)
     assert open_checkpoint(models / "bert", facts_of).columns == TokenColumns()
 

@@ -167,7 +167,7 @@ class Fixture:
     def _output(self, values: dict[str, Any]) -> Float32Array:
         if self.is_late:  # nothing is pooled: what the first token gets
             [dense] = self.open().dense
-            first = dense.weight @ _floats(values["pooled"]["cls"])
+            first = dense.weights.array("linear.weight") @ _floats(values["pooled"]["cls"])
             return np.asarray(first / np.linalg.norm(first), np.float32)
         if self.task == "embedding":
             return _floats(values["embedding_unnormalized"])

@@ -1,7 +1,8 @@
 """What lies on disk or on the Hub: where a model is, what its files say, and its weights."""
 
-from .checkpoint import Checkpoint, open_checkpoint
+from .checkpoint import Checkpoint
 from .facts import Facts
+from .findings import Findings, Request, examine_checkpoint, open_checkpoint
 from .hub.cache import HubAccess, expand
 from .hub.locate import locate
 from .hub.preview import File, Preview, preview
@@ -14,10 +15,13 @@ __all__ = [
     "Dense",
     "Facts",
     "File",
+    "Findings",
     "HubAccess",
     "OnnxGraph",
     "Preview",
+    "Request",
     "Weights",
+    "examine_checkpoint",
     "expand",
     "locate",
     "open_checkpoint",

@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
-from ..types import Float32Array
 from .files import DOWNLOAD_AGAIN
 from .json_files import describe, is_integer, read_json, read_object
-from .tensors.weights import open_weight_files
+from .tensors.weights import Weights, open_weight_files
 
 MODULES = "modules.json"
 
@@ -51,19 +50,21 @@ PREDECESSORS: dict[str, tuple[str | None, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ModulePaths:
-    """Where the modules lie, relative to the checkpoint's folder ("" is the folder itself).
-
-    transformer: folder of config, tokenizer and weights; pooling, splade: None without such a module; dense: in the
-    order in which they are applied, to the pooled vector or, with `late`, to each token's; quantizes: whether vectors
-    become whole numbers in the end.
-    """
+    """Where the modules lie, relative to the checkpoint's folder ("" is the folder itself)."""
 
     transformer: str = ""
+    """Folder of config, tokenizer and weights."""
+
     pooling: str | None = None
     splade: str | None = None
     dense: tuple[str, ...] = ()
+    """In the order in which they are applied, to the pooled vector or, with `late`, to each token's."""
+
     quantizes: bool = False
+    """Whether vectors become whole numbers in the end."""
+
     late: bool = False
+    """Whether tokens are projected, and not pooled."""
 
     def replace_dense(self, path: str | None) -> ModulePaths:
         """`path` in place of the only Dense module's; unchanged when there is not exactly one."""
@@ -72,14 +73,25 @@ class ModulePaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """A linear layer: activation(x @ weight.T + bias).
+    """A linear layer, activation(x @ weight.T + bias), whose tensors are read when the model is built."""
 
-    weight: float32 `[out, in]`; bias: float32 `[out]` or None; activation: a value of `ACTIVATIONS`.
-    """
+    weights: Weights
+    """The file's tensors: `weight` `[outputs, inputs]` and, if it has one, `bias` `[outputs]`, behind the prefix."""
 
-    weight: Float32Array
-    bias: Float32Array | None
+    prefix: str
+    """What the names of both begin with."""
+
+    has_bias: bool
     activation: str
+    """A value of `ACTIVATIONS`."""
+
+    @property
+    def inputs(self) -> int:
+        return self.weights.shape(f"{self.prefix}weight")[1]
+
+    @property
+    def outputs(self) -> int:
+        return self.weights.shape(f"{self.prefix}weight")[0]
 
 
 def read_module_paths(folder: Path) -> ModulePaths:
@@ -159,7 +171,7 @@ def read_dense(folder: Path, path: str) -> Dense:
         if weights.shape(tensor) != shape:
             problem = f"tensor `{tensor}` has shape {weights.shape(tensor)}, `{name}` says {shape}"
             raise CheckpointError(f"{file}: {problem}")
-    return Dense(weights.array("linear.weight"), weights.array("linear.bias") if has_bias else None, activation)
+    return Dense(weights, "linear.", has_bias, activation)
 
 
 def read_head(root: Path, name: str) -> Dense | None:
@@ -168,9 +180,10 @@ def read_head(root: Path, name: str) -> Dense | None:
     if not file.exists():
         return None
     weights = open_weight_files(file)
-    if set(weights) != {"weight", "bias"} or weights.shape("weight")[:1] != weights.shape("bias"):
+    shapes = {name: weights.shape(name) for name in weights}
+    if shapes.keys() != {"weight", "bias"} or len(shapes["weight"]) != 2 or shapes["weight"][:1] != shapes["bias"]:
         raise CheckpointError(f"{file} should hold `weight` and `bias` of a linear layer", hint=DOWNLOAD_AGAIN)
-    return Dense(weights.array("weight"), weights.array("bias"), "identity")
+    return Dense(weights, "", has_bias=True, activation="identity")
 
 
 def _activation(folder: Path, name: str, value: Any) -> str:

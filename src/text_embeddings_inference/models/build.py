@@ -13,8 +13,8 @@ import msgspec
 
 from ..checkpoint import Checkpoint, Dense, Facts
 from ..errors import CheckpointError, UnsupportedError
-from ..nn.layers import ACTIVATIONS
-from ..nn.parameters import Tensors, bind, check_all_used
+from ..nn.layers import ACTIVATIONS, Linear
+from ..nn.parameters import Table, Tensors, bind, check_all_used
 from ..ops.spec import Constants, Inputs, Ops, Value
 from ..types import Kind, Pooling
 from . import choose, supported
@@ -149,24 +149,27 @@ def _late_interaction(
 
 def _projection(dense: tuple[Dense, ...], width: int, ops: Constants) -> Callable[[Ops, Value], Value]:
     """The Dense modules one after another. Raises CheckpointError if the first one takes vectors of another width."""
-    if dense and dense[0].weight.shape[1] != width:
-        takes = dense[0].weight.shape[1]
+    if dense and dense[0].inputs != width:
+        takes = dense[0].inputs
         raise CheckpointError(f"a Dense module or head takes vectors of {takes} values, the model's have {width}")
-    layers = [
-        (ops.constant(d.weight), None if d.bias is None else ops.constant(d.bias), ACTIVATIONS[d.activation])
-        for d in dense
-    ]
+    layers = [(_linear(layer, ops), ACTIVATIONS[layer.activation]) for layer in dense]
 
     def project(ops: Ops, x: Value) -> Value:
-        for weight, bias, act in layers:
-            x = act(ops, ops.linear(x, weight, bias))
+        for linear, act in layers:
+            x = act(ops, linear(ops, x))
         return x
 
     return project
 
 
+def _linear(dense: Dense, ops: Constants) -> Linear:
+    table: Table = {f"{dense.prefix}{leaf}": f"linear.{leaf}" for leaf in ("weight", "bias")}
+    p, _ = bind(dense.weights, table, {}, (), ops)
+    return Linear(p / "linear", dense.inputs, dense.outputs, bias=dense.has_bias)
+
+
 def _outputs(dense: tuple[Dense, ...], width: int) -> int:
-    return dense[-1].weight.shape[0] if dense else width
+    return dense[-1].outputs if dense else width
 
 
 def find_model_file(checkpoint: Checkpoint) -> ModelFile:

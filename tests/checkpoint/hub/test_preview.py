@@ -8,7 +8,15 @@ import pytest
 from model_files import write_model
 from standin_hub import COMMIT, StandinHub
 
-from text_embeddings_inference.checkpoint import File, HubAccess, locate, open_checkpoint, preview
+from text_embeddings_inference.checkpoint import (
+    File,
+    HubAccess,
+    Request,
+    examine_checkpoint,
+    locate,
+    open_checkpoint,
+    preview,
+)
 from text_embeddings_inference.errors import HubError, SettingsError
 from text_embeddings_inference.models.build import facts_of
 
@@ -31,14 +39,14 @@ def test_a_preview_fetches_no_weights(hub: StandinHub, access: HubAccess, models
             name: len(data) for name, data in files.items() if name in {file.name for file in found.files}
         }
         assert (found.is_lasting, found.unread) == (False, ())
-        checkpoint = open_checkpoint(found.folder, facts_of, linked=found.linked)
+        checkpoint = examine_checkpoint(Request(found.folder, facts_of, linked=found.linked)).checkpoint()
         real = open_checkpoint(models / "bert-dense", facts_of)
         assert checkpoint.weights.names() == real.weights.names()
         assert [checkpoint.weights.shape(name) for name in real.weights] == [
             real.weights.shape(name) for name in real.weights
         ]
         assert not checkpoint.weights.array("embeddings.word_embeddings.weight").any()
-        assert checkpoint.dense[0].weight.shape == (24, 32)
+        assert (checkpoint.dense[0].outputs, checkpoint.dense[0].inputs) == (24, 32)
     assert not found.folder.exists()
     folder = locate(ID, access)
     assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"], "the cache was not spoilt"
@@ -66,7 +74,7 @@ def test_a_preview_fetches_small_weights(hub: StandinHub, access: HubAccess, mod
     hub.add_folder(ID, models / "bert-cls")
     with preview(ID, access) as found:
         assert found.unread == ()
-        assert len(open_checkpoint(found.folder, facts_of, linked=found.linked).weights) == 47
+        assert len(examine_checkpoint(Request(found.folder, facts_of, linked=found.linked)).checkpoint().weights) == 47
 
 
 def test_a_repository_with_nothing_but_a_graph(hub: StandinHub, access: HubAccess, tmp_path: Path) -> None:

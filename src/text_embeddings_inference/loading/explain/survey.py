@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...checkpoint import Checkpoint, Preview, Weights, open_checkpoint, preview
+from ...checkpoint import Checkpoint, Findings, Preview, Request, Weights, examine_checkpoint, preview
 from ...engines.base import EngineKind, Need
 from ...engines.inspection import inspect
 from ...engines.registry import choose
@@ -41,9 +41,8 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
     found = replace(
         found, folder=str(files.folder) if files.is_lasting else None, files=files.files, unread=files.unread
     )
-    checkpoint = None
-    with problems.step():
-        checkpoint = open_checkpoint(
+    examined = examine_checkpoint(
+        Request(
             files.folder,
             facts_of,
             pooling=settings.model.pooling,
@@ -51,10 +50,12 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
             onnx_file=settings.model.onnx_file,
             weights=Weights((), ()) if any(file.name.endswith(".bin") for file in files.unread) else None,
             linked=files.linked,
-            step=problems.step,
         )
-    if checkpoint is None:
+    )
+    problems.found += examined.problems.values()
+    if "config" in examined.problems:
         return found
+    checkpoint = examined.checkpoint()
     found = replace(
         found,
         model_type=checkpoint.model_type,
@@ -63,7 +64,7 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
         default_prompt=settings.model.default_prompt,
     )
     found = _find_engine(found, find_need(checkpoint, settings), settings, problems)
-    return _find_limits(found, checkpoint, settings, problems)
+    return _find_limits(found, examined, settings, problems)
 
 
 def _find_engine(found: Explanation, need: Need, settings: Settings, problems: Problems) -> Explanation:
@@ -91,13 +92,13 @@ def _inspect(need: Need, kind: EngineKind | None, *, is_complete: bool) -> Netwo
     return kind.inspect(need) if is_complete or need.checkpoint.onnx is None else None
 
 
-def _find_limits(found: Explanation, checkpoint: Checkpoint, settings: Settings, problems: Problems) -> Explanation:
+def _find_limits(found: Explanation, examined: Findings, settings: Settings, problems: Problems) -> Explanation:
     """How long inputs may be; reads the tokenizer."""
-    longest, largest = None, settings.limits.token_limit
+    checkpoint, longest, largest = examined.checkpoint(), None, settings.limits.token_limit
     if checkpoint.max_input_length:
         with problems.step():
             longest = find_max_input_length(checkpoint, settings)
-    if checkpoint.tokenizer_file.is_file():
+    if "check tokenizer" not in examined.problems:
         with problems.step():
             load_tokenizer(
                 checkpoint,
@@ -131,5 +132,5 @@ def _task(checkpoint: Checkpoint) -> Task:
         pooling_source=checkpoint.sources.pooling,
         labels=checkpoint.labels,
         late_interaction=checkpoint.late is not None,
-        dense_modules=tuple((dense.weight.shape[1], dense.weight.shape[0]) for dense in checkpoint.dense),
+        dense_modules=tuple((dense.inputs, dense.outputs) for dense in checkpoint.dense),
     )

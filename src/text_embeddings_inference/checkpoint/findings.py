@@ -1,0 +1,275 @@
+"""Opens a model folder: what is read of it, one thing after another, strictly or to find all that is wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, StartError, UnsupportedError
+from ..types import Kind, LateInteraction, Pooling, TextRules
+from .checkpoint import Checkpoint, Sources
+from .config import Labels, ModelConfig, read_config, read_kind, read_labels, read_max_length, read_position_limit
+from .facts import Facts, FactsOf
+from .files import MAX_TOKENIZER_BYTES, check_file, check_links
+from .json_files import Found, describe, read_optional_object
+from .late_interaction import NAME as PROMPTS
+from .late_interaction import read_late_interaction
+from .layout import TOKENIZER, Layout
+from .modules import HEAD_FILES, MODULES, Dense, ModulePaths, read_dense, read_head, read_module_paths
+from .onnx import OnnxGraph, find_onnx
+from .pooling import check_splade, read_pooling
+from .tensors.weights import Weights, open_weights
+from .text_rules import read_text_rules
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which checkpoint is opened, and how."""
+
+    folder: Path
+    facts_of: FactsOf
+    """Tells what must be known of the architecture."""
+
+    pooling: Pooling | None = None
+    """The option `--pooling`."""
+
+    dense_path: str | None = None
+    """The option `--dense-path`."""
+
+    onnx_file: str | None = None
+    """The option `--onnx-file`."""
+
+    weights: Weights | None = None
+    """In place of those in the folder."""
+
+    linked: Path | None = None
+    """Another folder that links in this one may lead to."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What has been read so far. What could not be read has the value that it begins with."""
+
+    request: Request
+    problems: dict[str, StartError] = field(default_factory=dict)
+    """What stopped a reader, by the reader's name."""
+
+    modules: ModulePaths = field(default_factory=ModulePaths)
+    config: ModelConfig = field(default_factory=lambda: ModelConfig({}, "", ()))
+    facts: Facts = field(default_factory=lambda: Facts(None))
+    kind: Found[Kind] = field(default_factory=lambda: Found(Kind.EMBEDDING, ""))
+    labels: Labels = field(default_factory=Labels)
+    pooling: Found[Pooling | None] = field(default_factory=lambda: Found(None, ""))
+    rules: TextRules = field(default_factory=TextRules)
+    max_input_length: Found[int] = field(default_factory=lambda: Found(0, ""))
+    prompts: dict[str, str] | None = None
+    dense: tuple[Dense, ...] = ()
+    late: LateInteraction | None = None
+    heads: dict[str, Dense | None] = field(default_factory=lambda: dict.fromkeys(HEAD_FILES))
+    model: OnnxGraph | Weights = field(default_factory=lambda: Weights((), ()))
+    """The graph that is the model, or its weights."""
+
+    @property
+    def root(self) -> Path:
+        """The Transformer's folder."""
+        return self.request.folder / self.modules.transformer
+
+    @property
+    def is_embedding(self) -> bool:
+        return self.kind.value is Kind.EMBEDDING
+
+    @property
+    def applied(self) -> ModulePaths:
+        """The modules that are run: classifiers have all of theirs in the Transformer."""
+        return self.modules if self.is_embedding else ModulePaths(self.modules.transformer)
+
+    def checkpoint(self) -> Checkpoint:
+        """All of it together."""
+        return Checkpoint(
+            folder=self.request.folder,
+            config=self.config.values,
+            model_type=self.config.model_type,
+            architectures=self.config.architectures,
+            kind=self.kind.value,
+            pooling=self.pooling.value,
+            labels=self.labels.names,
+            label_ids=self.labels.ids or {},
+            max_input_length=self.max_input_length.value,
+            prompts=self.prompts,
+            rules=self.rules,
+            dense=self.dense,
+            late=self.late,
+            lexical=self.heads["sparse_linear.pt"],
+            vectors=self.heads["colbert_linear.pt"],
+            weights=self.model if isinstance(self.model, Weights) else Weights((), ()),
+            tokenizer_file=self.root / TOKENIZER,
+            sources=Sources(self.kind.source, self.pooling.source, self.max_input_length.source),
+            facts=self.facts,
+            onnx=self.model if isinstance(self.model, OnnxGraph) else None,
+        )
+
+
+def open_checkpoint(
+    folder: Path,
+    facts_of: FactsOf,
+    *,
+    pooling: Pooling | None = None,
+    dense_path: str | None = None,
+    onnx_file: str | None = None,
+) -> Checkpoint:
+    """The model in `folder`; the arguments are those of `Request`. Weights are mapped, not read.
+
+    Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
+    """
+    found = Findings(Request(folder, facts_of, pooling, dense_path, onnx_file))
+    for name, read in READERS.items():
+        _take(found, name, read)
+    return found.checkpoint()
+
+
+def examine_checkpoint(request: Request) -> Findings:
+    """All that can be found out of a model, with everything in `problems` that stands in the way.
+
+    Without a `config.json` nothing else is read.
+    """
+    found = Findings(request)
+    for name, read in READERS.items():
+        try:
+            _take(found, name, read)
+        except StartError as problem:
+            found.problems[name] = problem
+            if name == "config":
+                break
+    return found
+
+
+def _take(found: Findings, name: str, read: Callable[[Findings], Any]) -> None:
+    value = read(found)
+    if not name.startswith("check "):
+        setattr(found, name, value)
+
+
+def _read_modules(found: Findings) -> ModulePaths:
+    check_links(found.request.folder, (MODULES,), found.request.linked)
+    return read_module_paths(found.request.folder)
+
+
+def _check_links(found: Findings) -> None:
+    layout = Layout(found.modules.replace_dense(found.request.dense_path), found.request.onnx_file)
+    check_links(found.request.folder, layout.present(found.request.folder), found.request.linked)
+
+
+def _check_quantizer(found: Findings) -> None:
+    """The quantizer is part of the one architecture that has it; `modules.json` need not name it there."""
+    if found.modules.quantizes and not found.facts.quantizes:
+        place = f"`modules.json` in {found.request.folder}"
+        what = f"FlexibleQuantizer is not supported for `model_type` {found.config.model_type!r}"
+        raise UnsupportedError(f"{place}: {what}")
+
+
+def _read_pooling(found: Findings) -> Found[Pooling | None]:
+    option = found.request.pooling
+    if not found.is_embedding:
+        if option is not None:
+            logger.warning("`--pooling` is ignored: the model is a %s", found.kind.value)
+        return Found(None, "the classifier's own")
+    if found.modules.late and option is not Pooling.SPLADE:
+        if option is not None:
+            logger.warning("`--pooling` is ignored: the model gives a vector for each token")
+        return Found(Pooling.CLS, "the rule for models for late interaction, whose tokens are not pooled")
+    if option is not None:
+        return Found(option, "`--pooling`")
+    return read_pooling(found.request.folder, found.modules, found.config.model_type)
+
+
+def _check_splade(found: Findings) -> None:
+    if found.pooling.value is Pooling.SPLADE:
+        check_splade(found.request.folder, found.modules)
+
+
+def _check_tokenizer(found: Findings) -> None:
+    if not (found.root / TOKENIZER).exists():
+        problem = "tokenizer.json not found. text-embeddings-inference only supports fast tokenizers"
+        raise CheckpointError(
+            f"{problem} (looked in {found.root})",
+            hint="save one with Transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+        )
+    check_file(found.root, TOKENIZER, MAX_TOKENIZER_BYTES)
+
+
+def _read_dense(found: Findings) -> tuple[Dense, ...]:
+    folder, wanted, modules = found.request.folder, found.request.dense_path, found.applied
+    if wanted is not None and len(modules.dense) != 1:
+        logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(modules.dense))
+    paths = modules.replace_dense(wanted).dense
+    dense = tuple(read_dense(folder, path) for path in paths)
+    for before, after, path in zip(dense, dense[1:], paths[1:], strict=False):
+        if before.outputs != after.inputs:
+            problem = f"takes {after.inputs} values, the one before it gives {before.outputs}"
+            raise CheckpointError(f"the Dense module `{path}` in {folder} {problem}")
+    return dense
+
+
+def _read_late(found: Findings) -> LateInteraction | None:
+    if not found.applied.late:
+        return None
+    limit = read_position_limit(found.root, found.config, found.facts.first_position)
+    return read_late_interaction(found.request.folder, found.root, limit)
+
+
+def _read_heads(found: Findings) -> dict[str, Dense | None]:
+    has_heads = found.is_embedding and found.pooling.value is not Pooling.SPLADE and not found.modules.late
+    return {name: read_head(found.root, name) if has_heads else None for name in HEAD_FILES}
+
+
+def _read_model(found: Findings) -> OnnxGraph | Weights:
+    if found.request.weights is not None:
+        return found.request.weights
+    first = found.facts.first_position or 0
+    return find_onnx(found.root, found.config, found.request.onnx_file, first) or open_weights(found.root)
+
+
+def _read_prompts(found: Findings) -> dict[str, str] | None:
+    """`prompts` of `config_sentence_transformers.json`, None if it has none.
+
+    `default_prompt_name` there has no effect, as in TEI 1.9.3.
+    """
+    name, folder = PROMPTS, found.request.folder
+    values = read_optional_object(folder, name) or {}
+    prompts = values.get("prompts")
+    if prompts is None:
+        return None
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        problem = f"`prompts` should be an object of strings, is {describe(prompts)}"
+        raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")
+    default = values.get("default_prompt_name")
+    if default is not None:
+        logger.warning("`default_prompt_name` of `%s` is %r: used only with `--default-prompt-name`", name, default)
+    return prompts
+
+
+READERS: dict[str, Callable[[Findings], Any]] = {
+    "modules": _read_modules,
+    "check links": _check_links,
+    "config": lambda found: read_config(found.root),
+    "facts": lambda found: found.request.facts_of(found.config.model_type, found.config.values),
+    "check quantizer": _check_quantizer,
+    "kind": lambda found: read_kind(found.root, found.config, splade=found.request.pooling is Pooling.SPLADE),
+    "labels": lambda found: Labels() if found.is_embedding else read_labels(found.root, found.config),
+    "pooling": _read_pooling,
+    "check splade": _check_splade,
+    "check tokenizer": _check_tokenizer,
+    "rules": lambda found: read_text_rules(found.root, found.facts.end_of_text),
+    "max_input_length": lambda found: read_max_length(found.root, found.config, found.facts.first_position),
+    "prompts": _read_prompts,
+    "dense": _read_dense,
+    "late": _read_late,
+    "heads": _read_heads,
+    "model": _read_model,
+}
+"""What is read, in this order: the field of `Findings` that a reader fills, or a check that fills none."""
