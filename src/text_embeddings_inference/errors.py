@@ -73,6 +73,8 @@ class RequestError(TextEmbeddingsError):
         """So many inputs fail by it: what is added to `te_request_failure`."""
         self.index: int | None = None
         """The place of the first of them in the request, None where it is no single input's error."""
+        self.place: str | None = None
+        """The same as the protocol of the request writes it, such as `inputs[1]`; set where it is known."""
 
 
 class EmptyBatchError(RequestError):

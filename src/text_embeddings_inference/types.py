@@ -74,13 +74,12 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as `/tokenize` shows it."""
+    """One token as `/tokenize` shows it: start and stop are byte offsets into prompt + input, None for special ones."""
 
     id: int
     text: str
     special: bool
     start: int | None
-    """Byte offset into prompt + input; None for special tokens, like `stop`."""
     stop: int | None
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer, pooled_vector, token_vectors
 from tests.server.client import Client
-from text_embeddings_inference.settings import Limits
+from text_embeddings_inference.server.accounting import Served
+from text_embeddings_inference.server.app import WARN_EVERY_S, Catalogue
+from text_embeddings_inference.settings import Limits, Settings
 from text_embeddings_inference.types import Kind, Pooling
 
 RAW = {"normalize": False}
@@ -241,8 +243,36 @@ def test_openai_errors_have_both_shapes() -> None:
     assert (unknown.status, unknown.json["error"]["type"]) == (404, "NotFound")
 
 
-def test_openai_warns_of_another_model_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_requests_that_name_another_model_share_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with Client() as client:
-        assert client.post("/v1/embeddings", {"input": "1", "model": "other"}).status == 200
-    assert "another model than `fake/model`" in caplog.text
-    assert caplog.records[0].levelno == logging.WARNING
+        for name in ("other", "other", "another", "fake/model", None):
+            assert client.post("/v1/embeddings", {"input": "1", "model": name}).status == 200
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.getMessage() for record in warnings] == [
+        "Requests name another model than `fake/model`, which answers them: 1"
+    ]
+
+
+def test_the_next_warning_tells_of_all_since(caplog: pytest.LogCaptureFixture) -> None:
+    times = iter([0, 0, 1, 2, WARN_EVERY_S, WARN_EVERY_S])
+    with Client() as client:
+        served = Served.of(client.model, Settings.of(model_id="fake"))
+        catalogue = Catalogue({"fake": served}, clock=lambda: next(times))
+        for _ in range(4):
+            assert catalogue.find("other") is served
+    assert [message.rpartition(" ")[2] for message in caplog.messages] == ["1", "3"]
+
+
+# --- several models ---------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_answered_by_the_model_that_it_names() -> None:
+    first, second = fake_model(FakeEngine(dimensions=4)), fake_model(FakeEngine(dimensions=2))
+    catalogue = Catalogue(
+        {name: Served.of(model, Settings.of(model_id="x")) for name, model in (("a", first), ("b", second))}
+    )
+    assert catalogue.find("b").model is second
+    assert catalogue.find("a").model is first
+    assert catalogue.find(None).model is first
+    for model in (first, second):
+        model.stop()

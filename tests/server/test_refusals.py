@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from tests.fakes import pooled_vector
+from tests.fakes import FakeEngine, fake_info, fake_model, fake_tokenizer, pooled_vector
 from tests.server.client import JSON, Client, Exchange
+from text_embeddings_inference.settings import Limits
+from text_embeddings_inference.types import Kind
 
 RAW = {"normalize": False}
 
@@ -146,3 +149,76 @@ def test_options_ends_at_once() -> None:
         assert found.headers["access-control-allow-headers"] == "content-type,authorization"
     assert known.headers["allow"] == "POST"
     assert "allow" not in unknown.headers
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/embed", {"inputs": ["1", ""]}, "inputs[1]"),
+        ("/embed", {"inputs": ""}, "inputs"),
+        ("/embed", {"inputs": ["1", "2", "1 2 3 4 5 6", "3"], "truncate": False}, "inputs[2]"),
+        ("/embed", {"inputs": ["1", [1], []]}, "inputs[2]"),
+        ("/embed_all", {"inputs": ["1", ""]}, "inputs[1]"),
+        ("/v1/embeddings", {"input": ["1", ""]}, "input[1]"),
+        ("/similarity", {"inputs": {"source_sentence": "", "sentences": ["1"]}}, "inputs.source_sentence"),
+        ("/similarity", {"inputs": {"source_sentence": "1", "sentences": ["1", ""]}}, "inputs.sentences[1]"),
+        ("/tokenize", {"inputs": ["1", ""]}, "inputs[1]"),
+        ("/decode", {"ids": [[1], []]}, "ids[1]"),
+        ("/vertex", {"instances": [{"inputs": "1"}, {"inputs": ["1", ""]}]}, "instances[1].inputs[1]"),
+    ],
+)
+def test_the_place_of_an_input_that_cannot_be_used(
+    path: str, body: Any, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a header and in the log: the message is text-embeddings-inference's."""
+    with Client(fake_model(tokenizer=fake_tokenizer(max_input_length=3))) as client:
+        found = client.post(path, body)
+    assert 400 <= found.status < 500
+    assert found.headers["x-error-place"] == place
+    assert f"`{place}`" not in found.body.decode() or place == "inputs"
+    (span,) = [span for record in caplog.records for span in getattr(record, "spans", ()) if span.fields]
+    assert place.endswith(span.fields["place"])
+
+
+def test_the_place_of_a_pair() -> None:
+    with Client(fake_model(info=fake_info(Kind.CLASSIFIER))) as client:
+        found = client.post("/predict", {"inputs": [["1", "2"], [""]]})
+    assert (found.status, found.headers["x-error-place"]) == (400, "inputs[1]")
+
+
+def test_no_place_where_it_is_no_single_inputs_fault() -> None:
+    with Client() as client:
+        for body in ({"inputs": ["1"] * 33}, {"inputs": "1", "dimensions": 0}):
+            assert "x-error-place" not in client.post("/embed", body).headers
+
+
+# --- what can't be answered is refused --------------------------------------------------------------------------------
+
+
+def test_more_instances_than_permits() -> None:
+    engine = FakeEngine()
+    with Client(fake_model(engine, limits=Limits(max_concurrent_requests=3))) as client:
+        found = client.post("/vertex", {"instances": [{"inputs": "1"}] * 4})
+    assert (found.status, found.json["error"]) == (422, "batch size 4 > maximum allowed batch size 3")
+    assert engine.batches == []
+
+
+def test_large_batches_are_counted_as_failures() -> None:
+    with Client() as client:
+        found = client.post("/embed", {"inputs": ["1"] * 5000})
+        metrics = client.get("/metrics").body.decode()
+    assert found.json["error"] == "batch size over 1024 > maximum allowed batch size 32"
+    assert 'te_request_failure{err="batch_size"} 1' in metrics
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip"])
+def test_compressed_bodies(coding: str) -> None:
+    with Client() as client:
+        found = client.post("/embed", {"inputs": "1"}, JSON | {"content-encoding": coding})
+        assert client.post("/embed", {"inputs": "1"}, JSON | {"content-encoding": "identity"}).status == 200
+    assert (found.status, found.json["error_type"]) == (415, "UnsupportedMediaType")
+    assert f"`Content-Encoding: {coding}`" in found.json["error"]
+    assert found.headers["accept-encoding"] == "identity"

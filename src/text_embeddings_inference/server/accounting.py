@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import OverloadedError, RequestError, presentation
 from ..inference.model import Answer, Model
+from ..settings import Settings
 from ..telemetry.logging import Span, request_span, write
 from ..telemetry.metrics import Method
 from ..types import Usage
@@ -114,13 +117,41 @@ class Accounting:
         """Counts a failure, under the label of its class, for all inputs it stands for: no other place does."""
         self._metrics.request_failed(presentation(error).metric_label, error.inputs)
 
+    @contextmanager
+    def counting_failures(self, name: str) -> Iterator[None]:
+        """Counts and logs what fails before the model is asked."""
+        try:
+            yield
+        except RequestError as error:
+            self.refused(name, error)
+            raise
+
     async def _logged(self, name: str, call: Awaitable[T]) -> T:
         try:
             return await call
         except RequestError as error:
-            self.failed(error)
-            if isinstance(error, OverloadedError):
-                self._refusals.add(name, error)
-            else:
-                write(logger, logging.ERROR, error.logged, Span(name))
+            self.refused(name, error)
             raise
+
+    def refused(self, name: str, error: RequestError) -> None:
+        """Counts and logs a failure."""
+        self.failed(error)
+        if isinstance(error, OverloadedError):
+            self._refusals.add(name, error)
+        else:
+            write(
+                logger, logging.ERROR, error.logged, Span(name, {} if error.place is None else {"place": error.place})
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What requests are answered with, whatever protocol they come by."""
+
+    model: Model
+    settings: Settings
+    accounting: Accounting
+
+    @staticmethod
+    def of(model: Model, settings: Settings) -> Served:
+        return Served(model, settings, Accounting(model))

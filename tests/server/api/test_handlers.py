@@ -169,7 +169,7 @@ def test_headers_of_timed_routes_only() -> None:
     assert (timed.headers["x-compute-type"], timed.headers["x-compute-characters"]) == ("cpu", "5")
     assert all(re.fullmatch(r"\d+", timed.headers[name]) for name in TIMING)
     for found in (untimed, failed):
-        assert not [name for name in found.headers if name.startswith("x-")]
+        assert not names.intersection(found.headers)
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ping", "/info", "/metrics", "/docs/", "/api-doc/openapi.json"])

@@ -6,13 +6,16 @@ import asyncio
 import base64
 import json
 from collections.abc import Coroutine
-from typing import Any, Literal
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
 
+from tests.fakes import fake_info
 from text_embeddings_inference.inference.results import Prediction, Rank, Sparse
-from text_embeddings_inference.server.accounting import Timed, usage_headers
+from text_embeddings_inference.server.accounting import Served, Timed, usage_headers
 from text_embeddings_inference.server.api import openai, responses
 from text_embeddings_inference.types import Float32Array, Timings, Token, Usage
 
@@ -111,9 +114,17 @@ def test_ranks_with_and_without_text() -> None:
     assert responses.ranks(found[:1], ["x", "y"]) == b'[{"index":1,"text":"y","score":0.75}]'
 
 
+def openai_answer(
+    rows: list[Any], encoding_format: Literal["float", "base64"], model: str = "m"
+) -> Coroutine[Any, Any, list[bytes]]:
+    served = cast(Served, SimpleNamespace(model=SimpleNamespace(info=replace(fake_info(), served_name=model))))
+    done = Timed(rows, Usage(1, 7, Timings(0, 0, 0)), 0.1)
+    return openai.embeddings(served, openai.OpenAIRequest("1", encoding_format=encoding_format), done)
+
+
 def test_openai_base64_is_little_endian_float32() -> None:
     rows = list(random_rows(2, 20_000))
-    found = json.loads(text(openai.embeddings(rows, 7, "m", "base64")))
+    found = json.loads(text(openai_answer(rows, "base64")))
     for row, item in zip(rows, found["data"], strict=True):
         assert base64.b64decode(item["embedding"], validate=True) == row.tobytes()
 
@@ -121,7 +132,7 @@ def test_openai_base64_is_little_endian_float32() -> None:
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
 def test_openai_answers_come_in_pieces(encoding_format: Literal["float", "base64"]) -> None:
     few, many = (
-        asyncio.run(openai.embeddings(list(random_rows(count, 1024)), 7, "[]", encoding_format)) for count in (2, 500)
+        asyncio.run(openai_answer(list(random_rows(count, 1024)), encoding_format, "[]")) for count in (2, 500)
     )
     assert len(few) == 1
     assert max(map(len, many)) < 2 * responses.PIECE

@@ -160,7 +160,7 @@ def test_names_of_fields_inside_texts_are_no_duplicates() -> None:
     ],
 )
 def test_embed_inputs(value: Any, items: Any, method: str) -> None:
-    assert embed_inputs(value, vocabulary=10) == (items, method)
+    assert embed_inputs(value, vocabulary=10, field="x") == (items, method, "x")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_embed_inputs(value: Any, items: Any, method: str) -> None:
     ],
 )
 def test_predict_inputs(value: Any, items: Any, method: str) -> None:
-    assert predict_inputs(value) == (items, method)
+    assert predict_inputs(value) == (items, method, "inputs")
 
 
 TYPES: list[type[Struct]] = [

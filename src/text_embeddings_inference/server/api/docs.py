@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
+from ..accounting import Served
 from ..http.response import Reply
-
-if TYPE_CHECKING:
-    from .handlers import Handlers
 
 CONTENT_TYPES = {"html": b"text/html", "js": b"text/javascript", "css": b"text/css"}
 
@@ -17,20 +15,21 @@ POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' 
 """Swagger UI sets styles in its elements and draws its icons from data URLs."""
 
 
-def page(name: str) -> Callable[[Handlers], Awaitable[Reply]]:
-    """What answers the request for a file of `static/`; it is read when it is asked for."""
+def page(name: str) -> Callable[[Served], Awaitable[Reply]]:
+    """What answers the request for a file of `static/`; it is read when it is asked for, by another thread."""
+    file = files(__package__).joinpath("static", name)
 
-    async def handle(_: Handlers) -> Reply:
+    async def handle(_: Served) -> Reply:
         headers = (
             (b"content-type", CONTENT_TYPES[name.rpartition(".")[2]]),
             (b"content-security-policy", POLICY),
         )
-        return Reply(200, headers, [files(__package__).joinpath("static", name).read_bytes()])
+        return Reply(200, headers, [await asyncio.to_thread(file.read_bytes)])
 
     return handle
 
 
-async def redirect(_: Handlers) -> Reply:
+async def redirect(_: Served) -> Reply:
     return Reply(303, ((b"location", b"/docs/"),), [])
 
 

@@ -1,12 +1,16 @@
-"""What `GET /info` tells."""
+"""What the server tells of itself: `/info`, `/health`, `/metrics`."""
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from ...errors import UnhealthyError
 from ...inference.model import Model
 from ...settings import CONTRACT_VERSION, Settings
 from ...types import Kind
+from ..accounting import Served
+from ..http.response import TEXT, Reply
 
 
 class EmbeddingType(Struct):
@@ -81,3 +85,20 @@ class Info(Struct):
             engine=info.engine,
             fidelity=info.fidelity,
         )
+
+
+async def get_model_info(served: Served) -> Reply:
+    """Tells the model and the limits of the server."""
+    return Reply.json([msgspec.json.encode(Info.of(served.model, served.settings))])
+
+
+async def health(served: Served) -> Reply:
+    """Tells whether the model answers."""
+    if not served.model.healthy:
+        raise UnhealthyError
+    return Reply(200, (), [])
+
+
+async def metrics(served: Served) -> Reply:
+    """Gives the metrics in the text format of Prometheus."""
+    return Reply(200, (TEXT,), [served.model.metrics.render()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import msgspec
 
 from ...settings import CONTRACT_VERSION
-from ..http.errors import ErrorResponse, OpenAIErrorResponse
+from ..accounting import Served
 from ..http.response import Reply
-from .handlers import Handlers
-from .routes import HEALTH, Get, Post, Route
+from .operation import Post
+from .routes import HEALTH, Get, Route
 
 PATH = "/api-doc/openapi.json"
 TITLE = "Text Embeddings Inference"
@@ -43,7 +42,7 @@ def openapi_route(routes: Iterable[Route]) -> Route:
     def body() -> bytes:
         return msgspec.json.encode(document(routes))
 
-    async def handle(_: Handlers) -> Reply:
+    async def handle(_: Served) -> Reply:
         return Reply.json([body()])
 
     return Route(PATH, get=Get(handle), public=True, documented=False)
@@ -81,16 +80,16 @@ def _operations(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _operation(route: Route, way: Get | Post, errors: dict[int, str], schemas: dict[str, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "The answer."}
-    if way.answer is not None:
-        success["content"] = _content(way.answer, schemas)
-    error = _content(OpenAIErrorResponse if route.openai else ErrorResponse, schemas)
+    if way.result is not None:
+        success["content"] = _content(way.result, schemas)
+    error = _content(route.dialect.error_type, schemas)
     failures = {
         str(status): {"description": text, "content": error} for status, text in sorted((ALWAYS | errors).items())
     }
     operation = {
         "tags": [TITLE],
-        "summary": (inspect.getdoc(way.handle) or "").partition("\n")[0],
-        "operationId": way.handle.__name__,
+        "summary": way.summary,
+        "operationId": way.name,
         "responses": {"200": success, **failures},
     }
     # A server without keys ignores the header: the second way in is none at all.

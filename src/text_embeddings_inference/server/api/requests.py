@@ -84,6 +84,11 @@ class Inputs(NamedTuple):
 
     items: Sequence[Input]
     method: Method
+    field: str
+
+    def place(self, index: int) -> str:
+        """Where in the body an input stands."""
+        return f"{self.field}[{index}]" if self.method == "batch" else self.field
 
 
 class ShapeError(ValueError):
@@ -213,20 +218,23 @@ def embed_inputs(value: str | list[Any], *, vocabulary: int, field: str = "input
     Raises InputError, with the place, for an id that is not below `vocabulary`.
     """
     if isinstance(value, str):
-        return Inputs([value], "single")
+        return Inputs([value], "single", field)
     if not value or isinstance(value[0], int):
         _require_known(value, field, vocabulary)
-        return Inputs([value], "single")
+        return Inputs([value], "single", field)
     for index, item in enumerate(value):
         if isinstance(item, list):
             _require_known(item, f"{field}[{index}]", vocabulary)
-    return Inputs(value, "batch")
+    return Inputs(value, "batch", field)
 
 
 def _require_known(ids: list[int], place: str, vocabulary: int) -> None:
     if max(ids, default=0) >= vocabulary:
         index, unknown = next((index, id_) for index, id_ in enumerate(ids) if id_ >= vocabulary)
-        raise InputError(f"`{place}[{index}]`: token id {unknown} is outside the vocabulary of {vocabulary} ids")
+        problem = f"is outside the vocabulary of {vocabulary} ids"
+        raise InputError(
+            f"`{place}[{index}]`: token id {unknown} {problem}", logged=f"`{place}[{index}]`: the token id {problem}"
+        )
 
 
 def id_lists(value: list[Any]) -> list[list[int]]:
@@ -237,10 +245,10 @@ def id_lists(value: list[Any]) -> list[list[int]]:
 def predict_inputs(value: str | list[Any]) -> Inputs:
     """A list of texts is one input: a text or a pair."""
     if isinstance(value, str):
-        return Inputs([value], "single")
+        return Inputs([value], "single", "inputs")
     if isinstance(value[0], str):
-        return Inputs([_text_or_pair(value)], "single")
-    return Inputs([_text_or_pair(item) for item in value], "batch")
+        return Inputs([_text_or_pair(value)], "single", "inputs")
+    return Inputs([_text_or_pair(item) for item in value], "batch", "inputs")
 
 
 def _text_or_pair(texts: list[str]) -> Input:

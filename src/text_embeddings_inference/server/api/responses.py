@@ -6,7 +6,6 @@ float32 back, NaN and infinities as null): a `msgspec.Raw` in a response is JSON
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Annotated, TypeVar
 
@@ -15,6 +14,7 @@ import numpy as np
 import orjson
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from ...inference.cooperative import Budget
 from ...inference.results import Prediction, Rank, Sparse
 from ...types import Float32Array, Token
 
@@ -126,10 +126,10 @@ async def _array(count: int, at_once: int, encode: Callable[[slice], bytes]) -> 
     """A JSON array of `count` items in pieces; encode gives the array of a part of them."""
     if count <= at_once:
         return [encode(slice(0, count))]
-    pieces = []
+    pieces, budget = [], Budget(at_once)
     for start in range(0, count, at_once):
         pieces.append((b"," if start else b"[") + encode(slice(start, start + at_once))[1:-1])
-        await asyncio.sleep(0)
+        await budget.spend(at_once)
     return [*pieces, b"]"]
 
 
@@ -137,7 +137,7 @@ async def arrays(items: Sequence[T], encode: Callable[[T], Awaitable[list[bytes]
     """A JSON array of what `encode` gives for each item, in pieces that are not too small."""
     pieces: list[bytes] = []
     small: list[bytes] = []
-    size = 0
+    size, budget = 0, Budget(PIECE)
     for place, item in enumerate(items):
         for piece in (b"," if place else b"[", *await encode(item)):
             small.append(piece)
@@ -145,5 +145,5 @@ async def arrays(items: Sequence[T], encode: Callable[[T], Awaitable[list[bytes]
             if size > PIECE:
                 pieces.append(b"".join(small))
                 small, size = [], 0
-                await asyncio.sleep(0)
+            await budget.spend(len(piece))
     return [*pieces, b"".join([*small, b"]"])]

@@ -1,64 +1,51 @@
-"""Every route, as data: its path, what answers it, and the types that go in and out."""
+"""Every route, as data: its path, what answers it, and the dialect it speaks."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import Struct
-
 from ...inference.tasks import default_task
-from ...settings import Limits
-from ...types import ModelInfo, Token
+from ...types import ModelInfo
+from ..accounting import Served
 from ..http.response import Reply
-from . import docs
-from .handlers import Handlers
-from .info import Info
-from .openai import OpenAIRequest, OpenAIResponse
-from .requests import (
-    DecodeRequest,
-    EmbedAllRequest,
-    EmbedRequest,
-    EmbedSparseRequest,
-    PredictRequest,
-    RerankRequest,
-    SimilarityRequest,
-    TokenizeRequest,
-)
-from .responses import Number, PredictionResponse, RankResponse, SparseValue, Vector
-from .vertex import VertexRequest, VertexResponse, vertex
+from . import docs, info, openai
+from .openai import OPENAI
+from .operation import Dialect, Post
+from .tei import DECODE, EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT, RERANK, SIMILARITY, TEI, TOKENIZE
+from .vertex import VERTEX
 
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Answers GET and HEAD. answer: type of the JSON body, None where it is none."""
+    """Answers GET and HEAD."""
 
-    handle: Callable[[Handlers], Awaitable[Reply]]
-    answer: Any = None
+    handle: Callable[[Served], Awaitable[Reply]]
+    result: Any = None
+    """The type of the JSON body, None where it is none."""
 
+    @property
+    def name(self) -> str:
+        return self.handle.__name__
 
-@dataclass(frozen=True, slots=True)
-class Post:
-    """Answers POST with a JSON body. answer: type of the JSON body of the answer; most_items: of a list in the body."""
-
-    body: type[Struct]
-    handle: Callable[[Handlers, Any], Awaitable[Reply]]
-    answer: Any
-    most_items: Callable[[Limits], int] = lambda limits: max(1, limits.max_client_batch_size)
+    @property
+    def summary(self) -> str:
+        return (self.handle.__doc__ or "").partition("\n")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """public: GET needs no key (POST always does); openai: errors have the shape of the OpenAI routes;
-    documented: is in the OpenAPI document."""
+    """A path, and what answers the requests for it."""
 
     path: str
     get: Get | None = None
     post: Post | None = None
+    dialect: Dialect = TEI
     public: bool = False
-    openai: bool = False
+    """GET needs no key (POST always does)."""
     documented: bool = True
+    """Whether it is in the OpenAPI document."""
 
     @property
     def allow(self) -> bytes:
@@ -66,19 +53,9 @@ class Route:
         return b",".join([*([b"POST"] if self.post else []), *([b"GET,HEAD"] if self.get else [])])
 
 
-EMBED = Post(EmbedRequest, Handlers.embed, list[Vector])
-EMBED_ALL = Post(EmbedAllRequest, Handlers.embed_all, list[list[Vector]])
-EMBED_SPARSE = Post(EmbedSparseRequest, Handlers.embed_sparse, list[list[SparseValue]])
-PREDICT = Post(PredictRequest, Handlers.predict, list[PredictionResponse | list[PredictionResponse]])
-RERANK = Post(RerankRequest, Handlers.rerank, list[RankResponse])
-SIMILARITY = Post(SimilarityRequest, Handlers.similarity, list[Number])
-TOKENIZE = Post(TokenizeRequest, Handlers.tokenize, list[list[Token]])
-DECODE = Post(DecodeRequest, Handlers.decode, list[str])
-OPENAI = Post(OpenAIRequest, Handlers.openai_embed, OpenAIResponse)
-VERTEX = Post(VertexRequest, vertex, VertexResponse, lambda limits: limits.max_concurrent_requests)
-INFO = Get(Handlers.get_model_info, Info)
-HEALTH = Get(Handlers.health)
-METRICS = Get(Handlers.metrics)
+INFO = Get(info.get_model_info, info.Info)
+HEALTH = Get(info.health)
+METRICS = Get(info.metrics)
 
 ROUTES = (
     Route("/embed", post=EMBED),
@@ -89,8 +66,8 @@ ROUTES = (
     Route("/similarity", post=SIMILARITY),
     Route("/tokenize", post=TOKENIZE),
     Route("/decode", post=DECODE),
-    Route("/v1/embeddings", post=OPENAI, openai=True),
-    Route("/embeddings", post=OPENAI, openai=True, documented=False),
+    Route("/v1/embeddings", post=openai.EMBED, dialect=OPENAI),
+    Route("/embeddings", post=openai.EMBED, dialect=OPENAI, documented=False),
     Route("/vertex", post=VERTEX),
     Route("/info", get=INFO),
     Route("/health", get=HEALTH, public=True),
@@ -100,7 +77,10 @@ ROUTES = (
 )
 
 
-DEFAULTS = {"embed": EMBED, "embed_all": EMBED_ALL, "embed_sparse": EMBED_SPARSE, "predict": PREDICT, "rerank": RERANK}
+DIALECTS = {"/v1/": OPENAI}
+"""Beginning of paths -> the dialect of those below it that are no routes."""
+
+DEFAULTS: Mapping[str, Post] = {post.name: post for post in (EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT, RERANK)}
 """Task -> what `POST /` and `POST /invocations` do for a model that is made for it."""
 
 

@@ -1,22 +1,22 @@
-"""`/vertex`: several bodies of other routes in one request, as Vertex AI sends them."""
+"""`/vertex`: several bodies of other operations in one request, as Vertex AI sends them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from msgspec import Raw, Struct
 
-from ...errors import BatchSizeError
+from ...errors import BatchSizeError, RequestError
 from ...inference.tasks import default_task
+from ...settings import Limits
+from ..accounting import Served
 from ..http.decoding import BAD_SHAPE, BodyDecoder
 from ..http.errors import Reason, RejectedError
 from ..http.response import Reply
-from .handlers import Handlers
-from .requests import EmbedAllRequest, EmbedRequest, EmbedSparseRequest, PredictRequest, RerankRequest
-
-S = TypeVar("S", bound=Struct)
+from .operation import Dialect, Post
+from .tei import EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT, RERANK
 
 WRONG_INSTANCE = Reason(422, "Validation")
 
@@ -33,58 +33,65 @@ class VertexResponse(Struct):
     predictions: list[Raw]
 
 
-class _Way(NamedTuple, Generic[S]):
-    """A type of instances and what answers them."""
-
-    decoder: BodyDecoder[S]
-    handle: Callable[[Handlers, S], Awaitable[Reply]]
-
-
-_RERANK = _Way(BodyDecoder(RerankRequest), Handlers.rerank)
-_PREDICT = _Way(BodyDecoder(PredictRequest), Handlers.predict)
-_EMBED_SPARSE = _Way(BodyDecoder(EmbedSparseRequest), Handlers.embed_sparse)
-_EMBED_ALL = _Way(BodyDecoder(EmbedAllRequest), Handlers.embed_all)
-_EMBED = _Way(BodyDecoder(EmbedRequest), Handlers.embed)
-_WAYS: dict[str, _Way[Any]] = {
-    "embed": _EMBED,
-    "embed_all": _EMBED_ALL,
-    "embed_sparse": _EMBED_SPARSE,
-    "predict": _PREDICT,
-    "rerank": _PREDICT,
+OF_MODELS: Mapping[str, Post] = {
+    "embed": EMBED,
+    "embed_all": EMBED_ALL,
+    "embed_sparse": EMBED_SPARSE,
+    "predict": PREDICT,
+    "rerank": PREDICT,
 }
-"""Task that a model is made for -> the way of instances that are no `/rerank` bodies."""
+"""Task that a model is made for -> the operation of instances that are no bodies of `/rerank`."""
 
 
-async def vertex(handlers: Handlers, request: VertexRequest) -> Reply:
-    """Gives the answers to several bodies, as Vertex AI asks for them.
+class Vertex:
+    """The operation whose body holds those of others."""
 
-    Nothing runs unless every instance can be read. The first instance's error is the request's. Each instance has at
-    least one input, so more of them than there are permits can't be answered.
-    """
-    if len(request.instances) > (most := handlers.model.limits.max_concurrent_requests):
-        raise BatchSizeError(len(request.instances), most)
-    calls = [_read(handlers, bytes(raw), f"instances[{i}]") for i, raw in enumerate(request.instances)]
-    answers = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
-    body: list[bytes] = []
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-        body += [b"," if body else b'{"predictions":[', *answer.body]
-    return Reply.json([*body, b"]}"] if body else [b'{"predictions":[]}'])
+    name = "vertex"
+    summary = "Gives the answers to several bodies, as Vertex AI asks for them."
+    body = VertexRequest
+    result = VertexResponse
+
+    def __init__(self) -> None:
+        self._decoders = {post.name: BodyDecoder(post.body) for post in (RERANK, *OF_MODELS.values())}
+
+    def most_items(self, limits: Limits) -> int:
+        """Each instance has at least one input, so more of them than there are permits can't be answered."""
+        return limits.max_concurrent_requests
+
+    def model(self, body: VertexRequest) -> str | None:
+        """None: an instance's name is not looked at."""
+        return None
+
+    async def reply(self, served: Served, body: VertexRequest, dialect: Dialect) -> Reply:
+        """Nothing runs unless every instance can be read. The first instance's error is the request's."""
+        count, most = len(body.instances), self.most_items(served.model.limits)
+        with served.accounting.counting_failures(self.name):
+            if count > most:
+                raise BatchSizeError(count, most)
+        calls = [self._read(served, dialect, bytes(raw), place) for place, raw in enumerate(body.instances)]
+        answers = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
+        pieces: list[bytes] = []
+        for place, answer in enumerate(answers):
+            if isinstance(answer, RequestError) and answer.place is not None:
+                answer.place = f"instances[{place}].{answer.place}"
+            if isinstance(answer, BaseException):
+                raise answer
+            pieces += [b"," if pieces else b'{"predictions":[', *answer.body]
+        return Reply.json([*pieces, b"]}"] if pieces else [b'{"predictions":[]}'])
+
+    def _read(
+        self, served: Served, dialect: Dialect, instance: bytes, index: int
+    ) -> Callable[[], Coroutine[Any, Any, Reply]]:
+        """What answers the instance: reranking if it looks like it, whatever the model is, else what the model does."""
+        posts: Sequence[Post] = (RERANK, OF_MODELS[default_task(served.model.info)])
+        for post in posts:
+            try:
+                body = self._decoders[post.name].decode(instance, f"instances[{index}].")
+            except RejectedError as error:
+                problem = error
+            else:
+                return lambda post=post, body=body: post.reply(served, body, dialect)  # type: ignore[misc]
+        raise RejectedError(WRONG_INSTANCE, str(problem).removeprefix(BAD_SHAPE)) from None
 
 
-def _read(handlers: Handlers, instance: bytes, place: str) -> Callable[[], Awaitable[Reply]]:
-    """What answers the instance: reranking if it looks like it, whatever the model is, else what the model does."""
-    try:
-        return _call(_RERANK, handlers, instance, place)
-    except RejectedError:
-        pass
-    try:
-        return _call(_WAYS[default_task(handlers.model.info)], handlers, instance, place)
-    except RejectedError as error:
-        raise RejectedError(WRONG_INSTANCE, str(error).removeprefix(BAD_SHAPE)) from None
-
-
-def _call(way: _Way[Any], handlers: Handlers, instance: bytes, place: str) -> Callable[[], Awaitable[Reply]]:
-    request = way.decoder.decode(instance, f"{place}.")
-    return lambda: way.handle(handlers, request)
+VERTEX = Vertex()

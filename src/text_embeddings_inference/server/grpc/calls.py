@@ -18,9 +18,9 @@ from google.protobuf.message import Message
 from ...inference.admission import Permit
 from ...inference.model import Answer, Model
 from ...inference.results import Prediction, Sparse
-from ...settings import CONTRACT_VERSION, Settings
+from ...settings import CONTRACT_VERSION
 from ...types import EncodeOptions, Float32Array, Input, Kind, Token
-from ..accounting import Accounting, Timed
+from ..accounting import Served, Timed
 from . import tei_pb2 as tei
 from .statuses import RefusedError
 
@@ -44,15 +44,6 @@ class Reply(NamedTuple):
     """The serialized message."""
     done: Timed[Any] | None = None
     """What it cost, for calls that tell in their metadata."""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What calls are answered with."""
-
-    model: Model
-    settings: Settings
-    accounting: Accounting
 
 
 Answering: TypeAlias = Callable[[Served, Any, Permit | None], Awaitable[Reply]]

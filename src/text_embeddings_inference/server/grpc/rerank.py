@@ -13,9 +13,10 @@ from ...inference.admission import Permit
 from ...inference.model import Answer, Model
 from ...inference.results import Rank
 from ...types import EncodeOptions, Timings, Usage
+from ..accounting import Served
 from ..http.memory_budget import Share
 from . import tei_pb2 as tei
-from .calls import Reply, Served, metadata, options
+from .calls import Reply, metadata, options
 from .statuses import RefusedError
 from .streams import Ahead, in_order
 

@@ -13,11 +13,11 @@ from google.protobuf.message import DecodeError, Message
 from ...inference.model import Answer, Model
 from ...settings import Settings
 from ...telemetry.tracing import PARENT, parse_traceparent
-from ..accounting import Accounting, usage_headers
+from ..accounting import Served, usage_headers
 from ..auth import Keys
 from ..http.memory_budget import MemoryBudget, Share
 from . import tei_pb2 as tei
-from .calls import CALLS, Call, Reply, Served
+from .calls import CALLS, Call, Reply
 from .limits import MAX_MESSAGE, MAX_STREAM, MAX_STREAMS, Untaken, Waits
 from .rerank import rerank, rerank_stream
 from .statuses import Context, RefusedError, abort, refusal
@@ -34,7 +34,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
     """The calls to a model as gRPC methods. Who may call is decided before a message is received."""
 
     def __init__(self, model: Model, settings: Settings, untaken: Untaken) -> None:
-        self._served = Served(model, settings, Accounting(model))
+        self._served = Served.of(model, settings)
         self._keys = Keys(settings.server.api_key)
         self._traces = model.tracer is not None
         self._timeouts = settings.server.client_timeout, settings.server.keep_alive_timeout

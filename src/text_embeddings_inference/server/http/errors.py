@@ -1,4 +1,4 @@
-"""How a request that can't be answered is told to its client: always a JSON object with the message and its type.
+"""How a request that can't be answered is told to its client: always a JSON object, in the shape of its dialect.
 
 ```
 RequestError    raised by the model; `errors.PRESENTATION` says how it is shown
@@ -9,10 +9,10 @@ RejectedError   the request never reached the model: one of the `Reason`s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from ...errors import OverloadedError, RequestError, presentation
 from .response import Header, Reply
@@ -49,31 +49,6 @@ class RejectedError(Exception):
         self.headers = headers
 
 
-class ErrorResponse(Struct):
-    """What went wrong."""
-
-    error: Annotated[str, Meta(examples=["Model is overloaded"])]
-    error_type: Annotated[str, Meta(examples=["Overloaded"])]
-
-
-class OpenAIError(Struct):
-    """An error as OpenAI's clients read it."""
-
-    message: str
-    type: str
-    param: None = None
-    code: int | None = None
-
-
-class OpenAIErrorResponse(Struct):
-    """What went wrong, for clients of text-embeddings-inference and, in `error`, for those of OpenAI."""
-
-    message: Annotated[str, Meta(examples=["Model is overloaded"])]
-    code: Annotated[int, Meta(examples=[429])]
-    type: Annotated[str, Meta(examples=["Overloaded"])]
-    error: OpenAIError
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What is told of an error, in whatever shape."""
@@ -90,17 +65,12 @@ class Failure:
             return Failure(*error.reason, str(error), error.headers)
         if isinstance(error, RequestError):
             status, _, error_type, _ = presentation(error)
-            retry = ((b"retry-after", b"1"),) if isinstance(error, OverloadedError) else ()
-            return Failure(status, error_type, str(error), retry)
+            headers: tuple[Header, ...] = ((b"retry-after", b"1"),) if isinstance(error, OverloadedError) else ()
+            if error.place is not None:
+                headers += ((b"x-error-place", error.place.encode()),)
+            return Failure(status, error_type, str(error), headers)
         return Failure(*INTERNAL, "internal error: see the server's log")
 
-    def plain(self) -> Reply:
-        return self._reply(ErrorResponse(self.message, self.error_type))
-
-    def openai(self) -> Reply:
-        """The shape of the OpenAI routes."""
-        inner = OpenAIError(self.message, self.error_type, code=self.status)
-        return self._reply(OpenAIErrorResponse(self.message, self.status, self.error_type, inner))
-
-    def _reply(self, body: Struct) -> Reply:
+    def reply(self, body: Struct) -> Reply:
+        """The answer with its headers; body: what tells of it."""
         return Reply.json([msgspec.json.encode(body)], status=self.status, headers=self.headers)
