@@ -53,9 +53,9 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
+def server(program: str = SERVER) -> Iterator[Server]:
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", SERVER]
+    command = [sys.executable, "-c", program]
     with (
         tempfile.TemporaryFile("w+") as said,
         subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=said, text=True) as process,

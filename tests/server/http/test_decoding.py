@@ -22,6 +22,7 @@ from text_embeddings_inference.server.api.requests import (
     predict_inputs,
 )
 from text_embeddings_inference.server.api.vertex import VertexRequest
+from text_embeddings_inference.server.http.counting import MOST_VALUES
 from text_embeddings_inference.server.http.decoding import BodyDecoder
 from text_embeddings_inference.server.http.errors import RejectedError
 
@@ -244,7 +245,7 @@ def test_items_are_counted_before_they_are_decoded(kind: str, monkeypatch: pytes
     ],
 )
 def test_too_much_inside_an_item(body_type: type[Struct], body: Any) -> None:
-    with pytest.raises(RejectedError, match="values, lists and fields"):
+    with pytest.raises(RejectedError, match="texts, lists and fields"):
         BodyDecoder(body_type).decode(json.dumps(body).encode(), most_items=MOST)
 
 
@@ -258,6 +259,14 @@ def test_few_large_items_are_decoded_whatever_is_in_them(text: str) -> None:
 def test_a_long_input_is_one(inputs: Any) -> None:
     body = json.dumps({"inputs": inputs}).encode()
     assert BodyDecoder(EmbedRequest).decode(body, most_items=2).inputs == inputs
+
+
+@pytest.mark.parametrize(
+    "inputs", [[7] * (MOST_VALUES + 2), [[7] * (MOST_VALUES + 2)], [[8], [7] * (MOST_VALUES + 2), "1"]]
+)
+def test_more_ids_than_any_model_takes(inputs: Any) -> None:
+    with pytest.raises(RejectedError, match=f"inputs: more than {MOST_VALUES} values"):
+        BodyDecoder(EmbedRequest).decode(json.dumps({"inputs": inputs}).encode(), most_items=MOST)
 
 
 def test_duplicates_around_large_values() -> None:
