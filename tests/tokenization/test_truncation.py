@@ -264,3 +264,48 @@ def test_what_may_not_split_at_spaces() -> None:
     strip.normalizer = normalizers.Strip()
     for tokenizer in (metaspace, bare_bytes, late, nothing, added, spread, across, pattern, strip):
         assert not splits(tokenizer)
+
+
+# --- characters that stand for many -----------------------------------------------------------------------------------
+
+
+def compatible(normalizer: normalizers.Normalizer) -> Tokenizer:
+    """A token for each character, as the normalizer writes it."""
+    letters = tokenizers.Tokenizer(models.WordLevel({"x": 0}, unk_token="x"))
+    letters.normalizer = normalizer
+    letters.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    return Tokenizer(letters, TextOptions(max_input_length=10, vocabulary=1))
+
+
+LIGATURES = "\ufdfa" * 2000
+"""36,000 characters, written out."""
+
+
+@pytest.mark.parametrize("normalizer", [normalizers.NFKC(), normalizers.Sequence([normalizers.NFKD()])])
+def test_what_is_written_out_is_bounded(normalizer: normalizers.Normalizer) -> None:
+    tokenizer = compatible(normalizer)
+    (cut,) = tokenizer.encode([LIGATURES], EncodeOptions())
+    (refused,) = tokenizer.encode([LIGATURES], EncodeOptions(truncate=False))
+    (shown,) = tokenizer.tokenize([LIGATURES])
+    assert isinstance(cut, Encoding)
+    assert (len(cut), cut.characters) == (10, 2000)
+    for error in (refused, shown):
+        assert "less than 2500 characters once they are normalized" in str(error)
+
+
+def test_nothing_is_cut_where_nothing_is_written_out() -> None:
+    (shown,) = compatible(normalizers.NFC()).tokenize([LIGATURES])
+    assert isinstance(shown, list)
+    assert len(shown) == len(LIGATURES)
+
+
+@pytest.mark.parametrize("text", ["한국어" * 800, "e\u0301ǘ" * 800, "\ufdfa" * 555, "a" * 2499])
+def test_letters_are_no_reason_to_cut(text: str) -> None:
+    assert truncation.fitting(text, 2500) == len(text)
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 100_000, "ab\ufdfa" * 100_000, "a" * 50_000 + "\ufdfa" * 50_000])
+def test_the_part_that_fits_is_written_out_in_few_characters(text: str) -> None:
+    size = truncation.fitting(text, 20_000)
+    assert 4_000 < size < len(text)
+    assert len(normalizers.NFKC().normalize_str(text[:size])) <= 4 * 20_000

@@ -103,6 +103,7 @@ class Tokenizer:
         self.special_ids = frozenset(id_ for id_, token in decoder.items() if token.special)
         largest_id = max([tokenizer.get_vocab_size(with_added_tokens=False) - 1, *decoder])
         self._splits_at_spaces = {side: truncation.splits_at_spaces(tokenizer, side) for side in get_args(Direction)}
+        self._writes_out = truncation.writes_out(tokenizer)
         self._may_exceed_vocabulary = largest_id >= options.vocabulary
 
     @classmethod
@@ -204,6 +205,8 @@ class Tokenizer:
                     f"`inputs` must have less than {self.max_characters} characters. Given: {_characters(item)}"
                 )
             item = truncation.cut_bytes(item, self.max_characters)
+        if self._writes_out and not isinstance(item, list):
+            item = self._cut_written_out(item, options)
         if isinstance(item, str):
             return self._cased(item if prompt is None else prompt + item)
         if isinstance(item, tuple):
@@ -216,6 +219,17 @@ class Tokenizer:
         if prompt is not None:
             return self._cased(prompt + self._decode(item, skip_special_tokens=True))
         return self._encode_ids(item, options, limit)
+
+    def _cut_written_out(self, item: str | Pair, options: EncodeOptions) -> str | Pair:
+        """Without what the normalizer would make far more of than an input may have. Raises InputError."""
+        parts = (item,) if isinstance(item, str) else item
+        sizes = [truncation.fitting(part, self.max_characters) for part in parts]
+        if sizes == [len(part) for part in parts]:
+            return item
+        if not options.truncate:
+            raise InputError(f"`inputs` must have less than {self.max_characters} characters once they are normalized")
+        cut = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+        return cut[0] if isinstance(item, str) else (cut[0], cut[1])
 
     def _cased(self, text: str) -> str:
         return text.lower() if self._options.rules.lowercase else text

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +20,14 @@ HEAD_CHARACTERS_PER_TOKEN = 6
 
 LOCAL_NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "StripAccents"}
 """In these a space never joins the character before it."""
+
+COMPATIBLE = {"NFKC", "NFKD", "Precompiled"}
+"""These write out what stands for several characters."""
+LONGEST_FORM = 18
+"""Characters that one is written out as at most: U+FDFA."""
+LONGEST_LETTER = 4
+"""The same of letters: with two marks and a form for the end of words."""
+CHARACTERS_AT_ONCE = 1 << 12
 
 Direction: TypeAlias = Literal["left", "right"]
 
@@ -61,6 +70,24 @@ def _cut_text(text: str, limit: int) -> str:
     if len(data) <= limit or data[limit] & 0xC0 == 0x80:
         return text
     return data[:limit].decode(errors="surrogatepass")
+
+
+def writes_out(tokenizer: tokenizers.Tokenizer) -> bool:
+    """Whether its normalizer makes several characters of one, such as a phrase of the ligature U+FDFA."""
+    return any(step["type"] in COMPATIBLE for step in _steps(tokenizer.normalizer, "normalizers"))
+
+
+def fitting(text: str, limit: int) -> int:
+    """How many characters of a text may be tokenized: all, unless they are far more than `limit` once written out."""
+    most = limit * LONGEST_LETTER
+    if text.isascii() or len(text) * LONGEST_FORM <= most:
+        return len(text)
+    written = 0
+    for start in range(0, len(text), CHARACTERS_AT_ONCE):
+        written += len(unicodedata.normalize("NFKD", text[start : start + CHARACTERS_AT_ONCE]))
+        if written > most:
+            return max(start, most // LONGEST_FORM)
+    return len(text)
 
 
 def head(text: str | Pair, max_length: int, direction: Direction) -> str | Pair:
