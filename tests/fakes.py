@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from text_embeddings_inference import Embedder
-from text_embeddings_inference.engines.base import Capacity, Trials
+from text_embeddings_inference.engines.base import Capacity
 from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.loading.load import Parts
 from text_embeddings_inference.settings import BatchLimits, Limits
@@ -69,8 +69,6 @@ class FakeEngine:
     zero_ids: they are zeros; on_run: called with each batch before it is computed, may raise. `batches` holds what ran.
     """
 
-    name = "fake"
-    dtype = "float32"
     vocabulary = VOCABULARY
 
     def __init__(
@@ -85,7 +83,8 @@ class FakeEngine:
         self.dimensions = dimensions
         self.cores = 8
         self.capacity = Capacity(streams, batch_tokens)
-        self.trials = Trials()
+        self.longest = MAX_INPUT_LENGTH
+        self.trials: tuple[int, ...] = ()
         self.bad_ids: set[int] = set()
         self.nan_ids: set[int] = set()
         self.zero_ids: set[int] = set()

@@ -9,7 +9,7 @@ from text_embeddings_inference.engines.base import Engine, Need, Offer
 from text_embeddings_inference.engines.registry import KINDS
 from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.loading.load import load_parts
-from text_embeddings_inference.loading.open import find_need, open_model
+from text_embeddings_inference.loading.open import open_model
 from text_embeddings_inference.settings import Settings
 
 
@@ -21,7 +21,7 @@ def loaded_model(settings: Settings) -> Model:
 
 def need_of(checkpoint: Checkpoint, **options: Any) -> Need:
     """What an engine is wanted for, with these options."""
-    return find_need(checkpoint, Settings.of(**{"model_id": "m", "threads": 2} | options))
+    return Need(checkpoint, Settings.of(**{"model_id": "m", "threads": 2} | options))
 
 
 def make_engine(checkpoint: Checkpoint, name: str = "openvino", dtype: str = "float32", *, streams: int = 1) -> Engine:

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from text_embeddings_inference.cli import logs_on_stdout, tracing
-from text_embeddings_inference.engines.base import Capacity, Trials
+from text_embeddings_inference.engines.base import Capacity
 from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.loading.load import Parts, load_parts
 from text_embeddings_inference.loading.open import open_model
 from text_embeddings_inference.server.serve import serve
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.telemetry.redaction import NO_SECRETS
-from text_embeddings_inference.types import Batch, Encoding, Output
+from text_embeddings_inference.types import Batch, Encoding, ModelInfo, Output
 
 DIMENSIONS = 384
 
@@ -30,15 +30,13 @@ DIMENSIONS = 384
 class FakeEngine:
     """Gives the same vector for every input, at once."""
 
-    name = "fake"
-    dtype = "float32"
     dimensions = DIMENSIONS
     cores = 1
     capacity = Capacity(1, 16384)
-    trials = Trials()
+    trials: tuple[int, ...] = ()
 
-    def __init__(self, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, info: ModelInfo) -> None:
+        self.vocabulary, self.longest = info.vocabulary, info.max_input_length
         self._vector = np.random.default_rng(0).standard_normal(DIMENSIONS, dtype=np.float32)
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
@@ -66,8 +64,7 @@ def main() -> None:
     settings = Settings.parse(["--model-id", str(given.model), "--port", str(given.port), *ours], os.environ)
     parts = load_parts(open_model(settings))
     parts.engine.close()
-    engine = FakeEngine(parts.info.vocabulary)
-    parts = Parts(replace(parts.info, engine=engine.name), parts.tokenizer, engine)
+    parts = Parts(replace(parts.info, engine="fake"), parts.tokenizer, FakeEngine(parts.info))
     with logs_on_stdout(settings.telemetry, NO_SECRETS), tracing(settings.telemetry) as tracer:
         model = Model(parts, settings.limits, tracer=tracer)
         serve({"fake": model}, settings)

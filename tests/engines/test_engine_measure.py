@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fakes import FakeEngine
-from text_embeddings_inference.engines.base import Capacity, Trials
+from text_embeddings_inference.engines.base import Capacity
 from text_embeddings_inference.engines.measure import Stopwatch, best_batch, fastest, measure
 from text_embeddings_inference.types import Batch
 
@@ -87,7 +87,7 @@ CAPACITY = Capacity(streams=2, batch_tokens=100)
 
 def engine(seconds_alone: float = 0, seconds_side_by_side: float = 0) -> FakeEngine:
     made = FakeEngine(streams=2)
-    made.trials = Trials((8, 16), length=4)
+    made.trials, made.longest = (8, 16), 4
 
     def take_time(batch: Batch) -> None:
         time.sleep(seconds_alone if made.batches[-1].cores == made.cores else seconds_side_by_side)

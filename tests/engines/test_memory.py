@@ -25,8 +25,9 @@ import ctypes, gc, sys
 from pathlib import Path
 import numpy as np
 from text_embeddings_inference.checkpoint import open_checkpoint
-from text_embeddings_inference.engines.base import Offer
+from text_embeddings_inference.engines.base import Need, Offer
 from text_embeddings_inference.models.build import facts_of
+from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Encoding
 {make}
 def resident():
@@ -34,7 +35,7 @@ def resident():
     ctypes.CDLL(None).malloc_trim(0)
     return int(next(l.split()[1] for l in Path("/proc/self/status").open() if l.startswith("RssAnon"))) * 1024
 def life():
-    engine = make(open_checkpoint(Path(sys.argv[1]), facts_of))
+    engine = make(Need(open_checkpoint(Path(sys.argv[1]), facts_of), Settings.of(model_id=sys.argv[1])))
     for cores in (None, 1):
         engine.run(engine.arrange([Encoding(np.ones(20, np.int32), None, 0)] * 4), tokens=True, cores=cores)
     engine.prepare(engine.capacity.streams)
@@ -49,13 +50,13 @@ print("MEMORY", before, *(loaded for _, loaded in engines), resident())
 """
 OPENVINO = """
 from text_embeddings_inference.engines.openvino import OpenVINOEngine
-def make(checkpoint):
-    return OpenVINOEngine(checkpoint, Offer("openvino", {dtype!r}, threads=2, streams=2))
+def make(need):
+    return OpenVINOEngine(need, Offer("openvino", {dtype!r}, threads=2, streams=2))
 """
 TORCH = """
 from text_embeddings_inference.engines.torch import TorchEngine
-def make(checkpoint):
-    return TorchEngine(checkpoint, Offer("torch", "bfloat16", threads=1, streams=1))
+def make(need):
+    return TorchEngine(need, Offer("torch", "bfloat16", threads=1, streams=1))
 """
 
 

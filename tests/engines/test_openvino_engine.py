@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loaded import need_of
 from oracle.expected import Fixture
 from tests.fakes import until
 from text_embeddings_inference.checkpoint import Weights
@@ -26,7 +27,8 @@ ENCODINGS = [case.encoding for case in Fixture("bert").cases]
 
 
 def make(name: str = "bert", *, streams: int = 2, cache: Path | None = None) -> OpenVINOEngine:
-    return OpenVINOEngine(Fixture(name).open(), Offer("openvino", "float32", threads=2, streams=streams), cache=cache)
+    need = need_of(Fixture(name).open(), compile_cache=cache)
+    return OpenVINOEngine(need, Offer("openvino", "float32", threads=2, streams=streams))
 
 
 def run(engine: OpenVINOEngine) -> Output:
@@ -61,9 +63,9 @@ def test_several_streams_are_measured_in_the_form_that_is_compiled_for_them(monk
 
 
 def test_splade_batches_stay_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("text_embeddings_inference.engines.openvino.SPLADE_ELEMENTS", 900 * 300)
+    monkeypatch.setattr("text_embeddings_inference.engines.openvino.SPLADE_BYTES", 4 * 900 * 300)
     engine = make("bert-splade")
-    assert (engine.capacity.batch_tokens, engine.trials.sizes) == (300, (256,))
+    assert (engine.capacity.batch_tokens, engine.trials) == (300, (256,))
     engine.close()
 
 

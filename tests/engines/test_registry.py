@@ -14,7 +14,7 @@ from extras import needs_torch
 from loaded import need_of
 from oracle.expected import MODELS, Fixture
 from text_embeddings_inference.checkpoint import Facts, open_checkpoint
-from text_embeddings_inference.engines import registry, torch_kind, transformers_kind
+from text_embeddings_inference.engines import registry, torch_kinds
 from text_embeddings_inference.engines.base import Engine, EngineKind, Need, Offer, Refusal
 from text_embeddings_inference.engines.openvino_kind import choose_streams
 from text_embeddings_inference.engines.registry import KINDS, choose
@@ -42,14 +42,13 @@ def chosen(wanted: Need) -> str:
 
 @pytest.fixture
 def gpu_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_kind, "has_gpu_driver", lambda: True)
+    monkeypatch.setattr(torch_kinds, "has_gpu_driver", lambda: True)
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if PyTorch were not installed."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    for module in (torch_kind, transformers_kind):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch_kinds, "find_spec", lambda name: None)
     for name in ("engines.torch", "ops.torch", "ops.torch_sequences"):
         monkeypatch.delitem(sys.modules, f"text_embeddings_inference.{name}", raising=False)
 
@@ -115,7 +114,7 @@ def test_a_single_reason_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_gpu_it_is_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_kind, "has_gpu_driver", lambda: False)
+    monkeypatch.setattr(torch_kinds, "has_gpu_driver", lambda: False)
     assert chosen(need(dtype="float32")) == "openvino on cpu"
 
 
@@ -175,7 +174,7 @@ def test_streams_that_are_asked_for() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16"])
 def test_a_number_type_that_no_cpu_has(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_kind, "has_gpu_driver", lambda: False)
+    monkeypatch.setattr(torch_kinds, "has_gpu_driver", lambda: False)
     with pytest.raises(UnsupportedError) as caught:
         choose(need(dtype=dtype))
     assert "torch: there is no GPU here\nopenvino: `--dtype float16`: CPUs run" in str(caught.value)

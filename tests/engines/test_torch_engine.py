@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from extras import HAS_TORCH
+from loaded import need_of
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import Facts
 from text_embeddings_inference.errors import StartError
@@ -29,7 +30,7 @@ from text_embeddings_inference.engines.torch import TorchEngine, choose_device, 
 
 
 def make(name: str = "bert", *, dtype: str = "float32", threads: int = 1, **options: Any) -> TorchEngine:
-    return TorchEngine(Fixture(name).open(), Offer("torch", dtype, threads, streams=1), **options)
+    return TorchEngine(need_of(Fixture(name).open()), Offer("torch", dtype, threads, streams=1), **options)
 
 
 def sequence(length: int, first: int = 5) -> Encoding:
@@ -87,7 +88,7 @@ def test_close_gives_the_weights_back() -> None:
 
 def test_weights_in_float32_are_the_files_own() -> None:
     checkpoint = Fixture("bert").open()
-    engine = TorchEngine(checkpoint, Offer("torch", "float32", threads=1, streams=1))
+    engine = TorchEngine(need_of(checkpoint), Offer("torch", "float32", threads=1, streams=1))
     stored = checkpoint.weights.array("embeddings.word_embeddings.weight")
     assert any(np.may_share_memory(tensor.numpy(), stored) for tensor in tensors())
     engine.close()
@@ -129,7 +130,7 @@ def test_splade_gets_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make("bert-splade")
     assert measure(engine, engine.capacity, ["batch_tokens"], 5) == Capacity(1, 10)
     assert make("bert-splade", dtype="float16").capacity.batch_tokens == 20
-    assert make("bert").capacity.batch_tokens == module.CPU_SIZES.batch_tokens
+    assert make("bert").capacity.batch_tokens == module.CPU_SIZES.best
 
 
 def test_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from extras import needs_transformers
+from loaded import need_of
 from oracle.expected import MODELS
 from text_embeddings_inference import load
 from text_embeddings_inference.checkpoint import Checkpoint, open_checkpoint
@@ -56,9 +57,9 @@ def save(folder: Path, architecture: str, **config: Any) -> Any:
 
 
 def make(checkpoint: Checkpoint) -> Engine:
-    from text_embeddings_inference.engines.transformers import TransformersEngine
+    from text_embeddings_inference.engines.transformers import make_engine
 
-    return TransformersEngine(checkpoint, Offer("transformers", "float32", threads=1, streams=1))
+    return make_engine(need_of(checkpoint), Offer("transformers", "float32", threads=1, streams=1))
 
 
 @needs_transformers
@@ -69,7 +70,7 @@ def test_embeddings(tmp_path: Path, pooling: Pooling) -> None:
     model = save(tmp_path, "MegatronBertModel", model_type="megatron-bert")
     engine = make(open_checkpoint(tmp_path, facts_of, pooling=pooling))
     output = engine.run(engine.arrange(encodings()), tokens=True)
-    assert (engine.name, engine.dimensions, engine.vocabulary) == ("transformers", 32, 900)
+    assert (engine.dimensions, engine.vocabulary) == (32, 900)
     assert output.tokens is not None
     for row, encoding in enumerate(encodings()):
         with torch.no_grad():
@@ -195,7 +196,7 @@ def check_rows(checkpoint: Checkpoint, reference: Callable[[Any], Any]) -> None:
         with torch.no_grad():
             hidden = reference(torch.from_numpy(encoding.input_ids.astype(np.int64))[None]).last_hidden_state[0].numpy()
         assert np.abs(output.tokens[row, : len(encoding)] - hidden).max() <= 1e-5
-    known = inspect(checkpoint, trust_remote_code=False)
+    known = inspect(need_of(checkpoint))
     assert (known.dimensions, known.vocabulary) == (engine.dimensions, engine.vocabulary) == (32, 900)
     engine.close()
 

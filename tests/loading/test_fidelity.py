@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.oracle.expected import MODELS, Fixture
-from text_embeddings_inference.engines.base import Capacity, Engine, EngineKind, Need, Offer, Trials
+from text_embeddings_inference.engines.base import Capacity, Engine, Need, Offer
+from text_embeddings_inference.engines.openvino_kind import OpenVINOKind
 from text_embeddings_inference.loading.fidelity import FAITHFUL, fidelity
 from text_embeddings_inference.loading.load import fits_twice, load_parts
 from text_embeddings_inference.loading.open import open_model
@@ -22,8 +23,9 @@ TOKENIZER_FILE = MODELS / "bert" / "tokenizer.json"
 class Turned:
     """Gives `(1, 0)` for each input but the last, which is turned by `angle`, or all of it divided by `shrink`."""
 
-    name, dtype, dimensions, vocabulary, cores = "turned", "float32", 2, 900, 1
-    capacity, trials = Capacity(1, 1024), Trials()
+    dimensions, vocabulary, longest, cores = 2, 900, 48, 1
+    capacity = Capacity(1, 1024)
+    trials: tuple[int, ...] = ()
 
     def __init__(self, angle: float = 0, shrink: float = 1) -> None:
         self._last = np.array([np.cos(angle), np.sin(angle)], np.float32)
@@ -102,20 +104,21 @@ def test_the_reference_is_closed_where_the_comparison_fails(monkeypatch: pytest.
 
     references: list[Engine] = []
     closed: list[Engine] = []
-    make_reference = EngineKind.make_reference
+    make = OpenVINOKind.make
 
-    def keep(self: EngineKind, need: Need, offer: Offer) -> Engine:
-        references.append(make_reference(self, need, offer))
+    def keep(self: OpenVINOKind, need: Need, offer: Offer) -> Engine:
+        assert offer.dtype == "float32"
+        references.append(make(self, need, offer))
         close = references[-1].close
         references[-1].close = lambda: (close(), closed.append(references[-1]))[0]  # type: ignore[method-assign, func-returns-value]
         return references[-1]
 
-    monkeypatch.setattr(EngineKind, "make_reference", keep)
     monkeypatch.setattr("text_embeddings_inference.loading.load.fidelity", fail)
     parts = load_parts(open_model(Settings.of(model_id=str(MODELS / "bert"), dtype="int8", threads=1)))
+    monkeypatch.setattr(OpenVINOKind, "make", keep)
     assert parts.measure_fidelity is not None
     with pytest.raises(RuntimeError, match="no such kernel"):
         parts.measure_fidelity()
     parts.engine.close()
+    assert references
     assert closed == references
-    assert references[0].dtype == "float32"

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from text_embeddings_inference.checkpoint import Checkpoint
-from text_embeddings_inference.engines.base import Capacity, Trials, check_lengths
+from text_embeddings_inference.engines.base import Capacity, check_lengths
 from text_embeddings_inference.models.build import build
 from text_embeddings_inference.ops.spec import Inputs, Layout, Value
 from text_embeddings_inference.types import Batch, Encoding, Output
@@ -18,21 +18,20 @@ from .numpy_ops import NumpyOps, Sequences
 class NumpyEngine:
     """Runs a checkpoint's network on NumPyOps, in float64 (see `engines.base.Engine`)."""
 
-    name = "numpy"
-    dtype = "float64"
     cores = 1
     capacity = Capacity(1, 1024)
-    trials = Trials()
+    trials: tuple[int, ...] = ()
 
     def __init__(self, checkpoint: Checkpoint, layout: Literal["padded", "packed"]) -> None:
-        self._ops = NumpyOps(checkpoint.longest)
+        self.longest = checkpoint.longest
+        self._ops = NumpyOps(self.longest)
         self._layout = layout
         self._network = build(checkpoint, self._ops)
         self.dimensions = self._network.dimensions
         self.vocabulary = self._network.vocabulary
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
-        check_lengths(encodings, self._ops.max_length)
+        check_lengths(encodings, self.longest)
         return Batch.pad(encodings) if self._layout == "padded" else Batch.pack(encodings)
 
     def cost(self, longest: int, count: int, tokens: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from extras import needs_torch
-from loaded import make_engine
+from loaded import make_engine, need_of
 from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import Checkpoint
@@ -95,7 +95,7 @@ def _make_torch(checkpoint: Checkpoint, layout: str, dtype: str = "float32") -> 
     from text_embeddings_inference.engines.torch import TorchEngine
 
     assert layout in ("padded", "packed")
-    return TorchEngine(checkpoint, Offer("torch", dtype, threads=1, streams=1), layout=layout)
+    return TorchEngine(need_of(checkpoint), Offer("torch", dtype, threads=1, streams=1), layout=layout)
 
 
 def difference(actual: Row, expected: Row) -> float:

@@ -8,8 +8,8 @@ from typing import ClassVar, Protocol
 
 from ..checkpoint import Checkpoint
 from ..models.build import Network
-from ..settings import EngineOptions
-from ..types import Batch, Encoding, Output
+from ..settings import Settings
+from ..types import Batch, Encoding, Output, Pooling
 from .inspection import inspect
 
 
@@ -23,37 +23,21 @@ class Capacity:
     """Computed tokens of a batch above which larger batches gain nothing."""
 
 
-TRIAL_LENGTH = 32
-"""Tokens of the texts that are measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trials:
-    """What is run to measure an engine's capacity."""
-
-    sizes: tuple[int, ...] = ()
-    """Computed tokens of the batches that are compared, ascending."""
-    length: int = TRIAL_LENGTH
-    """Tokens of each of their texts."""
-
-
 class Engine(Protocol):
     """One model, compiled for one kind of hardware."""
 
-    name: str
-    """Of its kind, as `/info` shows it."""
-    dtype: str
-    """What it computes in."""
     dimensions: int
     """Width `D` of the pooled vectors."""
     vocabulary: int
     """How many token ids there are."""
+    longest: int
+    """Tokens of the longest sequence that it runs."""
     cores: int
     """CPU cores it may use, all streams together."""
     capacity: Capacity
     """What it does well with before anything is measured; `streams` is the most it can."""
-    trials: Trials
-    """What is worth measuring."""
+    trials: tuple[int, ...]
+    """Computed tokens of the batches that are worth measuring, ascending."""
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
         """The encodings in the layout this engine runs."""
@@ -97,12 +81,8 @@ class Need:
 
     checkpoint: Checkpoint
     """The model."""
-    options: EngineOptions
+    settings: Settings
     """What was asked for."""
-    batch_tokens: int | None = None
-    """Computed tokens of a batch, set by hand."""
-    trust_remote_code: bool = False
-    """Whether code that lies beside the weights may be run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +113,28 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSizes:
+    """Of an engine, in computed tokens."""
+
+    best: int
+    """What does well before anything is measured."""
+    trials: tuple[int, ...]
+    """Those worth measuring, ascending."""
+    splade_bytes: int
+    """The most that SPLADE's logits `[*, V]` may take."""
+
+    def fit(self, need: Need, logits_bytes: int) -> tuple[int, tuple[int, ...]]:
+        """The best size, where it is not set by hand, and the trials; with SPLADE those that fit into the memory.
+
+        logits_bytes: of SPLADE's logits for one token.
+        """
+        if need.checkpoint.pooling is not Pooling.SPLADE:
+            return need.settings.limits.max_batch_tokens or self.best, self.trials
+        most = max(1, self.splade_bytes // logits_bytes)
+        return min(self.best, most), tuple(size for size in self.trials if size <= most)
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes, estimated."""
 
@@ -149,7 +151,9 @@ class Memory:
 def refuse_graph(need: Need) -> Refusal:
     """Of a kind that runs no ONNX graphs."""
     assert need.checkpoint.onnx is not None
-    reason = f"`--engine {need.options.engine}`: {need.checkpoint.onnx.file} is an ONNX graph, which OpenVINO runs"
+    reason = (
+        f"`--engine {need.settings.engine.engine}`: {need.checkpoint.onnx.file} is an ONNX graph, which OpenVINO runs"
+    )
     return Refusal(reason, "use `--engine auto`", is_others=True)
 
 

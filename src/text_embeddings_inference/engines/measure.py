@@ -19,6 +19,8 @@ Quantity: TypeAlias = Literal["streams", "batch_tokens"]
 
 NEARLY_BEST = 0.97
 """A smaller batch is preferred if it reaches this share of the best rate: whoever waits for it waits less."""
+TRIAL_LENGTH = 32
+"""Tokens of the texts that are measured."""
 TRIAL_REPETITIONS = 2
 """Runs of which the fastest counts, after one in which the engine may prepare for a shape."""
 
@@ -37,7 +39,7 @@ def measure(
     """
     trial = _Trial(engine, undisturbed)
     if "batch_tokens" in wanted:
-        best = best_batch(engine.trials.sizes, trial.run, Stopwatch(seconds), capacity.batch_tokens)
+        best = best_batch(engine.trials, trial.run, Stopwatch(seconds), capacity.batch_tokens)
         capacity = replace(capacity, batch_tokens=best)
     if "streams" in wanted and capacity.streams > 1 and not _several_gain(trial, capacity, seconds):
         engine.prepare(1)
@@ -49,7 +51,7 @@ def _several_gain(trial: _Trial, capacity: Capacity, seconds: float) -> bool:
     """Whether small batches run faster side by side than one after the other; also where there is no time to tell."""
     engine, streams = trial.engine, capacity.streams
     engine.prepare(streams)
-    watch, size = Stopwatch(seconds), min(engine.trials.sizes, default=capacity.batch_tokens)
+    watch, size = Stopwatch(seconds), min(engine.trials, default=capacity.batch_tokens)
     one = fastest(lambda: trial.run(size, batches=streams), watch)
     several = fastest(lambda: trial.run(size, batches=streams, streams=streams), watch)
     return not (one and several and one * NEARLY_BEST <= several)
@@ -67,7 +69,7 @@ class _Trial:
 
         Raises InterruptedError if other batches ran meanwhile.
         """
-        engine, length = self.engine, self.engine.trials.length
+        engine, length = self.engine, min(TRIAL_LENGTH, self.engine.longest)
         batch = engine.arrange([Encoding(np.ones(length, np.int32), None, 0)] * max(1, size // length))
         cores = share_of_cores(engine, streams)
         with ThreadPoolExecutor(streams) as pool:

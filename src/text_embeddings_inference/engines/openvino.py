@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,16 +25,16 @@ from ..ops.openvino_dtypes import Float32OpenVINOOps, Int8OpenVINOOps
 from ..ops.openvino_layout import PaddedLayout, rotate_by_length
 from ..ops.openvino_library import op, ov
 from ..ops.spec import Inputs, Layout, Rope, Value
-from ..types import Batch, Encoding, Output, Pooling
-from .base import TRIAL_LENGTH, Capacity, Offer, Refusal, Trials, check_lengths
+from ..types import Batch, Encoding, Output
+from .base import BatchSizes, Capacity, Need, Offer, Refusal, check_lengths
 from .onnx import build_onnx
 
 logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"float32": 512, "bfloat16": 1024, "int8": 1024}
 """By number type. Larger batches were not faster on the CPUs measured, and need more memory (docs/log.md)."""
-SPLADE_ELEMENTS = 1 << 25
-"""SPLADE's logits are `[B, S, V]`: at most this many of them (128 MB), which are about 1,000 tokens of BERT."""
+SPLADE_BYTES = 1 << 27
+"""The most that SPLADE's logits `[B, S, V]` may take, in float32: those of about 1,000 tokens of BERT."""
 WIDTH_MULTIPLE = 8
 """Padded widths are rounded up to it: OpenVINO makes and keeps kernels for every shape it sees (docs/log.md)."""
 TRIAL_SIZES = (256, 512, 1024, 2048)
@@ -84,38 +83,29 @@ class OpenVINOEngine:
     the second when it is first needed.
     """
 
-    name = "openvino"
-
-    def __init__(
-        self, checkpoint: Checkpoint, offer: Offer, *, batch_tokens: int | None = None, cache: Path | None = None
-    ) -> None:
-        """batch_tokens: set by hand, None for what does well; cache: folder of compiled models, None for none.
-
-        Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.build`)."""
-        self.dtype = offer.dtype
+    def __init__(self, need: Need, offer: Offer) -> None:
+        """Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.build`), and
+        StartError where there can be no folder for compiled models."""
+        self.longest = need.checkpoint.longest
         self.cores = offer.threads
-        self._checkpoint = checkpoint
+        self._weights = need.checkpoint.weights
         self._streams = offer.streams
-        ops = OPS[offer.dtype](checkpoint.longest)
-        graph, network, self._inputs = _build_graph(checkpoint, ops)
+        ops = OPS[offer.dtype](self.longest)
+        graph, network, self._inputs = _build_graph(need.checkpoint, ops)
         self._graph: ov.Model | None = graph
-        self._properties = _properties(ops, PRECISIONS[offer.dtype], offer.threads, cache)
+        self._properties = _properties(ops, PRECISIONS[offer.dtype], offer.threads, need.settings.engine.compile_cache)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
-        best, most = batch_tokens or BATCH_TOKENS[offer.dtype], math.inf
-        if checkpoint.pooling is Pooling.SPLADE:
-            most = max(1, SPLADE_ELEMENTS // network.vocabulary)
-            best = int(min(BATCH_TOKENS[offer.dtype], most))
+        sizes = BatchSizes(BATCH_TOKENS[offer.dtype], TRIAL_SIZES, SPLADE_BYTES)
+        best, self.trials = sizes.fit(need, logits_bytes=4 * network.vocabulary)
         self.capacity = Capacity(offer.streams, best)
-        length = min(TRIAL_LENGTH, checkpoint.longest)
-        self.trials = Trials(tuple(size for size in TRIAL_SIZES if size <= most), length)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._wide: Future[_Compiled] | None = self._compiler.submit(self._compile, 1)
         self._narrow: Future[_Compiled] | None = None
         self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
-        check_lengths(encodings, self._checkpoint.longest)
+        check_lengths(encodings, self.longest)
         return Batch.pad(encodings, self._width(max(map(len, encodings))))
 
     def cost(self, longest: int, count: int, tokens: int) -> int:
@@ -123,7 +113,7 @@ class OpenVINOEngine:
 
     def _width(self, longest: int) -> int:
         """`longest` rounded up, but not to more positions than the model has."""
-        return max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self._checkpoint.longest))
+        return max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self.longest))
 
     def run(self, batch: Batch, *, tokens: bool = False, cores: int | None = None) -> Output:
         wide = self._wide
@@ -141,7 +131,7 @@ class OpenVINOEngine:
     def close(self) -> None:
         self._compiler.shutdown()
         self._graph = self._wide = self._narrow = None  # constants and compiled models are most of an engine's memory
-        self._checkpoint.weights.release()
+        self._weights.release()
 
     def _narrow_or(self, wide: Future[_Compiled]) -> Future[_Compiled]:
         """The form for several streams, or `wide` until it is compiled."""
@@ -156,11 +146,11 @@ class OpenVINOEngine:
 
     def _compile(self, streams: int) -> _Compiled:
         assert self._graph is not None, "the engine is closed"
-        with kept_small(self._checkpoint.weights):  # the compiled model gets its own, rearranged copy of the matrices
+        with kept_small(self._weights):  # the compiled model gets its own, rearranged copy of the matrices
             properties = self._properties | {"NUM_STREAMS": streams}
             compiled = core().compile_model(self._graph, "CPU", properties)
             ready = _Compiled(compiled, self._inputs, requests=streams + 1)
-            warm_up = np.zeros(min(WARM_UP_TOKENS, self._checkpoint.longest), np.int32)
+            warm_up = np.zeros(min(WARM_UP_TOKENS, self.longest), np.int32)
             ready.run(Batch.pad([Encoding(warm_up, None, 0)]), tokens=False)
         return ready
 

@@ -32,13 +32,13 @@ class OpenVINOKind(EngineKind):
     name = option = "openvino"
 
     def offer(self, need: Need) -> Offer | Refusal:
-        checkpoint, options = need.checkpoint, need.options
+        checkpoint, options = need.checkpoint, need.settings.engine
         if checkpoint.onnx is not None and options.dtype == "int8":
             return Refusal(
                 f"`--dtype int8`: {checkpoint.onnx.file} is an ONNX graph, which is run as it is",
                 "use `--onnx-file` with a quantized graph, if the model has one",
             )
-        if checkpoint.onnx is None and need.checkpoint.facts.file is None:
+        if checkpoint.onnx is None and checkpoint.facts.file is None:
             reason = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported on OpenVINO"
             return Refusal(reason, supported(), is_others=True)
         from .openvino import choose_dtype
@@ -53,7 +53,7 @@ class OpenVINOKind(EngineKind):
     def make(self, need: Need, offer: Offer) -> Engine:
         from .openvino import OpenVINOEngine
 
-        return OpenVINOEngine(need.checkpoint, offer, batch_tokens=need.batch_tokens, cache=need.options.compile_cache)
+        return OpenVINOEngine(need, offer)
 
     def inspect(self, need: Need) -> Network | None:
         if need.checkpoint.onnx is None:

@@ -7,8 +7,7 @@ import logging
 from ..errors import UnsupportedError
 from .base import EngineKind, Need, Offer, Refusal
 from .openvino_kind import OpenVINOKind
-from .torch_kind import TorchKind
-from .transformers_kind import TransformersKind
+from .torch_kinds import TorchKind, TransformersKind
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +20,7 @@ def choose(need: Need) -> tuple[EngineKind, Offer]:
 
     Raises UnsupportedError with the reasons of all if none can.
     """
-    wanted = need.options.engine
+    wanted = need.settings.engine.engine
     kinds = [kind for kind in KINDS if wanted in ("auto", kind.option)]
     if not kinds:
         words = dict.fromkeys(kind.option for kind in KINDS)

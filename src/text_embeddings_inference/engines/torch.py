@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,27 +17,13 @@ from ..models.build import Network, build
 from ..ops.spec import Inputs, Layout, Value
 from ..ops.torch import TorchOps, has_varlen
 from ..ops.torch_sequences import Sequences
-from ..types import Batch, Encoding, Output, Pooling
-from .base import TRIAL_LENGTH, Capacity, Offer, Trials, check_lengths
+from ..types import Batch, Encoding, Output
+from .base import BatchSizes, Capacity, Need, Offer, check_lengths
 
 BFLOAT16_CPUS = ("amx_bf16", "avx512_bf16")
 """Instructions with which a CPU is faster in bfloat16."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Of batches, on one kind of device."""
-
-    batch_tokens: int
-    """Computed tokens, before anything is measured."""
-    trials: tuple[int, ...]
-    """Computed tokens of those that are measured, ascending."""
-    splade_bytes: int
-    """The most that SPLADE's logits `[*, V]` may take."""
-
-
-CPU_SIZES = Sizes(1024, (512, 1024, 2048, 4096), 1 << 27)
-GPU_SIZES = Sizes(16384, (2048, 4096, 8192, 16384, 32768), 1 << 30)
+CPU_SIZES = BatchSizes(1024, (512, 1024, 2048, 4096), splade_bytes=1 << 27)
+GPU_SIZES = BatchSizes(16384, (2048, 4096, 8192, 16384, 32768), splade_bytes=1 << 30)
 
 
 def choose_device() -> str:
@@ -78,55 +63,46 @@ class TorchEngine:
     Batches are packed where PyTorch has a kernel for packed attention, else padded.
     """
 
-    name = "torch"
-
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        need: Need,
         offer: Offer,
         *,
-        batch_tokens: int | None = None,
         layout: Literal["padded", "packed"] | None = None,
         builder: Callable[[Checkpoint, TorchOps], Network] = build,
     ) -> None:
-        """batch_tokens: set by hand, None for what does well; layout: None for the one that is faster there; builder:
-        makes the network in place of ours.
+        """layout: None for the one that is faster there; builder: makes the network in place of ours.
 
-        Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.network.build`), and
-        StartError where the device's memory is too small for it.
+        Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.build`), and StartError
+        where the device's memory is too small for it.
         """
-        self.dtype = offer.dtype
+        self.longest = need.checkpoint.longest
         self.cores = offer.threads
-        self._checkpoint = checkpoint
+        self._weights = need.checkpoint.weights
         self._device = torch.device(offer.device)
         number_type = getattr(torch, offer.dtype)
         self._packs = has_varlen(self._device, number_type) if layout is None else layout == "packed"
-        self._ops = TorchOps(self._device, number_type, checkpoint.longest)
+        self._ops = TorchOps(self._device, number_type, self.longest)
         try:
             with torch.inference_mode(), use_threads(self.cores):
-                network = builder(checkpoint, self._ops)
+                network = builder(need.checkpoint, self._ops)
         except torch.OutOfMemoryError as problem:
             hint = "use `--dtype float16`" if offer.dtype == "float32" else "free memory there, or use a smaller model"
             raise StartError(
                 f"the model does not fit into the memory of the {offer.device} device", hint=hint
             ) from problem
         if offer.device != "cpu" or offer.dtype != "float32":
-            checkpoint.weights.release()  # the engine has a copy of its own
+            self._weights.release()  # the engine has a copy of its own
         self._network: Network | None = network
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         sizes = CPU_SIZES if offer.device == "cpu" else GPU_SIZES
-        best, most = batch_tokens or sizes.batch_tokens, sizes.trials[-1]
-        if checkpoint.pooling is Pooling.SPLADE:
-            most = max(1, sizes.splade_bytes // number_type.itemsize // self.vocabulary)
-            best = min(sizes.batch_tokens, most)
+        best, self.trials = sizes.fit(need, logits_bytes=number_type.itemsize * self.vocabulary)
         self.capacity = Capacity(1, best)
-        length = min(TRIAL_LENGTH, checkpoint.max_input_length)
-        self.trials = Trials(tuple(size for size in sizes.trials if size <= most), length)
         self._lock = threading.Lock()
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
-        check_lengths(encodings, self._checkpoint.longest)
+        check_lengths(encodings, self.longest)
         return Batch.pack(encodings) if self._packs else Batch.pad(encodings)
 
     def cost(self, longest: int, count: int, tokens: int) -> int:
@@ -146,7 +122,7 @@ class TorchEngine:
 
     def close(self) -> None:
         self._network = None  # and with it the weights
-        self._checkpoint.weights.release()
+        self._weights.release()
         if self._device.type != "cpu":
             torch.accelerator.empty_cache()
 

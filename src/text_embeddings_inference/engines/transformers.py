@@ -21,7 +21,7 @@ from ..ops.spec import Constants, Inputs, Ops, Value
 from ..ops.torch import TorchOps
 from ..ops.torch_sequences import PaddedSequences
 from ..types import Kind, Pooling
-from .base import Offer
+from .base import Need, Offer
 from .torch import TorchEngine
 
 UNUSED = "pooler"
@@ -31,62 +31,52 @@ POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions
 """What the modules of Transformers call their tables of positions."""
 
 
-class TransformersEngine(TorchEngine):
-    """A model of Transformers on one device, in padded batches (see `base.Engine`)."""
+def make_engine(need: Need, offer: Offer) -> TorchEngine:
+    """A model of Transformers on one device, in padded batches.
 
-    name = "transformers"
+    Raises as `TorchEngine`, and UnsupportedError for SPLADE and for models that Transformers does not know either, or
+    that take more than texts.
+    """
 
-    def __init__(
-        self, checkpoint: Checkpoint, offer: Offer, *, batch_tokens: int | None = None, trust_remote_code: bool = False
-    ) -> None:
-        """trust_remote_code: the option of this name. Raises as `TorchEngine`, and UnsupportedError for SPLADE and for
-        models that Transformers does not know either, or that take more than texts."""
+    def load(checkpoint: Checkpoint, ops: TorchOps) -> Network:
+        source = _Source(need)
+        model, found = source.attempt(
+            source.architecture.from_pretrained,
+            source.folder,
+            dtype=getattr(torch, offer.dtype),
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        if missing := sorted(name for name in found["missing_keys"] if UNUSED not in name):
+            raise CheckpointError(f"the weights have no tensor `{missing[0]}`, which {type(model).__name__} needs")
+        return _build(checkpoint, ops, model.to(offer.device).eval())
 
-        def builder(checkpoint: Checkpoint, ops: TorchOps) -> Network:
-            return _build(checkpoint, ops, _load(checkpoint, offer, trust_remote_code))
-
-        super().__init__(checkpoint, offer, batch_tokens=batch_tokens, layout="padded", builder=builder)
+    return TorchEngine(need, offer, layout="padded", builder=load)
 
 
-def inspect(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Network:
+def inspect(need: Need) -> Network:
     """What is known of the network without its weights. Raises as the engine does, but for what is missing in them."""
-    source = _Source(checkpoint, trust_remote_code)
+    source = _Source(need)
     with torch.device("meta"):
-        model = source.attempt(source.architecture.from_config, source.config, trust_remote_code=trust_remote_code)
-    return _build(checkpoint, TorchOps(torch.device("cpu"), torch.float32, checkpoint.longest), model)
-
-
-def _load(checkpoint: Checkpoint, offer: Offer, trust_remote_code: bool) -> Any:
-    """The model, ready to be called. Raises UnsupportedError and CheckpointError."""
-    source = _Source(checkpoint, trust_remote_code)
-    model, found = source.attempt(
-        source.architecture.from_pretrained,
-        source.folder,
-        dtype=getattr(torch, offer.dtype),
-        trust_remote_code=trust_remote_code,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    if missing := sorted(name for name in found["missing_keys"] if UNUSED not in name):
-        raise CheckpointError(f"the weights have no tensor `{missing[0]}`, which {type(model).__name__} needs")
-    return model.to(offer.device).eval()
+        model = source.attempt(source.architecture.from_config, source.config)
+    return _build(need.checkpoint, TorchOps(torch.device("cpu"), torch.float32, need.checkpoint.longest), model)
 
 
 class _Source:
     """A checkpoint as Transformers sees it."""
 
-    def __init__(self, checkpoint: Checkpoint, trust_remote_code: bool) -> None:
+    def __init__(self, need: Need) -> None:
         """Raises UnsupportedError and CheckpointError."""
+        checkpoint = need.checkpoint
         self._model_type = checkpoint.model_type
+        self._trust_remote_code = need.settings.model.trust_remote_code
         self.folder = checkpoint.tokenizer_file.parent
         if checkpoint.pooling is Pooling.SPLADE:
             raise UnsupportedError(f"SPLADE pooling is not supported for `model_type` {checkpoint.model_type!r}")
         for name in checkpoint.weights:
             if name.endswith((".weight", ".bias")):
                 checkpoint.weights.check_float(name)
-        self.config = self.attempt(
-            AutoConfig.from_pretrained, self.folder, trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        self.config = self.attempt(AutoConfig.from_pretrained, self.folder, local_files_only=True)
         if checkpoint.kind is Kind.EMBEDDING:
             # Of T5 and its like the encoder alone, as sentence-transformers takes them.
             takes_encoder = self.config.is_encoder_decoder and type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING
@@ -100,7 +90,7 @@ class _Source:
     def attempt(self, load: Any, *arguments: Any, **options: Any) -> Any:
         """Raises UnsupportedError where Transformers can't."""
         try:
-            return load(*arguments, **options)
+            return load(*arguments, trust_remote_code=self._trust_remote_code, **options)
         except (ValueError, KeyError, ImportError, OSError) as problem:
             reason = str(problem).strip().partition("\n")[0]
             raise UnsupportedError(

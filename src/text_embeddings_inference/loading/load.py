@@ -50,7 +50,7 @@ def load_parts(opened: Opened) -> Parts:
 
     Raises StartError where the tokenizer can't be had.
     """
-    checkpoint, engine, settings = opened.need.checkpoint, opened.engine, opened.settings
+    checkpoint, engine, settings = opened.need.checkpoint, opened.engine, opened.need.settings
     info = ModelInfo(
         model_id=settings.model.model_id,
         revision=settings.model.revision,
@@ -59,8 +59,8 @@ def load_parts(opened: Opened) -> Parts:
         pooling=checkpoint.pooling,
         labels=checkpoint.labels,
         label_ids=checkpoint.label_ids,
-        dtype=engine.dtype,
-        engine=engine.name,
+        dtype=opened.offer.dtype,
+        engine=opened.offer.name,
         architecture=checkpoint.model_type,
         dimensions=engine.dimensions,
         vocabulary=engine.vocabulary,
@@ -74,7 +74,7 @@ def load_parts(opened: Opened) -> Parts:
         "batch_tokens": settings.limits.max_batch_tokens,
         "streams": settings.engine.streams,
     }
-    can_compare = engine.dtype != "float32" and fits_twice(checkpoint)
+    can_compare = opened.offer.dtype != "float32" and fits_twice(checkpoint)
     return Parts(
         info,
         tokenizer,
@@ -108,14 +108,13 @@ def fits_twice(checkpoint: Checkpoint) -> bool:
 
 def measure_fidelity(opened: Opened, tokenizer: Tokenizer) -> float:
     """The smallest cosine of the engine's vectors with those of float32, on built-in texts."""
-    engine = opened.engine
     reference = opened.kind.make_reference(opened.need, opened.offer)
     try:
-        cosine = fidelity(engine, reference, tokenizer, opened.need.checkpoint.kind)
+        cosine = fidelity(opened.engine, reference, tokenizer, opened.need.checkpoint.kind)
     finally:
         reference.close()
     level = logging.INFO if cosine >= FAITHFUL else logging.WARNING
-    logger.log(level, "%s: smallest cosine with float32 on built-in texts %.5f", engine.dtype, cosine)
+    logger.log(level, "%s: smallest cosine with float32 on built-in texts %.5f", opened.offer.dtype, cosine)
     return cosine
 
 

@@ -22,7 +22,6 @@ class Opened:
     """A checkpoint and its engine, which may still be compiling. As a context manager it closes the engine if an error
     ends the block; else whoever took the engine does."""
 
-    settings: Settings
     need: Need
     kind: EngineKind
     offer: Offer
@@ -52,26 +51,16 @@ def open_model(settings: Settings) -> Opened:
         folder, facts_of, pooling=settings.model.pooling, dense_path=dense_path, onnx_file=onnx_file
     )
     max_input_length = find_max_input_length(checkpoint, settings)
-    need = find_need(checkpoint, settings)
+    need = Need(checkpoint, settings)
     kind, offer = choose(need)
-    return Opened(settings, need, kind, offer, make_engine(need, kind, offer), max_input_length)
-
-
-def find_need(checkpoint: Checkpoint, settings: Settings) -> Need:
-    """What an engine is wanted for."""
-    return Need(
-        checkpoint,
-        settings.engine,
-        batch_tokens=settings.limits.max_batch_tokens,
-        trust_remote_code=settings.model.trust_remote_code,
-    )
+    return Opened(need, kind, offer, make_engine(need, kind, offer), max_input_length)
 
 
 def make_engine(need: Need, kind: EngineKind, offer: Offer) -> Engine:
     """An engine as offered, which may still be compiling. Raises StartError."""
     logger.info(
         "Starting %s on %s (%s): %s (wanted: %s), %d threads, up to %d streams",
-        *(need.checkpoint.model_type, offer.name, offer.device, offer.dtype, need.options.dtype),
+        *(need.checkpoint.model_type, offer.name, offer.device, offer.dtype, need.settings.engine.dtype),
         *(offer.threads, offer.streams),
     )
     return kind.make(need, offer)

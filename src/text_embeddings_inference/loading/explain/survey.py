@@ -11,7 +11,7 @@ from ...engines.registry import choose
 from ...models.build import Network, facts_of, find_model_file
 from ...settings import Settings
 from ..load import load_tokenizer
-from ..open import find_max_input_length, find_need, hub_access
+from ..open import find_max_input_length, hub_access
 from .explanation import Architecture, Explanation, Limits, Problem, Task
 from .problems import Problems
 
@@ -63,11 +63,11 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
         prompts=checkpoint.prompts,
         default_prompt=settings.model.default_prompt,
     )
-    found = _find_engine(found, find_need(checkpoint, settings), settings, problems)
+    found = _find_engine(found, Need(checkpoint, settings), problems)
     return _find_limits(found, examined, settings, problems)
 
 
-def _find_engine(found: Explanation, need: Need, settings: Settings, problems: Problems) -> Explanation:
+def _find_engine(found: Explanation, need: Need, problems: Problems) -> Explanation:
     """What runs the model, and what is known of it then."""
     kind = network = None
     with problems.step():
@@ -75,7 +75,7 @@ def _find_engine(found: Explanation, need: Need, settings: Settings, problems: P
         found = replace(found, engine=offer)
     with problems.step():
         if kind is not None or need.checkpoint.facts.file is not None:
-            found = replace(found, architecture=_architecture(need, settings))
+            found = replace(found, architecture=_architecture(need))
             network = _inspect(need, kind, is_complete=not found.unread)
     if network is not None:
         found = replace(found, dimensions=network.dimensions, vocabulary=network.vocabulary)
@@ -110,11 +110,11 @@ def _find_limits(found: Explanation, examined: Findings, settings: Settings, pro
     return replace(found, limits=limits)
 
 
-def _architecture(need: Need, settings: Settings) -> Architecture:
+def _architecture(need: Need) -> Architecture:
     """What makes the model."""
     graph = need.checkpoint.onnx
     if graph is not None:
-        reason = "there are no other weights" if settings.model.onnx_file is None else "of `--onnx-file`"
+        reason = "there are no other weights" if need.settings.model.onnx_file is None else "of `--onnx-file`"
         return Architecture(graph.file.name, "an ONNX graph, which is run as it is", reason)
     if need.checkpoint.facts.file is None:
         reason = f"no file of ours fits `model_type` {need.checkpoint.model_type!r}"

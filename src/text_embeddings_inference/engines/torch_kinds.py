@@ -1,4 +1,4 @@
-"""When PyTorch runs a model: on a GPU, or where it is asked for."""
+"""When PyTorch runs a model: one of ours on a GPU, or where it is asked for; others as Transformers has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from ..machine import has_gpu_driver
 from ..models import supported
+from ..models.build import Network
 from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ class TorchKind(EngineKind):
     name = option = "torch"
 
     def offer(self, need: Need) -> Offer | Refusal:
-        is_wanted = need.options.engine == self.option
+        is_wanted = need.settings.engine.engine == self.option
         if need.checkpoint.onnx is not None:
             return refuse_graph(need)
         if need.checkpoint.facts.file is None:
@@ -32,7 +33,7 @@ class TorchKind(EngineKind):
         if find_spec("torch") is None:
             asked = "`--engine torch`: " if is_wanted else ""
             return Refusal(f"{asked}PyTorch 2.12 or newer is not installed", INSTALL)
-        found = offer_on_device(self.name, need)
+        found = _offer_on_device(self.name, need)
         if isinstance(found, Offer) and found.device == "cpu" and not is_wanted:
             return Refusal("PyTorch finds no GPU")
         return found
@@ -40,12 +41,45 @@ class TorchKind(EngineKind):
     def make(self, need: Need, offer: Offer) -> Engine:
         from .torch import TorchEngine
 
-        return TorchEngine(need.checkpoint, offer, batch_tokens=need.batch_tokens)
+        return TorchEngine(need, offer)
 
 
-def offer_on_device(name: str, need: Need) -> Offer | Refusal:
+class TransformersKind(EngineKind):
+    """Models as Transformers has them, on PyTorch: slower, but with our pooling and limits."""
+
+    name = "transformers"
+    option = "torch"
+
+    def offer(self, need: Need) -> Offer | Refusal:
+        if need.checkpoint.onnx is not None:
+            return refuse_graph(need)
+        if need.checkpoint.facts.file is not None:
+            return Refusal("it is for models that no file of ours covers", is_others=True)
+        if find_spec("torch") is None or find_spec("transformers") is None:
+            return Refusal(
+                f"config.json: `model_type` is {need.checkpoint.model_type!r}, which is not supported",
+                f"{supported()}; others may run by Transformers on PyTorch: pip install torch transformers",
+            )
+        return _offer_on_device(self.name, need)
+
+    def make(self, need: Need, offer: Offer) -> Engine:
+        from .transformers import make_engine
+
+        logger.warning(
+            "No architecture of this server fits `model_type` %r: it is run by Transformers, which is slower",
+            need.checkpoint.model_type,
+        )
+        return make_engine(need, offer)
+
+    def inspect(self, need: Need) -> Network | None:
+        from .transformers import inspect
+
+        return inspect(need)
+
+
+def _offer_on_device(name: str, need: Need) -> Offer | Refusal:
     """What an engine on PyTorch, which is installed, would do on the device that PyTorch finds."""
-    options = need.options
+    options = need.settings.engine
     if options.dtype not in ("auto", *DTYPES):
         return Refusal(f"`--dtype {options.dtype}`: PyTorch runs {', '.join(DTYPES)} only", "use `--dtype auto`")
     from . import torch
