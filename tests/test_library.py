@@ -153,6 +153,14 @@ def test_embed_sparse() -> None:
             assert found.indices.tolist() == sorted(found.indices.tolist())
 
 
+def test_a_splade_model_gives_dense_vectors_too() -> None:
+    with loaded("bert-splade", pooling=Pooling.SPLADE) as model:
+        plain = model.embed(texts("bert-splade"), normalize=False)
+        found = model.embed(texts("bert-splade"))
+        assert found.shape == (len(plain), model.info.dimensions)
+        close_to(found, plain / np.linalg.norm(plain, axis=1, keepdims=True))
+
+
 # --- any number of inputs, from any thread ----------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .errors import RequestError
 from .inference import tasks
-from .inference.results import Prediction, Rank, Sparse
+from .inference.results import Prediction, Rank, Sparse, vector
 from .inference.road import Road
 from .inference.tasks import Task
 from .loading.load import Parts, load_parts, warm_up
@@ -86,8 +86,11 @@ class Embedder:
         options: EncodeOptions = DEFAULT,
     ) -> Float32Array:
         """The vectors, float32 `[len(inputs), dimensions]`."""
-        vectors = self._answer(tasks.embed(normalize=normalize, dimensions=dimensions), inputs, options)
-        return np.stack(vectors) if vectors else np.empty((0, dimensions or self.info.dimensions), np.float32)
+        task = tasks.embed(normalize=False, dimensions=dimensions)
+        rows = self._answer(task, inputs, options)  # normalized here: servers refuse to do that to what SPLADE gives
+        if not rows:
+            return np.empty((0, dimensions or self.info.dimensions), np.float32)
+        return np.stack([vector(row, normalize=normalize, dimensions=dimensions) for row in rows])
 
     def embed_all(
         self, inputs: Sequence[Input], *, multi_vector: bool = False, options: EncodeOptions = DEFAULT
