@@ -14,9 +14,8 @@ from running import CANARY, Queueing, Request, queueing
 from tests.fakes import PATIENCE, FakeEngine, pooled_vector, until
 from text_embeddings_inference.errors import InferenceError
 from text_embeddings_inference.queueing import recovery
-from text_embeddings_inference.queueing.outcome import ENGINE_FAILED
-from text_embeddings_inference.queueing.runner import ENDING
-from text_embeddings_inference.queueing.supervisor import LONGEST_RECOVERY_S, MOST_HANGING, NO_ENGINE, TOO_LONG
+from text_embeddings_inference.queueing.recovery import LONGEST_RECOVERY_S, MOST_HANGING, NO_ENGINE, TOO_LONG
+from text_embeddings_inference.queueing.runner import ENDING, ENGINE_FAILED
 from text_embeddings_inference.types import Batch, Output
 
 TIMEOUT_S = 10

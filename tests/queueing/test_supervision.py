@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +17,10 @@ from tests.fakes import PATIENCE, FakeClock, FakeEngine, until
 from text_embeddings_inference.engines.base import Capacity, Engine
 from text_embeddings_inference.errors import InferenceError
 from text_embeddings_inference.queueing import recovery, workers
+from text_embeddings_inference.queueing.dispatch import Dispatch
 from text_embeddings_inference.queueing.jobs import JobGroup
-from text_embeddings_inference.queueing.recovery import LONGEST_TICK_S, Recovery, Watchdog
-from text_embeddings_inference.queueing.supervisor import NO_ENGINE, TOO_LONG, Supervisor
+from text_embeddings_inference.queueing.recovery import LONGEST_TICK_S, NO_ENGINE, TOO_LONG, Recovery, Watchdog
+from text_embeddings_inference.queueing.shared import Shared
 from text_embeddings_inference.telemetry.metrics import Metrics
 from text_embeddings_inference.telemetry.throttle import REPEATED_EVERY_S, ErrorLog
 from text_embeddings_inference.types import Batch
@@ -124,25 +128,26 @@ def test_time_in_which_the_process_was_stopped_counts_for_no_batch(monkeypatch: 
     assert told[:4] == [0, 1, LONGEST_TICK_S, 1]
 
 
-class Service:
-    """Needs one engine; what it is asked may raise."""
+class Failing(Recovery):
+    """Needs one engine; what its thread asks first, installs first and says first of a failure raises."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_engine: Callable[[], FakeEngine]) -> None:
         self.installed: list[Engine] = []
         self.failures = 0
         self.asked = 0
+        super().__init__(Shared(Dispatch(), Metrics(512)), new_engine, self.installed.append)
 
     def needs_engine(self) -> bool:
-        self.asked += 1
-        if self.asked == 1:
-            raise MemoryError
+        if threading.current_thread().name == "recovery":
+            self.asked += 1
+            if self.asked == 1:
+                raise MemoryError
         return not self.installed
 
     def install(self, engine: Engine) -> bool:
         if not self.failures:
             raise RuntimeError("can't start new thread")
-        self.installed.append(engine)
-        return True
+        return super().install(engine)
 
     def not_recovered(self) -> None:
         self.failures += 1
@@ -151,19 +156,51 @@ class Service:
 
 def test_the_recovery_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "TICK_S", 0.001)
-    service, made = Service(), []
+    made: list[FakeEngine] = []
 
     def new_engine() -> FakeEngine:
         made.append(FakeEngine())
         return made[-1]
 
-    recovering = Recovery(new_engine, service)
-    recovering.start()
-    until(lambda: bool(service.installed) and not recovering.works)
+    recovering = Failing(new_engine)
+    recovering.recover()
+    until(lambda: bool(recovering.installed) and not recovering.works)
+    assert recovering.asked > 1
+    assert recovering.failures == 1
     assert [engine.closed for engine in made] == [1, 0], "the first could not be installed"
-    recovering.stop()
-    recovering.start()
+    recovering.close()
+    recovering.installed.clear()
+    recovering.recover()
     assert not recovering.works
+
+
+def test_a_process_that_ends_waits_for_an_engine_that_is_being_made() -> None:
+    """A thread in native code would end it by `terminate` when it comes back."""
+    program = """
+import threading
+from text_embeddings_inference.queueing.dispatch import Dispatch
+from text_embeddings_inference.queueing.recovery import Recovery
+from text_embeddings_inference.queueing.shared import Shared
+from text_embeddings_inference.telemetry.metrics import Metrics
+
+begun = threading.Event()
+
+def new_engine():
+    begun.set()
+    threading.Event().wait(0.5)
+    print("made", flush=True)
+    raise RuntimeError("no memory for weights")
+
+dispatch = Dispatch()
+dispatch.wanted = 1
+Recovery(Shared(dispatch, Metrics(512)), new_engine, print).recover()
+begun.wait()
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment
+    )
+    assert (done.returncode, done.stdout) == (0, "made\n"), done.stderr
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -178,11 +215,11 @@ def test_a_recovery_that_died_is_begun_again(monkeypatch: pytest.MonkeyPatch) ->
             raise problem
         return FakeEngine()
 
-    def die(supervisor: Supervisor) -> None:
+    def die(recovering: Recovery) -> None:
         died.set()
         raise SystemExit  # ends a thread, in silence
 
-    monkeypatch.setattr(Supervisor, "not_recovered", die)
+    monkeypatch.setattr(Recovery, "not_recovered", die)
     with queueing(first, new_engine=new_engine, batch_timeout=TIMEOUT_S) as served:
         served.ask([1])
         assert first.entered.wait(PATIENCE)

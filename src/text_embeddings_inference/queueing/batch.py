@@ -9,11 +9,12 @@ import numpy as np
 
 from ..engines.base import Engine
 from ..types import Batch, Encoding, Float32Array, Output
-from .budget import has_nan
 from .jobs import Job
 
 CANARY = Encoding(np.zeros(1, np.int32), None, 0)
 """One token, to see whether an engine works."""
+OUT_OF_MEMORY = ("out of memory", "bad_alloc", "not enough memory", "failed to allocate", "cannot allocate memory")
+"""What the errors of OpenVINO, oneDNN, CUDA and the system say, in lower case."""
 
 
 class Computed(NamedTuple):
@@ -55,3 +56,15 @@ def own_values(jobs: Sequence[Job], batch: Batch, output: Output) -> list[Float3
         else:
             values.append(output.tokens[index, : job.length])
     return values
+
+
+def has_nan(values: Float32Array) -> bool:
+    """In one pass without a copy: the minimum of what has a NaN is NaN."""
+    return values.size > 0 and bool(np.isnan(values.min()))
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an engine's error says that there was too little memory: a smaller batch may fit."""
+    text = str(problem).lower()
+    named = type(problem).__name__ == "OutOfMemoryError"  # PyTorch's, which is not imported for it
+    return isinstance(problem, MemoryError) or named or any(part in text for part in OUT_OF_MEMORY)

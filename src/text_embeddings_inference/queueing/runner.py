@@ -9,23 +9,27 @@ gives later is dropped. Should it return while no other engine serves, its engin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ..engines.base import Capacity, Engine
 from ..errors import InferenceError, OverloadedError
 from ..settings.limits import BatchLimits
 from ..telemetry.metrics import Metrics
-from ..telemetry.tracing import Tracer
-from .batch import Computed, compute
-from .budget import is_out_of_memory
+from ..telemetry.tracing import BatchRun, Tracer
+from .batch import Computed, compute, is_out_of_memory
 from .dispatch import Dispatch
-from .jobs import JobGroup
-from .outcome import BatchTimes, Observer, deliver_failure, deliver_rows
+from .jobs import JobGroup, Row, answer
+from .recovery import NO_ENGINE, Recovery
 from .shared import Shared
 from .slots import Flight, Slot, State
-from .supervisor import NO_ENGINE, Supervisor
 from .workers import Workers
 
+logger = logging.getLogger(__name__)
+
+ENGINE_FAILED = "the engine failed on this input: see the server's log"
+"""What a client is sent for a failed batch. What the engine says names files and lines: that is the error's cause, and
+logged."""
 CLOSED = "the model is closed"
 ENDING = "the server is shutting down"
 
@@ -57,14 +61,14 @@ class Runner:
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
-        self._observer = Observer(metrics, tracer)
+        self._tracer = tracer
         self._dispatch = Dispatch(max_entries=limits.max_batch_requests)
         self._shared = Shared(self._dispatch, metrics)
         self._changed = self._shared.changed
         self._busy_since = 0.0  # what came before is counted
         self._workers = Workers(self._take, self._run, self._ended)
         self.add_engine(engine, engine.capacity)
-        self._supervisor = Supervisor(self._shared, new_engine, self._replace)
+        self._recovery = Recovery(self._shared, new_engine, self._replace)
         metrics.watch_queue(self._queue_age)
 
     # --- from outside ---------------------------------------------------------------------------------------------
@@ -124,7 +128,7 @@ class Runner:
     @property
     def hangs(self) -> bool:
         """After `close`: whether threads are left that can't be ended, for which the process should not wait."""
-        return self._workers.slots > 0 or self._supervisor.works
+        return self._workers.slots > 0 or self._recovery.works
 
     def set_capacity(self, capacity: Capacity) -> None:
         """The engine was measured; `streams` is not more than it was."""
@@ -136,7 +140,7 @@ class Runner:
 
     def tick(self, seconds: float) -> None:
         """So much time has passed: gives up what overran. Called about once a second by a thread of the runner."""
-        self._supervisor.tick(seconds)
+        self._recovery.tick(seconds)
 
     def cancel(self, group: JobGroup) -> None:
         """The answer is not waited for any more: what is still queued is dropped."""
@@ -171,7 +175,7 @@ class Runner:
             self._changed.wait_for(lambda: self._dispatch.idle)
             self._changed.notify_all()
         self._workers.join()
-        self._supervisor.close()
+        self._recovery.close()
 
     # --- the threads of an engine ---------------------------------------------------------------------------------
 
@@ -202,7 +206,8 @@ class Runner:
                     if self._dispatch.running == 1:
                         self._busy_since = self._clock()
                     self._metrics.queue_size(len(self._dispatch))
-                    self._observer.formed(flight)
+                    if flight.is_new:
+                        self._metrics.batch_formed(len(flight.jobs), flight.length)
                     return flight
                 if slot.state is State.RETIRED or (self._shared.closed and self._dispatch.idle):
                     self._changed.notify_all()
@@ -232,17 +237,36 @@ class Runner:
                 done += self._failed(flight, result, start)
 
     def _finished(self, flight: Flight, result: Computed, start: float, seconds: float) -> list[JobGroup]:
-        run = self._observer.computed(flight, result, start)
-        standing = self._dispatch.finished(flight, seconds, result.spoilt)
-        if result.spoilt or self._shared.closed:
+        batch, spoilt = result.batch, result.spoilt
+        self._metrics.batch_computed(batch.tokens, batch.computed_tokens, flight.slot.budget.tokens)
+        run = self._trace(flight, start, computed_tokens=batch.computed_tokens)
+        standing = self._dispatch.finished(flight, seconds, spoilt)
+        if spoilt or self._shared.closed:
             self._changed.notify_all()
-        return deliver_rows(flight, result, standing, BatchTimes(start, seconds, run))
+        return answer(
+            (job, Row(job.encoding, values, seconds, start - job.queued_at, run))
+            for job, values in zip(flight.jobs, result.values, strict=True)
+            if not spoilt or job in standing
+        )
 
     def _failed(self, flight: Flight, problem: BaseException, start: float) -> list[JobGroup]:
-        self._observer.failed(flight, problem, start)
-        blamed = self._dispatch.failed(flight, out_of_memory=is_out_of_memory(problem))
+        self._trace(flight, start, problem=type(problem).__name__)
+        reason = str(problem) or type(problem).__name__
+        if flight.is_canary:
+            logger.error("the engine failed on a single token: %s", reason)
+        answers = []
+        for job in self._dispatch.failed(flight, out_of_memory=is_out_of_memory(problem)):
+            logger.error("the engine failed on an input of %d tokens: %s", job.length, reason)
+            error = InferenceError(ENGINE_FAILED)
+            error.__cause__ = problem
+            answers.append((job, error))
         self._changed.notify_all()
-        return deliver_failure(blamed, problem) + self._supervisor.replace_if_broken(flight.slot)
+        return answer(answers) + self._recovery.replace_if_broken(flight.slot)
+
+    def _trace(self, flight: Flight, start: float, problem: str | None = None, **counts: int) -> BatchRun | None:
+        if self._tracer is None or flight.is_canary:
+            return None
+        return self._tracer.batch(start, {"inputs": len(flight.jobs), "tokens": flight.length} | counts, problem)
 
     def _ended(self, slot: Slot) -> None:
         """All threads of an engine have ended."""

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ..errors import InferenceError
 from ..telemetry.metrics import Metrics
 from ..telemetry.throttle import ErrorLog
 from .dispatch import Dispatch
-from .jobs import Job, JobGroup
-from .outcome import deliver_refusal
+from .jobs import Job, JobGroup, answer
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Shared:
         """Answers jobs that do not run any more; the groups that have all their answers now."""
         if jobs:
             self._metrics.queue_size(len(self.dispatch))
-        return deliver_refusal(jobs, message)
+        return answer((job, InferenceError(message)) for job in jobs)
 
     def _health_changed(self) -> bool:
         healthy = self.dispatch.healthy

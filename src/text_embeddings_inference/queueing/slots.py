@@ -1,4 +1,4 @@
-"""An engine in service: the batches in it, what it is given, and whether it can be trusted."""
+"""An engine in service: the batches in it, how large and how long they may be, and whether it can be trusted."""
 
 from __future__ import annotations
 
@@ -8,13 +8,72 @@ from enum import Enum, auto
 
 from ..engines.base import Capacity, Engine
 from ..settings.limits import BatchLimits
-from .budget import Deadlines, FixedDeadline, MeasuredDeadline, TokenBudget
 from .jobs import Job
 
 CANARY_EVERY_S = 1.0
 """How often an engine that failed on one token is asked again."""
 BROKEN_AFTER_CANARIES = 3
 """So many canaries in a row that fail, and the engine is taken to be broken."""
+SHORTEST_DEADLINE_S = 30.0
+"""No batch is given up sooner, for the machine may be busy with something else."""
+DEADLINE_FACTOR = 20
+"""A batch may take so many times what its tokens took on average so far."""
+FIRST_DEADLINE_S = 600.0
+"""What the first batch may take, as long as nothing is known of the engine."""
+AVERAGE_DECAY = 0.98
+"""What the average keeps of the past with every batch: it follows the last fifty."""
+LOWERED_S = 60.0
+"""After so long without running out of memory, batches may be twice as large again."""
+
+
+class Deadlines:
+    """How long a batch may take: what was set, or many times what such a batch usually takes."""
+
+    def __init__(self, fixed: float | None) -> None:
+        """fixed: seconds, None for what is measured."""
+        self._fixed = fixed
+        self._tokens = 0.0
+        self._seconds = 0.0
+
+    def allowed(self, tokens: int) -> float:
+        """Seconds for a batch of so many computed tokens."""
+        if self._fixed is not None:
+            return self._fixed
+        if not self._tokens:
+            return FIRST_DEADLINE_S
+        return max(SHORTEST_DEADLINE_S, DEADLINE_FACTOR * tokens * self._seconds / self._tokens)
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        """A batch took so long."""
+        self._tokens = AVERAGE_DECAY * self._tokens + tokens
+        self._seconds = AVERAGE_DECAY * self._seconds + seconds
+
+
+class TokenBudget:
+    """Computed tokens that a batch may have: less for a while after the memory ran out."""
+
+    def __init__(self, tokens: int) -> None:
+        self.full = tokens
+        self._lowered: int | None = None
+        self._left = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.full if self._lowered is None else min(self.full, self._lowered)
+
+    def ran_out(self, tokens: int) -> None:
+        """There was no memory for a batch of so many."""
+        self._lowered = max(1, min(tokens, self.tokens) // 2)
+        self._left = LOWERED_S
+
+    def pass_time(self, seconds: float) -> None:
+        if self._lowered is None:
+            return
+        self._left -= seconds
+        if self._left <= 0:
+            self._lowered, self._left = 2 * self._lowered, LOWERED_S
+            if self._lowered >= self.full:
+                self._lowered = None
 
 
 class State(Enum):
@@ -48,6 +107,11 @@ class Flight:
     def is_canary(self) -> bool:
         return not self.jobs
 
+    @property
+    def length(self) -> int:
+        """Tokens of all its inputs."""
+        return sum(job.length for job in self.jobs)
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -71,8 +135,7 @@ class Slot:
     @staticmethod
     def of(engine: Engine, capacity: Capacity, limits: BatchLimits) -> Slot:
         budget = TokenBudget(min(capacity.batch_tokens, limits.token_limit))
-        deadlines = MeasuredDeadline() if limits.batch_timeout is None else FixedDeadline(limits.batch_timeout)
-        return Slot(engine, capacity, budget, deadlines)
+        return Slot(engine, capacity, budget, Deadlines(limits.batch_timeout))
 
     def set_capacity(self, capacity: Capacity, limits: BatchLimits) -> None:
         """The engine was measured."""
