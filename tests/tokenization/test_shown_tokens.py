@@ -10,6 +10,7 @@ from tokenizers import normalizers
 
 from text_embeddings_inference.errors import EmptyInputError, InputError, RequestError
 from text_embeddings_inference.tokenization import TextOptions, Tokenizer
+from text_embeddings_inference.tokenization.tokenizer import MOST_IDS
 
 
 def shown(tokenizer: Tokenizer, text: str, **options: Any) -> list[tuple[int, str, bool, int | None, int | None]]:
@@ -104,6 +105,15 @@ def test_decode_errors() -> None:
     assert str(empty) == "Input validation error: `input_ids` cannot be empty"
     assert isinstance(negative, InputError)
     assert good == "what"
+
+
+def test_more_ids_than_are_decoded_in_little_time_are_refused() -> None:
+    at_most, more = decode("bert", [899] * MOST_IDS, [899] * (MOST_IDS + 1))
+    assert at_most == " ".join(["what"] * MOST_IDS)
+    assert isinstance(more, InputError)
+    assert str(more) == f"Input validation error: `input_ids` must have at most {MOST_IDS} token ids"
+    [whole] = load("bert", max_input_length=MOST_IDS + 1).decode([[899] * (MOST_IDS + 1)])
+    assert isinstance(whole, str)
 
 
 def test_normalizer_that_changes_lengths_keeps_offsets() -> None:

@@ -201,8 +201,13 @@ class Model:
         self._check_batch(len(texts))
         return usable(await self._do(work, is_long=self._tokenizer.is_long(texts)))
 
+    @property
+    def max_ids(self) -> int:
+        """Token ids of a text that is decoded."""
+        return self._tokenizer.max_ids
+
     async def decode(self, batch: Sequence[list[int]], *, skip_special_tokens: bool = True) -> list[str]:
-        """The text of each list of ids."""
+        """The text of each list of ids, which have at most `max_ids` each."""
 
         def work() -> list[str | RequestError]:
             return self._tokenizer.decode(batch, skip_special_tokens=skip_special_tokens)

@@ -34,6 +34,9 @@ CHARACTERS_PER_TOKEN = 250
 INLINE_CHARACTERS = 1000
 """Up to about this many ASCII characters tokenizing takes well under a millisecond; see `Tokenizer.is_long`."""
 
+MOST_IDS = 1 << 14
+"""Token ids of a text to decode, unless an input may have more: the library holds the interpreter lock for about a
+microsecond for each."""
 
 PLAIN = EncodeOptions()
 
@@ -95,6 +98,7 @@ class Tokenizer:
             )
         self.max_input_length = options.max_input_length
         self.max_characters = options.max_input_length * CHARACTERS_PER_TOKEN
+        self.max_ids = max(MOST_IDS, options.max_input_length)
         self.vocabulary = options.vocabulary
         self._tokenizer = tokenizer
         self._options = options
@@ -158,6 +162,8 @@ class Tokenizer:
             try:
                 if not ids:
                     raise EmptyInputError("input_ids")
+                if len(ids) > self.max_ids:
+                    raise InputError(f"`input_ids` must have at most {self.max_ids} token ids")
                 results.append(self._decode(ids, skip_special_tokens))
             except RequestError as error:
                 results.append(error)

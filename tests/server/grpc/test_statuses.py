@@ -14,6 +14,7 @@ from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.server.grpc.service import MAX_MESSAGE
 from text_embeddings_inference.settings import Limits
+from text_embeddings_inference.tokenization.tokenizer import MOST_IDS
 from text_embeddings_inference.types import Kind, Pooling
 
 INVALID, FAILED = "INVALID_ARGUMENT", "FAILED_PRECONDITION"
@@ -188,6 +189,26 @@ def test_messages_that_are_too_long() -> None:
     found = MAX_MESSAGE + 1
     message = f"Error, message length too large: found {found} bytes, the limit is: {MAX_MESSAGE} bytes"
     assert raw(b"\x00" * found) == ("OUT_OF_RANGE", message)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda stub, request: stub("Tokenize.Decode", request),
+        lambda stub, request: stub.stream("Tokenize.DecodeStream", iter([request])).read(),
+    ],
+)
+def test_more_ids_than_are_decoded_in_little_time(call: Callable[[Stub, Any], Any]) -> None:
+    request = tei.DecodeRequest(ids=[1] * (MAX_MESSAGE - 100))
+    message = f"Input validation error: `input_ids` must have at most {MOST_IDS} token ids"
+    assert refused(lambda stub: call(stub, request)) == (INVALID, message)
+
+
+def test_more_texts_than_a_batch_may_have() -> None:
+    request = tei.RerankRequest(query="1", texts=["2"] * 1_000_000)
+    message = "batch size 1000000 > maximum allowed batch size 32"
+    model = fake_model(info=fake_info(Kind.RERANKER))
+    assert refused(lambda stub: stub("Rerank.Rerank", request), model) == (INVALID, message)
 
 
 def test_a_call_that_is_cancelled_leaves_the_queue() -> None:

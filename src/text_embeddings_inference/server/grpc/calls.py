@@ -154,7 +154,8 @@ async def tokenize(served: Served, request: tei.EncodeRequest, permit: Permit | 
 
 async def decode(served: Served, request: tei.DecodeRequest, permit: Permit | None) -> Reply:
     """Gives the text of token ids."""
-    call = served.model.decode([list(request.ids)], skip_special_tokens=request.skip_special_tokens)
+    ids = request.ids[: served.model.max_ids + 1]  # one too many is enough to be refused, and a list of all takes long
+    call = served.model.decode([ids], skip_special_tokens=request.skip_special_tokens)
     [text] = await served.accounting.logged("decode", call)
     return Reply(tei.DecodeResponse(text=text).SerializeToString())
 

@@ -29,8 +29,9 @@ MAX_RETURNED = 1 << 24
 
 async def rerank(served: Served, request: tei.RerankRequest, permit: Permit | None) -> Reply:
     """Gives the scores of the texts for the query, best first."""
-    texts, how = list(request.texts), options(request)
-    if not texts:
+    texts = request.texts[: served.model.limits.max_client_batch_size + 1]  # a list of all that may be sent takes long
+    how = options(request)
+    if not request.texts:
         error = EmptyBatchError("texts")
         served.accounting.failed(error)
         raise error
@@ -41,8 +42,8 @@ async def rerank(served: Served, request: tei.RerankRequest, permit: Permit | No
 
 async def _rank(model: Model, request: tei.RerankRequest, texts: list[str], how: EncodeOptions) -> Answer[list[Rank]]:
     most = model.limits.max_client_batch_size
-    if len(texts) > most:
-        raise BatchSizeError(len(texts), most)
+    if len(request.texts) > most:
+        raise BatchSizeError(len(request.texts), most)
     with await model.wait_for_permits(len(texts)) as permit:
         return await model.rerank(request.query, texts, how, raw_scores=request.raw_scores, permit=permit)
 
