@@ -29,7 +29,7 @@ from text_embeddings_inference.errors import (
     UnsupportedError,
 )
 from text_embeddings_inference.inference import chunks
-from text_embeddings_inference.inference.road import CHUNKS_QUEUED
+from text_embeddings_inference.inference.request import CHUNKS_QUEUED
 from text_embeddings_inference.loading import open as opening
 from text_embeddings_inference.queueing.jobs import JobGroup
 from text_embeddings_inference.types import Batch, Float32Array, Input, Kind

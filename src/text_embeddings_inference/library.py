@@ -17,13 +17,13 @@ import numpy as np
 
 from .errors import RequestError
 from .inference import tasks
+from .inference.request import ChunkedRequest
 from .inference.results import Prediction, Rank, Sparse, vector
-from .inference.road import Road
 from .inference.tasks import Task
 from .loading.load import Parts, load_parts, warm_up
 from .loading.open import open_model
 from .queueing.jobs import Row
-from .queueing.runner import Runner
+from .queueing.runner import Runner, end
 from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings, hub_variables
 from .telemetry.metrics import Metrics
 from .types import EncodeOptions, Float32Array, Input, ModelInfo, Pooling
@@ -75,7 +75,7 @@ class Embedder:
         self._tokenizer = parts.tokenizer
         metrics = Metrics(parts.info.max_input_length)
         self.runner = Runner(parts.engine, limits, metrics, time.perf_counter, new_engine=parts.another_engine)
-        self._at_exit = weakref.finalize(self, _end, self.runner)
+        self._at_exit = weakref.finalize(self, end, self.runner)
 
     def embed(
         self,
@@ -144,31 +144,31 @@ class Embedder:
         for place, item in enumerate(inputs):
             check_input(item, f"{field}[{place}]")
         try:
-            return [task.finish(row) for row in self._drive(Road(inputs, task), options)]
+            return [task.finish(row) for row in self._drive(ChunkedRequest(inputs, task), options)]
         except RequestError as error:
             if error.index is not None:
                 error.args = (f"{error} - at `{field}[{error.index}]`",)
             raise
 
-    def _drive(self, road: Road[threading.Event], options: EncodeOptions) -> list[Row]:
+    def _drive(self, request: ChunkedRequest[threading.Event], options: EncodeOptions) -> list[Row]:
         """While one chunk runs, the next is tokenized. What fails, or is interrupted, takes back what it has queued."""
         try:
-            while (chunk := road.next_chunk()) is not None:
-                road.encoded(self._tokenizer.encode(chunk.inputs, options))
-                road.check_width(self.info)
-                if road.is_full:
-                    road.first.wait()
-                    road.received()
+            while (chunk := request.next_chunk()) is not None:
+                request.encoded(self._tokenizer.encode(chunk.inputs, options))
+                request.check_width(self.info)
+                if request.is_full:
+                    request.first.wait()
+                    request.received()
                 done = threading.Event()
-                self.runner.submit(road.queue(done, done.set))
-            while not road.is_done:
-                road.first.wait()
-                road.received()
+                self.runner.submit(request.queue(done, done.set))
+            while not request.is_done:
+                request.first.wait()
+                request.received()
         except BaseException:
-            for group in road.groups:
+            for group in request.groups:
                 self.runner.cancel(group)
             raise
-        return road.result()[0]
+        return request.result()[0]
 
 
 def several(items: Sequence[T], field: str) -> Sequence[T]:
@@ -196,9 +196,3 @@ def _short(value: object) -> str:
     """The value, or its type where that is long."""
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"a {type(value).__name__}"
-
-
-def _end(runner: Runner) -> None:
-    """No thread may be in native code when the interpreter ends: C++ calls `terminate` for one that comes back."""
-    runner.drop()
-    runner.close()

@@ -16,7 +16,7 @@ from tests.fakes import OPTIONS, FakeClock, FakeEngine, fake_tokenizer, pooled_v
 from text_embeddings_inference.errors import EmptyInputError, InferenceError
 from text_embeddings_inference.inference import chunks
 from text_embeddings_inference.inference.chunks import CHUNK_CHARACTERS, CHUNK_INPUTS, Distinct
-from text_embeddings_inference.inference.road import CHUNKS_QUEUED
+from text_embeddings_inference.inference.request import CHUNKS_QUEUED
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Input, Timings
 

@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from text_embeddings_inference.inference.cooperative import NUMBERS_A_TURN, ROW_OVERHEAD, Budget, each
+from text_embeddings_inference.inference.cooperative import NUMBERS_AT_ONCE, ROW_OVERHEAD, Budget, each
 from text_embeddings_inference.queueing.jobs import Row
 from text_embeddings_inference.types import Encoding
 
@@ -30,11 +30,11 @@ def turns(given: list[Row]) -> int:
 
 
 def test_many_small_rows() -> None:
-    assert turns(rows(2000, 384)) >= 2000 * (ROW_OVERHEAD + 384) // NUMBERS_A_TURN
+    assert turns(rows(2000, 384)) >= 2000 * (ROW_OVERHEAD + 384) // NUMBERS_AT_ONCE
 
 
 def test_few_large_rows() -> None:
-    assert turns(rows(8, NUMBERS_A_TURN + 1)) >= 8
+    assert turns(rows(8, NUMBERS_AT_ONCE + 1)) >= 8
 
 
 def test_a_usual_request_is_done_at_once() -> None:

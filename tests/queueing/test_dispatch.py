@@ -301,7 +301,7 @@ class World:
     def retire(self, number: int) -> None:
         serving = self.queue.serving
         if serving:
-            self.queue.retire(serving[number % len(serving)])
+            serving[number % len(serving)].stop(State.RETIRED)
 
     def replace(self) -> None:
         if self.queue.missing:

@@ -1,4 +1,4 @@
-"""Work on the event loop that leaves other requests their turns."""
+"""Work on the event loop, in parts short enough for other requests."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ T = TypeVar("T")
 
 ROW_OVERHEAD = 1 << 12
 """What a row costs beside its numbers, in numbers: calls into NumPy take some microseconds."""
-NUMBERS_A_TURN = 1 << 19
-"""Numbers computed between two turns of the loop: about 0.6 ms for 128 rows."""
+NUMBERS_AT_ONCE = 1 << 19
+"""Numbers computed before the loop goes on: about 0.6 ms for 128 rows."""
 
 
 class Budget:
-    """What a coroutine may do before it lets the event loop have a turn."""
+    """What a coroutine may do before it lets the event loop go on."""
 
     def __init__(self, amount: int) -> None:
-        """amount: of work between two turns, in whatever unit it is spent in."""
+        """amount: of work at once, in whatever unit it is spent in."""
         self._amount = amount
         self._left = amount
 
     async def spend(self, amount: int) -> None:
-        """So much was done: the loop has its turn if the budget is used up, and the budget is full again."""
+        """So much was done: if the budget is used up, the loop goes on, and the budget is full again."""
         self._left -= amount
         if self._left <= 0:
             self._left = self._amount
@@ -34,8 +34,8 @@ class Budget:
 
 
 async def each(rows: Sequence[Row], compute: Callable[[Row], T]) -> list[T]:
-    """`compute` of every row; other requests have their turn in between."""
-    budget = Budget(NUMBERS_A_TURN)
+    """`compute` of every row; other requests go on in between."""
+    budget = Budget(NUMBERS_AT_ONCE)
     results = []
     for row in rows:
         results.append(compute(row))

@@ -18,7 +18,7 @@ from typing import Generic, Literal, NamedTuple, Self, TypeVar
 from ..errors import BatchSizeError, EmptyBatchError, RequestError
 from ..loading.load import Parts, warm_up
 from ..queueing.jobs import Row
-from ..queueing.runner import Runner, closed_error
+from ..queueing.runner import Runner, closed_error, end
 from ..queueing.tuning import Tuner
 from ..settings import Limits
 from ..telemetry.metrics import Metrics
@@ -27,8 +27,8 @@ from ..types import EncodeOptions, Float32Array, Input, Token, Usage
 from . import tasks
 from .admission import Gate, Permit, Permits
 from .cooperative import each, future_of_threads
+from .request import ChunkedRequest, usable
 from .results import Prediction, Rank, Sparse, cosine
-from .road import Road, usable
 from .tasks import Task
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Model:
         self._gate = Gate()
         self._clock = clock
         self._measuring: list[Callable[[], None]] = []  # what ends, or waits for, the threads that measure
-        self._at_exit = weakref.finalize(self, _end, self.runner, self._measuring)
+        self._at_exit = weakref.finalize(self, end, self.runner, self._measuring)
 
     def warm_up(self, measured: Literal["off", "fast", "full"] = "off") -> None:
         """Waits until the engine is compiled, and runs it once; measures it now or later. Raises StartError.
@@ -241,8 +241,8 @@ class Model:
 
     def stop(self) -> None:
         """Runs what is queued, then gives back the engine and all threads; does nothing the second time."""
-        for end in self._measuring:
-            end()
+        for stop in self._measuring:
+            stop()
         self.runner.close()
         self._workers.shutdown()
         self._at_exit.detach()
@@ -259,31 +259,33 @@ class Model:
             start = self._clock()
             self.metrics.task_started(task.family, count)
             with self._gate.entered():
-                rows, usage = await self._drive(Road(inputs, task, start, CURRENT.get()), options)
+                rows, usage = await self._drive(ChunkedRequest(inputs, task, start, CURRENT.get()), options)
             self.metrics.task_succeeded(task.family, self._clock() - start, usage.timings, count)
         return Answer(await each(rows, task.finish), usage)
 
-    async def _drive(self, road: Road[asyncio.Future[None]], options: EncodeOptions) -> tuple[list[Row], Usage]:
+    async def _drive(
+        self, request: ChunkedRequest[asyncio.Future[None]], options: EncodeOptions
+    ) -> tuple[list[Row], Usage]:
         """While one chunk runs, the next is tokenized. What fails, or is cancelled, takes back what it has queued."""
         try:
-            while (chunk := road.next_chunk()) is not None:
+            while (chunk := request.next_chunk()) is not None:
                 work = partial(self._tokenizer.encode, chunk.inputs, options)
                 results = await self._do(work, is_long=self._tokenizer.is_long(chunk.inputs, options))
-                self.metrics.input_lengths(road.encoded(results, self._clock()))
-                road.check_width(self.info)
-                if road.is_full:
-                    await road.first
-                    road.received()
+                self.metrics.input_lengths(request.encoded(results, self._clock()))
+                request.check_width(self.info)
+                if request.is_full:
+                    await request.first
+                    request.received()
                 done, on_done = future_of_threads()
-                self.runner.submit(road.queue(done, on_done, self._clock()))
-            while not road.is_done:
-                await road.first
-                road.received()
+                self.runner.submit(request.queue(done, on_done, self._clock()))
+            while not request.is_done:
+                await request.first
+                request.received()
         except BaseException:
-            for group in road.groups:
+            for group in request.groups:
                 self.runner.cancel(group)
             raise
-        return road.result()
+        return request.result()
 
     async def _do(self, work: Callable[[], T], *, is_long: bool) -> T:
         """Does the work here, or in a worker thread if it would hold up the loop."""
@@ -300,11 +302,3 @@ class Model:
             raise EmptyBatchError
         if count > max(1, self.limits.max_client_batch_size):  # one input is no batch
             raise BatchSizeError(count, self.limits.max_client_batch_size)
-
-
-def _end(runner: Runner, measuring: Sequence[Callable[[], None]]) -> None:
-    """No thread may be in native code when the interpreter ends: C++ calls `terminate` for one that comes back."""
-    runner.drop()
-    for end in measuring:
-        end()
-    runner.close()

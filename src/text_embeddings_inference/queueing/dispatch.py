@@ -61,7 +61,7 @@ class Dispatch:
     @property
     def healthy(self) -> bool:
         """Whether an engine serves that can be trusted."""
-        return any(slot.healthy for slot in self.serving)
+        return any(slot.healthy for slot in self.slots)
 
     @property
     def idle_streams(self) -> int:
@@ -180,12 +180,8 @@ class Dispatch:
         """An engine comes into service, in the place of one that is suspended if there is one."""
         suspended = [old for old in self.slots if old.state is State.SUSPENDED]
         if suspended:
-            self.retire(suspended[0])
+            suspended[0].stop(State.RETIRED)
         self.slots.append(slot)
-
-    def retire(self, slot: Slot) -> None:
-        """An engine is given no more batches; those in it may still come back."""
-        slot.stop(State.RETIRED)
 
     def clear(self) -> list[Job]:
         """Takes out all jobs that wait."""

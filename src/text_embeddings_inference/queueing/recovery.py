@@ -13,7 +13,7 @@ from ..telemetry.throttle import ErrorLog
 from .batch import compute
 from .jobs import JobGroup
 from .shared import Shared
-from .slots import Slot
+from .slots import Slot, State
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Recovery:
         """Takes an engine that fails on a single token, again and again, out of service; what is answered by that."""
         if not slot.is_broken or self._new_engine is None:
             return []
-        self._dispatch.retire(slot)
+        slot.stop(State.RETIRED)
         return self.recover()
 
     def recover(self) -> list[JobGroup]:

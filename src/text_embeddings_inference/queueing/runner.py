@@ -10,7 +10,7 @@ gives later is dropped. Should it return while no other engine serves, its engin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..engines.base import Capacity, Engine
 from ..errors import InferenceError, OverloadedError
@@ -37,6 +37,17 @@ ENDING = "the server is shutting down"
 def closed_error() -> InferenceError:
     """What is asked of a model after its end; not counted as a failure."""
     return InferenceError(CLOSED, inputs=0)
+
+
+def end(runner: Runner, measuring: Iterable[Callable[[], None]] = ()) -> None:
+    """No thread may be in native code when the interpreter ends: C++ calls `terminate` for one that comes back.
+
+    measuring: what ends, or waits for, other threads that run the engine.
+    """
+    runner.drop()
+    for stop in measuring:
+        stop()
+    runner.close()
 
 
 class Runner:

@@ -53,14 +53,6 @@ class _Waiting(NamedTuple, Generic[E]):
     """How many came before it."""
     entry: E
 
-    @property
-    def order(self) -> tuple[int, int]:
-        return self.length, self.number
-
-
-def _order(waiting: _Waiting[E]) -> tuple[int, int]:
-    return waiting.order
-
 
 class Scheduler(Generic[E]):
     """The queue in front of engines, which may differ in what a batch costs them.
@@ -90,7 +82,7 @@ class Scheduler(Generic[E]):
     def add(self, entry: E) -> None:
         """Queues an entry."""
         waiting = _Waiting(entry.length, self._number, entry)
-        insort(self._waiting, waiting, key=_order)
+        insort(self._waiting, waiting)  # no two have the same number: entries are never compared
         heappush(self._due, (self._taken_tokens + SHARE * entry.ahead, waiting.number, waiting.length))
         self._number += 1
         self.waiting_tokens += entry.length
@@ -149,7 +141,7 @@ class Scheduler(Generic[E]):
         """The place in `_waiting` of the entry that is due first."""
         while True:
             _, number, length = self._due[0]
-            place = bisect_left(self._waiting, (length, number), key=_order)
+            place = bisect_left(self._waiting, (length, number))
             if place < len(self._waiting) and self._waiting[place].number == number:
                 return place
             heappop(self._due)  # it was taken along with another, or dropped

@@ -126,7 +126,7 @@ class Slot:
     hanging: int = 0
     """Lost flights that have not returned: each keeps a thread."""
     healthy: bool = True
-    """No canary failed and no batch overran since a batch went well."""
+    """It serves, and no canary failed and no batch overran since a batch went well."""
     canary_due: bool = False
     """The engine is to be asked for a single token."""
     _failed_canaries: int = 0

@@ -63,7 +63,7 @@ class Workers:
                 thread.join()
 
     def _work(self, slot: Slot) -> None:
-        while not self._turn(slot):
+        while not self._run_next(slot):
             pass
         with self._lock:
             if len(self._threads[slot]) > 1:
@@ -73,7 +73,7 @@ class Workers:
         with self._lock:
             del self._threads[slot]
 
-    def _turn(self, slot: Slot) -> bool:
+    def _run_next(self, slot: Slot) -> bool:
         """One batch; True for the end. A function of its own: a thread that waits must not keep its last output."""
         try:
             flight = self._take(slot)

@@ -10,8 +10,9 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from ...errors import BatchSizeError
+from ...inference import tasks
 from ...inference.results import Prediction, Rank, Sparse
-from ...types import EncodeOptions, Float32Array, Kind, Token
+from ...types import EncodeOptions, Float32Array, Token
 from ..accounting import Served, Timed, usage_headers
 from ..http.errors import Failure
 from ..http.response import Reply
@@ -86,7 +87,7 @@ def rerank(served: Served, body: RerankRequest) -> Call:
     """Gives the scores of the texts for the query, best first."""
     inputs, how = admitted(served, Inputs(body.texts, "batch", "texts")), _options(served, body)
     answer = partial(served.model.rerank, body.query, body.texts, how, raw_scores=body.raw_scores)
-    counted = bool(body.texts) and served.model.info.kind is Kind.RERANKER
+    counted = bool(body.texts) and tasks.rerank().refuses(served.model.info) is None
     return Call(answer, inputs.place, "batch" if counted else None)
 
 

@@ -1,4 +1,4 @@
-"""A request's way from its inputs to its rows, without clock, loop or thread: a server and a library drive it."""
+"""A request from its inputs to its rows, without clock, loop or thread: a server and a library drive it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class _Queued(Generic[W]):
     """Seconds it was neither tokenized nor queued."""
 
 
-class Road(Generic[W]):
-    """The way of one request. Whoever drives it does this for every `next_chunk`:
+class ChunkedRequest(Generic[W]):
+    """One request. Whoever drives it does this for every `next_chunk`:
 
-    tokenize it, hand the results to `encoded`; where the road `is_full`, wait for the `first` queued chunk and take its
-    rows by `received`; `queue` what was encoded, and submit it. Then it waits and receives until the road `is_done`.
-    After an error of any kind, what is queued is to be cancelled: the `groups`.
+    tokenize it, hand the results to `encoded`; where the request `is_full`, wait for the `first` queued chunk and take
+    its rows by `received`; `queue` what was encoded, and submit it. Then it waits and receives until the request
+    `is_done`. After an error of any kind, what is queued is to be cancelled: the `groups`.
 
     W: what tells that a chunk is answered: a future, an event.
     """
