@@ -109,10 +109,9 @@ def run(settings: Settings, log: LogWriter) -> bool:
 
 def explain(settings: Settings, secrets: Secrets) -> int:
     """Print how the model would be served, or why not. Returns the exit status."""
-    from .loading.explain import Problems, explain
+    from .loading.explain import explain
 
-    problems = Problems()
-    explanation = explain(settings, problems)
+    explanation = explain(settings)
     show(secrets.cut(explanation.json() if settings.telemetry.json_output else explanation.text()))
     return 0 if explanation.served else 1
 

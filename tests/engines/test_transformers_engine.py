@@ -19,7 +19,7 @@ from text_embeddings_inference import load
 from text_embeddings_inference.checkpoint import Checkpoint, open_checkpoint
 from text_embeddings_inference.engines.base import Engine, Offer
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
-from text_embeddings_inference.loading.explain import Problems, explain
+from text_embeddings_inference.loading.explain import explain
 from text_embeddings_inference.loading.load import warm_up
 from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.settings import Settings
@@ -223,7 +223,7 @@ def test_of_t5s_relatives_the_encoder(tmp_path: Path, architecture: str, model_t
 
 def explained(folder: Path, **options: Any) -> str:
     """The one problem that `--explain` finds, which a start fails of too."""
-    [problem] = explain(Settings.of(model_id=str(folder), **options), Problems()).problems
+    [problem] = explain(Settings.of(model_id=str(folder), **options)).problems
     with pytest.raises(StartError) as caught:
         load(folder, dtype="float32", **options)
     assert problem.message == caught.value.args[0]

@@ -15,7 +15,8 @@ from oracle.expected import FIXTURES, MODELS
 from text_embeddings_inference import cli, load
 from text_embeddings_inference.checkpoint import Weights
 from text_embeddings_inference.errors import UnsupportedError
-from text_embeddings_inference.loading.explain import Explanation, Problems, explain
+from text_embeddings_inference.loading.explain import explain
+from text_embeddings_inference.loading.explanation import Explanation
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.settings.engine import ENGINES
 from text_embeddings_inference.types import Kind, Pooling
@@ -24,7 +25,7 @@ GONE = ("tokenizer.json", "model.safetensors")
 
 
 def explained(model: Path, **options: object) -> Explanation:
-    return explain(Settings.of(model_id=str(model), **options), Problems())  # type: ignore[arg-type]
+    return explain(Settings.of(model_id=str(model), **options))  # type: ignore[arg-type]
 
 
 def edited(target: Path, name: str, *, remove: tuple[str, ...] = (), **config: object) -> Path:

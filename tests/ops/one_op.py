@@ -15,8 +15,7 @@ from openvino import opset15 as op
 
 from extras import needs_torch
 from oracle.numpy_ops import NumpyOps, Sequences
-from text_embeddings_inference.ops.openvino import OpenVINOOps
-from text_embeddings_inference.ops.openvino_dtypes import Float32OpenVINOOps
+from text_embeddings_inference.ops.openvino import Float32OpenVINOOps, OpenVINOOps
 from text_embeddings_inference.ops.openvino_layout import PaddedLayout
 from text_embeddings_inference.ops.spec import Layout, Value
 from text_embeddings_inference.types import Batch

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from one_op import check_close, on_openvino, openvino_kernels, openvino_products, random, tokens_of
 
-from text_embeddings_inference.ops.openvino import OpenVINOOps
-from text_embeddings_inference.ops.openvino_dtypes import Float32OpenVINOOps
+from text_embeddings_inference.ops.openvino import Float32OpenVINOOps, OpenVINOOps
 from text_embeddings_inference.ops.spec import AttentionSpec, Layout, Ops, Rope, Value
 
 

@@ -16,6 +16,7 @@ from ..models.build import Network, Results, embedding
 from ..ops.openvino import OpenVINOOps
 from ..ops.openvino_layout import PaddedLayout
 from ..ops.openvino_library import op, ov
+from ..ops.openvino_nodes import float32, int64, int64_scalar
 from ..ops.spec import Inputs, Ops, Value
 from ..types import Kind, Pooling
 
@@ -115,7 +116,7 @@ class _Graph:
         assert isinstance(layout, PaddedLayout)
         shape = op.shape_of(inputs.input_ids.raw)
         if name == "input_ids":
-            is_token = op.greater(layout.kept, op.constant(np.float32(0)))
+            is_token = op.greater(layout.kept, float32(0))
             return op.select(is_token, inputs.input_ids.raw, op.constant(np.int32(self._onnx.pad_id)))
         if name == "attention_mask":
             return layout.seen
@@ -131,6 +132,6 @@ class _Graph:
         if wanted.rank.get_length() != 4 or wanted[1].is_dynamic or wanted[3].is_dynamic:
             problem = f"input `{parameter.get_friendly_name()}` is {wanted}, not [B, heads, tokens, width]"
             raise UnsupportedError(f"{self._onnx.file}: {problem}")
-        sequences = op.gather(shape, op.constant(np.array([0], np.int64)), op.constant(np.int64(0)))
-        rest = op.constant(np.array([wanted[1].get_length(), 0, wanted[3].get_length()], np.int64))
-        return op.broadcast(op.constant(np.float32(0)), op.concat([sequences, rest], 0))
+        sequences = op.gather(shape, int64(0), int64_scalar(0))
+        rest = int64(wanted[1].get_length(), 0, wanted[3].get_length())
+        return op.broadcast(float32(0), op.concat([sequences, rest], 0))

@@ -20,8 +20,7 @@ from ..checkpoint import Checkpoint, Weights
 from ..errors import StartError
 from ..machine import has_vnni
 from ..models.build import Network, build
-from ..ops.openvino import OpenVINOOps
-from ..ops.openvino_dtypes import Float32OpenVINOOps, Int8OpenVINOOps
+from ..ops.openvino import Float32OpenVINOOps, Int8OpenVINOOps, OpenVINOOps
 from ..ops.openvino_layout import PaddedLayout, rotate_by_length
 from ..ops.openvino_library import op, ov
 from ..ops.spec import Inputs, Layout, Rope, Value

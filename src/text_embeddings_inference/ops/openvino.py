@@ -1,7 +1,8 @@
-"""The operations as nodes of an OpenVINO graph, on padded batches `[B, S, ...]`."""
+"""The operations as nodes of an OpenVINO graph, on padded batches `[B, S, ...]`, with forms for float32 and int8."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,19 +12,14 @@ from numpy.typing import NDArray
 from ..types import Pooling
 from .openvino_layout import PaddedLayout
 from .openvino_library import op, ov
-from .openvino_nodes import (
-    channels,
-    count_heads,
-    flatten,
-    float32,
-    int64,
-    int64_scalar,
-    repeat_heads,
-    shape,
-    slopes,
-    unsqueeze,
-)
+from .openvino_nodes import channels, flatten, float32, int64, int64_scalar, repeat_heads, shape, slopes, unsqueeze
 from .spec import AttentionSpec, DisentangledSpec, Gelu, Layout, Ops, Rope, Value
+
+FEWEST_ROWS = 16
+"""Smaller matrices are heads: their rows are what is asked for, and their products take no time."""
+GROUP_MULTIPLE = 16
+"""OpenVINO quantizes activations in groups of a multiple of it, or not at all."""
+DEFAULT_GROUP = 32
 
 
 class OpenVINOOps(Ops):
@@ -141,7 +137,7 @@ class OpenVINOOps(Ops):
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         order, bias = int64(0, 2, 1, 3), self._padded(layout).attention_bias(spec)
         q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))
-        k_BNSH, v_BNSH = (repeat_heads(x, count_heads(q_BNSH)) for x in (k_BNSH, v_BNSH))
+        k_BNSH, v_BNSH = (repeat_heads(x, shape(q.raw)[2].get_length()) for x in (k_BNSH, v_BNSH))
         scale = shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
         if spec.alibi is None:
             out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, self._scale(scale, layout))
@@ -230,3 +226,49 @@ class OpenVINOOps(Ops):
     def _padded(layout: Layout) -> PaddedLayout:
         assert isinstance(layout.raw, PaddedLayout)
         return layout.raw
+
+
+class Float32OpenVINOOps(OpenVINOOps):
+    """The same with nothing fused into matrix products but biases.
+
+    OpenVINO gives such products to MLAS, others to oneDNN, which is slower in float32 and rearranges the weights twice,
+    for short batches and for long ones (docs/log.md).
+    """
+
+    def _activate(self, x: Value, activation: Callable[[ov.Node], ov.Node]) -> Value:
+        """In another shape than the product's, for OpenVINO fuses only what has the same."""
+        return Value(op.reshape(activation(flatten(x.raw)), op.shape_of(x.raw), False))
+
+    def _scale(self, value: float, layout: Layout) -> ov.Node:
+        """Times a 1 that is computed: a constant would be moved up into the product that makes the keys."""
+        return op.multiply(self._padded(layout).one, super()._scale(value, layout))
+
+
+class Int8OpenVINOOps(OpenVINOOps):
+    """The same with the weights of matrix products in 8 bits, a scale for each row: `w = scale * round(w / scale)`.
+
+    The product itself is computed from 8-bit activations if the model is compiled with a size for the groups in which
+    they are quantized and the CPU has VNNI, else from the weights turned back.
+    """
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__(max_length)
+        self._quantized: dict[ov.Node, ov.Node] = {}
+
+    @property
+    def group(self) -> int:
+        """Activations to be quantized together: as much of a row as all products can have, or OpenVINO's default."""
+        columns = math.gcd(*(weight.data.shape[1] for weight in self._quantized))
+        return columns if columns and columns % GROUP_MULTIPLE == 0 else DEFAULT_GROUP
+
+    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+        if weight.raw.get_type_name() == "Constant" and len(weight.raw.data) >= FEWEST_ROWS:
+            weight = Value(self._quantize(weight.raw))
+        return super().linear(x, weight, bias)
+
+    def _quantize(self, weight: ov.Node) -> ov.Node:
+        if weight not in self._quantized:
+            scale = np.maximum(np.abs(weight.data).max(1, keepdims=True) / np.float32(127), np.finfo(np.float32).tiny)
+            small = op.constant(np.rint(weight.data / scale).astype(np.int8))
+            self._quantized[weight] = op.multiply(op.convert(small, "f32"), op.constant(scale))
+        return self._quantized[weight]

@@ -45,14 +45,9 @@ def channels(x: ov.Node, first: int, end: int) -> ov.Node:
     return op.slice(x, int64(first), int64(end), int64(1), int64(3))
 
 
-def count_heads(x: ov.Node) -> int:
-    """`N` of `[B, N, S, H]`."""
-    return int(shape(x)[1].get_length())
-
-
 def repeat_heads(x: ov.Node, n: int) -> ov.Node:
     """`[B, N', S, H]` -> `[B, n, S, H]`: each head serves n / N' neighbouring heads of queries."""
-    own = count_heads(x)
+    own = int(shape(x)[1].get_length())
     if own == n:
         return x
     assert n % own == 0

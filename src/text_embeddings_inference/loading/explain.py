@@ -1,27 +1,33 @@
-"""Goes the way of a start, step by step, without stopping at what is wrong and without reading weights."""
+"""`--explain`: how a model would be served, or all that stands in the way.
+
+It goes the way of a start, by the same functions, without stopping at what is wrong and without reading weights.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
-from ...checkpoint import Checkpoint, Findings, Preview, Request, Weights, examine_checkpoint, preview
-from ...engines.base import EngineKind, Need
-from ...engines.inspection import inspect
-from ...engines.registry import choose
-from ...models.build import Network, facts_of, find_model_file
-from ...settings import Settings
-from ..load import load_tokenizer
-from ..open import find_max_input_length, hub_access
+from ..checkpoint import Checkpoint, Findings, Preview, Request, Weights, examine_checkpoint, preview
+from ..engines.base import EngineKind, Need
+from ..engines.inspection import inspect
+from ..engines.registry import choose
+from ..errors import StartError
+from ..models.build import Network, facts_of, find_model_file
+from ..settings import Settings
 from .explanation import Architecture, Explanation, Limits, Problem, Task
-from .problems import Problems
+from .load import load_tokenizer
+from .open import find_max_input_length, hub_access
 
 ANY_VOCABULARY = 1 << 31
 """In place of a vocabulary that is not known."""
 
 
-def explain(settings: Settings, problems: Problems) -> Explanation:
-    """How the model would be served, with everything in `problems` that stands in the way."""
-    found = Explanation(model=settings.model.model_id, served=False)
+def explain(settings: Settings) -> Explanation:
+    """How the model would be served, with everything that stands in the way."""
+    found, problems = Explanation(model=settings.model.model_id, served=False), _Problems()
     with (
         problems.watch_log(),
         problems.step(),
@@ -32,15 +38,45 @@ def explain(settings: Settings, problems: Problems) -> Explanation:
             onnx_file=settings.model.onnx_file,
         ) as files,
     ):
+        folder = str(files.folder) if files.is_lasting else None
+        found = replace(found, folder=folder, files=files.files, unread=files.unread)
         found = _survey(found, files, settings, problems)
-    told = tuple(Problem(str(problem.args[0]), problem.hint) for problem in problems.found)
-    return replace(found, served=not told, problems=told, warnings=tuple(problems.warnings))
+    errors = tuple(Problem(str(problem.args[0]), problem.hint) for problem in problems.found)
+    return replace(found, served=not errors, problems=errors, warnings=tuple(problems.warnings))
 
 
-def _survey(found: Explanation, files: Preview, settings: Settings, problems: Problems) -> Explanation:
-    found = replace(
-        found, folder=str(files.folder) if files.is_lasting else None, files=files.files, unread=files.unread
-    )
+class _Problems(logging.Handler):
+    """What was found to be wrong: errors, instead of stopping at the first, and what the log warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[StartError] = []
+        self.warnings: list[str] = []
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Keeps a StartError, and lets what follows go on."""
+        try:
+            yield
+        except StartError as problem:
+            self.found.append(problem)
+
+    @contextmanager
+    def watch_log(self) -> Iterator[None]:
+        """Keeps what this package logs as a warning or worse, each line once."""
+        logger = logging.getLogger(__name__.partition(".")[0])
+        logger.addHandler(self)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (line := record.getMessage()) not in self.warnings:
+            self.warnings.append(line)
+
+
+def _survey(found: Explanation, files: Preview, settings: Settings, problems: _Problems) -> Explanation:
     examined = examine_checkpoint(
         Request(
             files.folder,
@@ -67,7 +103,7 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: Pr
     return _find_limits(found, examined, settings, problems)
 
 
-def _find_engine(found: Explanation, need: Need, problems: Problems) -> Explanation:
+def _find_engine(found: Explanation, need: Need, problems: _Problems) -> Explanation:
     """What runs the model, and what is known of it then."""
     kind = network = None
     with problems.step():
@@ -92,7 +128,7 @@ def _inspect(need: Need, kind: EngineKind | None, *, is_complete: bool) -> Netwo
     return kind.inspect(need) if is_complete or need.checkpoint.onnx is None else None
 
 
-def _find_limits(found: Explanation, examined: Findings, settings: Settings, problems: Problems) -> Explanation:
+def _find_limits(found: Explanation, examined: Findings, settings: Settings, problems: _Problems) -> Explanation:
     """How long inputs may be; reads the tokenizer."""
     checkpoint, longest, largest = examined.checkpoint(), None, settings.limits.token_limit
     if checkpoint.max_input_length:

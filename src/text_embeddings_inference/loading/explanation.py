@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import orjson
 
-from ...checkpoint import File
-from ...engines.base import Memory, Offer
-from ...types import Kind, Pooling
+from ..checkpoint import File
+from ..engines.base import Memory, Offer
+from ..types import Kind, Pooling
 
 WIDTH = 100
 LABEL = 18
