@@ -130,6 +130,39 @@ asked.wait()
     ended(program.format(path=str(MODELS / "bert")))
 
 
+FORK = """
+import os, signal, sys
+from text_embeddings_inference import load
+from text_embeddings_inference.errors import InferenceError
+
+model = load({path!r}, dtype="float32", threads=2)
+model.runner._changed.acquire()  # as a thread may have done in the moment of the fork, which the child lacks
+if child := os.fork():
+    model.runner._changed.release()
+    assert os.waitpid(child, 0)[1] == 0
+    model.embed(["a"])
+else:
+    signal.alarm(30)
+    {then}
+"""
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        pytest.param("sys.exit()", id="ends"),
+        pytest.param("model.close()", id="closes it"),
+        pytest.param(
+            "\n    try:\n        model.embed(['a'])\n        os._exit(1)\n"
+            "    except InferenceError as error:\n        assert 'load it in the child' in str(error)",
+            id="asks it",
+        ),
+    ],
+)
+def test_a_child_of_a_fork(then: str) -> None:
+    ended(FORK.format(path=str(MODELS / "bert"), then=then))
+
+
 def ended(program: str) -> subprocess.CompletedProcess[str]:
     """A Python process that ended by itself, without a word on stderr."""
     command = [sys.executable, "-c", program]

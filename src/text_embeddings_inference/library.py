@@ -65,6 +65,8 @@ class Embedder:
     """A model to be called from any thread. Close it, or use it as a context manager, to give back its memory; what is
     not closed is closed when it is dropped, or when the interpreter ends.
 
+    A child of `os.fork` has none of its threads: there every method raises InferenceError, and `close` does nothing.
+
     Every method takes any number of inputs at once: they are sorted, cut into batches and run on all cores. Inputs that
     are too long are cut on the right unless `options` says otherwise. Raises the first unusable input's RequestError.
     """
@@ -127,7 +129,8 @@ class Embedder:
 
     def close(self) -> None:
         """Waits for what is running, then gives back threads and memory."""
-        self.runner.close()
+        if not self.runner.is_forked:
+            self.runner.close()
         self._at_exit.detach()
 
     def __enter__(self) -> Embedder:
@@ -140,6 +143,7 @@ class Embedder:
 
     def _answer(self, task: Task[T], inputs: Sequence[Input], options: EncodeOptions, field: str = "inputs") -> list[T]:
         """field: what the inputs are called where one is at fault."""
+        self.runner.check_process()
         task.check(self.info, len(several(inputs, field)))
         for place, item in enumerate(inputs):
             check_input(item, f"{field}[{place}]")

@@ -32,6 +32,12 @@ with open_model(settings) as opened:
         pytest.param("model.warm_up('fast')", id="while it is measured"),
         pytest.param("model.warm_up()\nmodel.stop()\nmodel.stop()", id="stopped twice"),
         pytest.param(
+            "import os, signal\nmodel.warm_up('fast')\nmodel.runner._changed.acquire()\n"
+            "if child := os.fork():\n    model.runner._changed.release()\n    assert os.waitpid(child, 0)[1] == 0\n"
+            "else:\n    signal.alarm(30)",
+            id="in a child of a fork, whose threads are gone",
+        ),
+        pytest.param(
             "import threading\nmodel.warm_up()\n"
             "def ask():\n    with contextlib.suppress(RequestError):\n"
             "        asyncio.run(model.embed([f'{n} a b' for n in range(32)], EncodeOptions()))\n"

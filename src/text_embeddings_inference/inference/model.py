@@ -240,7 +240,10 @@ class Model:
         return self.runner.hangs
 
     def stop(self) -> None:
-        """Runs what is queued, then gives back the engine and all threads; does nothing the second time."""
+        """Runs what is queued, then gives back the engine and all threads; does nothing the second time, and in a child
+        of the process that has the threads."""
+        if self.runner.is_forked:
+            return
         for stop in self._measuring:
             stop()
         self.runner.close()
@@ -252,6 +255,7 @@ class Model:
     async def _answer(
         self, task: Task[T], inputs: Sequence[Input], options: EncodeOptions, permit: Permit | None = None
     ) -> Answer[list[T]]:
+        self.runner.check_process()
         count = len(inputs)
         self._check_batch(count)
         with self.permits.take(count) if permit is None else nullcontext():

@@ -10,6 +10,7 @@ gives later is dropped. Should it return while no other engine serves, its engin
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 
 from ..engines.base import Capacity, Engine
@@ -32,6 +33,7 @@ ENGINE_FAILED = "the engine failed on this input: see the server's log"
 logged."""
 CLOSED = "the model is closed"
 ENDING = "the server is shutting down"
+FORKED = "the model was loaded before a fork: load it in the child"
 
 
 def closed_error() -> InferenceError:
@@ -42,8 +44,10 @@ def closed_error() -> InferenceError:
 def end(runner: Runner, measuring: Iterable[Callable[[], None]] = ()) -> None:
     """No thread may be in native code when the interpreter ends: C++ calls `terminate` for one that comes back.
 
-    measuring: what ends, or waits for, other threads that run the engine.
+    A child of a fork has none of these threads. measuring: what ends, or waits for, others that run the engine.
     """
+    if runner.is_forked:
+        return
     runner.drop()
     for stop in measuring:
         stop()
@@ -69,6 +73,7 @@ class Runner:
         """What is given to that engine, and to another in its place; see `set_capacity`."""
         self.batches = 0
         """So many were given to an engine so far."""
+        self._process = os.getpid()
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
@@ -114,6 +119,16 @@ class Runner:
                 self._changed.notify_all()
             else:
                 self._changed.notify(len(jobs))
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a child of the process that has the threads: nothing runs, and locks may be held for ever."""
+        return os.getpid() != self._process
+
+    def check_process(self) -> None:
+        """Raises InferenceError in a child of the process that has the threads."""
+        if self.is_forked:
+            raise InferenceError(FORKED, inputs=0)
 
     @property
     def healthy(self) -> bool:
