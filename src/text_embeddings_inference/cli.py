@@ -17,7 +17,7 @@ from .settings.command_line import Shown
 from .telemetry.log_writer import LogWriter
 from .telemetry.logging import JsonFormatter, TextFormatter, configure
 from .telemetry.otel_variables import Collector, Sampler
-from .telemetry.redaction import NO_SECRETS, Secrets
+from .telemetry.redaction import NO_SECRETS, Secrets, logins
 from .telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
@@ -117,10 +117,12 @@ def explain(settings: Settings, secrets: Secrets) -> int:
 
 
 def secrets_of(settings: Settings, environ: Mapping[str, str]) -> Secrets:
-    """What no line may show: keys, tokens, and the headers that a collector is sent."""
+    """What no line may show: keys, tokens, passwords of addresses, and the headers that a collector is sent."""
     headers = [text for name, text in environ.items() if name.startswith("OTEL_") and name.endswith("_HEADERS")]
     pairs = [pair for text in headers for pair in text.split(",")]
-    return Secrets([*settings.secrets(), *headers, *pairs, *(pair.partition("=")[2] for pair in pairs)])
+    urls = [text for name, text in environ.items() if name.upper().endswith(("_ENDPOINT", "_PROXY"))]
+    known = logins([*urls, settings.telemetry.otlp_endpoint or "", settings.hub.hf_endpoint])
+    return Secrets([*settings.secrets(), *known, *headers, *pairs, *(pair.partition("=")[2] for pair in pairs)])
 
 
 @contextmanager

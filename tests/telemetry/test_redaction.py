@@ -1,8 +1,10 @@
 """What is cut out of log lines, and what is not."""
 
+from urllib.parse import unquote
+
 import pytest
 
-from text_embeddings_inference.telemetry.redaction import NO_SECRETS, Secrets
+from text_embeddings_inference.telemetry.redaction import NO_SECRETS, Secrets, logins
 
 
 @pytest.mark.parametrize(
@@ -13,6 +15,7 @@ from text_embeddings_inference.telemetry.redaction import NO_SECRETS, Secrets
         ("http://me:s3@cret@host", "http://***@host"),
         ("http://me:s3/cret@host:4317", "http://***@host:4317"),
         ("export to me:s3cret@host:4317 failed", "export to ***@host:4317 failed"),
+        ("errors resolving me:s3@cret:s3@127.0.0.1:1: no", "errors resolving ***@127.0.0.1:1: no"),
         ("'http://h/v1?api-key=s3cret&n=1'", "'http://h/v1?api-key=***&n=1'"),
         ("Authorization: Bearer s3cret-key", "Authorization: Bearer ***"),
         ("token hf_abcdefghijklmnopqrst", "token ***"),
@@ -34,6 +37,15 @@ def test_known_secrets_in_every_spelling(shown: str) -> None:
     assert Secrets(["p@ss\\wörd\n"]).cut(f"failed with {shown} of them").replace("'", "").split() == [
         *("failed", "with", "***", "of", "them")
     ]
+
+
+@pytest.mark.parametrize("password", ["p%40ss:w0rd", "p%2Fss@w0rd", "p@ss:w0rd"])
+def test_logins_in_every_spelling(password: str) -> None:
+    secrets = Secrets(logins([f"http://user:{password}@127.0.0.1:1", "http://host:4317", ""]))
+    for shown in (password, unquote(password)):
+        for text in (shown, f"user:{shown}@127.0.0.1:1", f"http://user:{shown}@127.0.0.1:1"):
+            cut = secrets.cut(f"errors resolving {text}: refused")
+            assert not {part for part in ("ss", "w0rd") if part in cut}
 
 
 def test_a_short_secret_does_not_cut_words() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
@@ -12,8 +12,8 @@ SHORTEST = 4
 
 USER_INFO = r"(?<=//)(?:[^\s/]{1,512}|[^\s/@:]{0,64}:(?!\d+(?:[/?#'\"\s]|$))[^\s@]{0,512})(?=@)"
 """The name and password of a URL; also where a `/` in the password is not quoted, but no port and path."""
-LOGIN = r"(?<![^\s'\"(=])[^\s/@:]{1,64}:[^\s/@]{1,512}(?=@)"
-"""The same where the scheme has been left out."""
+LOGIN = r"(?<![^\s'\"(=])[^\s/@:]{1,64}:[^\s/]{1,512}(?=@)"
+"""The same where the scheme has been left out; up to the last `@`, as libraries unquote those of passwords."""
 PARAMETER = r"(?<=[?&])(?P<before>[\w.-]*(?:key|token|secret|passw|pwd|sig|auth|credential)[\w.-]*=)[^&#\s'\"]+"
 """A parameter of a URL whose name says what it is."""
 BEARER = r"(?i:(?<=\bbearer )[\w.~+/=-]{6,})"
@@ -22,6 +22,14 @@ HUB_TOKEN = r"\bhf_[A-Za-z0-9]{16,}"
 KEPT = 1024
 LONGEST_KEPT = 200
 """How many texts are kept with what they become, and of how many characters: the same ones are logged over and over."""
+
+
+def logins(urls: Iterable[str]) -> Iterator[str]:
+    """What URLs hold before their host: name and password, and the password alone."""
+    for url in urls:
+        for login in re.findall(USER_INFO, url):
+            yield login
+            yield login.partition(":")[2]
 
 
 class Secrets:
