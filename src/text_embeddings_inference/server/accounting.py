@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from ..inference.model import Answer, Model
 from ..settings import Settings
 from ..telemetry.logging import Span, request_span, write
 from ..telemetry.metrics import Method
+from ..telemetry.throttle import Throttle
 from ..types import Usage
 
 T = TypeVar("T")
@@ -54,24 +54,8 @@ def _milliseconds(seconds: float) -> bytes:
 
 
 REFUSALS_EVERY_S = 1.0
-
-
-class Refusals:
-    """Tells the log of requests that were refused for want of room, together and once a second: thousands may come, and
-    a line for each would cost what is left. `/metrics` counts them all.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._untold = 0
-        self._told_at = -math.inf
-
-    def add(self, name: str, error: OverloadedError) -> None:
-        self._untold += 1
-        now = self._clock()
-        if now - self._told_at >= REFUSALS_EVERY_S:
-            write(logger, logging.ERROR, error.logged, Span(name, {"requests": self._untold}))
-            self._untold, self._told_at = 0, now
+"""Requests that were refused for want of room are logged together, once in so many seconds: thousands may come, and a
+line for each would cost what is left. `/metrics` counts them all."""
 
 
 class Accounting:
@@ -81,7 +65,7 @@ class Accounting:
         self._metrics = model.metrics
         self._tracer = model.tracer
         self._clock = clock
-        self._refusals = Refusals(clock)
+        self._refusals = Throttle(REFUSALS_EVERY_S, clock)
 
     async def timed(self, name: str, method: Method | None, call: Awaitable[Answer[T]]) -> Timed[T]:
         """Awaits the model's answer; counts, times, logs and traces the request.
@@ -137,7 +121,8 @@ class Accounting:
         """Counts and logs a failure."""
         self.failed(error)
         if isinstance(error, OverloadedError):
-            self._refusals.add(name, error)
+            if requests := self._refusals.passes():
+                write(logger, logging.ERROR, error.logged, Span(name, {"requests": requests}))
         else:
             write(
                 logger, logging.ERROR, error.logged, Span(name, {} if error.place is None else {"place": error.place})

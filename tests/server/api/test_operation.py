@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeEngine, fake_info, fake_model, pooled_vector, until
+from tests.fakes import FakeClock, FakeEngine, fake_info, fake_model, pooled_vector, until
 from tests.server.client import Client
 from text_embeddings_inference.errors import OverloadedError
-from text_embeddings_inference.server.accounting import Refusals
+from text_embeddings_inference.server.accounting import Accounting
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.types import Kind
 
@@ -240,12 +240,12 @@ def test_success_and_failure_are_logged_in_their_span(caplog: pytest.LogCaptureF
 
 
 def test_refusals_are_logged_together_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    now = 100.0
-    refusals = Refusals(lambda: now)
-    told = []
+    clock, told = FakeClock(), []
+    with fake_model() as model:
+        accounting = Accounting(model, clock)
     for seconds in (0, 0.25, 0.5, 0.25, 0.5):
-        now += seconds
-        refusals.add("embed", OverloadedError())
+        clock.advance(seconds)
+        accounting.refused("embed", OverloadedError())
         told.append([vars(record)["spans"][0].fields["requests"] for record in caplog.records])
     assert told == [[1], [1], [1], [1, 3], [1, 3]]
     assert {record.getMessage() for record in caplog.records} == {"Model is overloaded"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import math
 import socket
 import ssl
 import time
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Self
 
 from ...errors import StartError
+from ...telemetry.throttle import ErrorLog
 from ..connections import PROBES, Connections, HeldDescriptors
 from ..sockets import explained
 from .connection import Application, Connection, Site
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
 TICK_S = 1.0
-COMPLAIN_EVERY_S = 60.0
-"""Of a fault that comes at every tick."""
 SWEPT_AT_ONCE = 500
 """Connections looked at before requests have their turn: about half a millisecond."""
 ACCEPTED_AT_ONCE = PROBES // 2
@@ -176,15 +174,13 @@ class Listener:
 
     async def _tick(self) -> None:
         """Keeps the header `date` true, and ends the connections of clients that take too long."""
-        complained_at = -math.inf
+        errors = ErrorLog(logger)
         while True:
             await asyncio.sleep(TICK_S)
             try:
                 await self._look_around()
             except Exception:  # the next tick may do better; without any, slow clients would stay for ever
-                if self._time.now - complained_at >= COMPLAIN_EVERY_S:
-                    complained_at = self._time.now
-                    logger.exception("connections could not be looked at")
+                errors.exception("connections could not be looked at")
 
     async def _look_around(self) -> None:
         self._date = formatdate(usegmt=True).encode()
