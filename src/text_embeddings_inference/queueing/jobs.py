@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InferenceError
@@ -111,8 +111,3 @@ class Job:
     @property
     def cancelled(self) -> bool:
         return self.group.cancelled
-
-
-def answer(answers: Iterable[tuple[Job, Row | InferenceError]]) -> list[JobGroup]:
-    """Answers jobs; the groups that have all their answers now."""
-    return [job.group for job, row in answers if job.group.deliver(job, row)]

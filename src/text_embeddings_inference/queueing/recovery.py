@@ -11,7 +11,6 @@ from collections.abc import Callable
 from ..engines.base import Engine
 from ..telemetry.throttle import ErrorLog
 from .batch import compute
-from .jobs import JobGroup
 from .shared import Shared
 from .slots import Slot, State
 
@@ -97,36 +96,44 @@ class Recovery:
 
     def tick(self, seconds: float) -> None:
         """So much time has passed: gives up what overran."""
-        with self._shared.changing() as done:
+        with self._shared.changing():
             overrun = self._dispatch.pass_time(seconds)
             for flight in overrun:
                 logger.error("a batch of %d tokens did not end in time", flight.tokens)
                 if len(flight.jobs) == 1:
-                    done += self._shared.refuse(flight.jobs, TOO_LONG)
+                    self._shared.refuse(flight.jobs, TOO_LONG)
             self._waited_s = 0.0 if self._dispatch.serving else self._waited_s + seconds
-            done += self.recover()
+            self.recover()
             if overrun or any(slot.canary_due for slot in self._dispatch.slots):
                 self._shared.changed.notify_all()
 
-    def replace_if_broken(self, slot: Slot) -> list[JobGroup]:
-        """Takes an engine that fails on a single token, again and again, out of service; what is answered by that."""
-        if not slot.is_broken or self._new_engine is None:
-            return []
-        slot.stop(State.RETIRED)
-        return self.recover()
+    def replace_if_broken(self, slot: Slot) -> None:
+        """Takes an engine that fails on a single token, again and again, out of service; with the lock held."""
+        if slot.is_broken and self._new_engine is not None:
+            slot.stop(State.RETIRED)
+            self.recover()
 
-    def recover(self) -> list[JobGroup]:
-        """Has another engine made where one is missing; what is answered because there is none, with the lock held."""
-        if not self.needs_engine():
-            return []
+    def recover(self) -> None:
+        """Has another engine made where one is missing; with the lock held. What waits is refused if there is none."""
+        if self.needs_engine() and (not self._begin() or self._waited_s > LONGEST_RECOVERY_S):
+            self._fail_waiting()
+
+    def _begin(self) -> bool:
+        """Whether an engine is being made, already or from now on."""
         if self._too_many_hang() or self._new_engine is None:
-            return self._fail_waiting()
+            return False
+        if self.works or self._stop.is_set():
+            return True
+        thread = threading.Thread(target=self._work, args=(self._new_engine,), name="recovery", daemon=True)
         try:
-            self._start(self._new_engine)
+            thread.start()
         except RuntimeError:
             self._errors.exception("no thread can be started that makes another engine, next attempt in a second")
-            return self._fail_waiting()
-        return self._fail_waiting() if self._waited_s > LONGEST_RECOVERY_S else []
+            return False
+        self._thread = thread
+        atexit.register(self._end)  # before the thread can end, which needs the lock
+        logger.warning("the engine is replaced")
+        return True
 
     def _too_many_hang(self) -> bool:
         too_many = sum(slot.hanging > 0 for slot in self._dispatch.slots) > MOST_HANGING
@@ -135,25 +142,14 @@ class Recovery:
         self._gave_up = too_many
         return too_many
 
-    def _fail_waiting(self) -> list[JobGroup]:
+    def _fail_waiting(self) -> None:
         """Unless an engine serves, requests do not wait for one any more."""
-        if self._dispatch.serving:
-            return []
-        self._shared.unavailable = True
-        self._shared.changed.notify_all()
-        return self._shared.refuse(self._dispatch.clear(), NO_ENGINE)
+        if not self._dispatch.serving:
+            self._shared.unavailable = True
+            self._shared.changed.notify_all()
+            self._shared.refuse(self._dispatch.clear(), NO_ENGINE)
 
     # --- the thread that makes engines ----------------------------------------------------------------------------
-
-    def _start(self, new_engine: Callable[[], Engine]) -> None:
-        """Begins, unless it works already. Raises RuntimeError where no thread can be started."""
-        if self.works or self._stop.is_set():
-            return
-        thread = threading.Thread(target=self._work, args=(new_engine,), name="recovery", daemon=True)
-        thread.start()
-        self._thread = thread
-        atexit.register(self._end)  # before the thread can end, which needs the lock
-        logger.warning("the engine is replaced")
 
     def _work(self, new_engine: Callable[[], Engine]) -> None:
         pause = TICK_S
@@ -209,5 +205,5 @@ class Recovery:
 
     def not_recovered(self) -> None:
         """An attempt failed."""
-        with self._shared.changing() as done:
-            done += self._fail_waiting()
+        with self._shared.changing():
+            self._fail_waiting()

@@ -20,7 +20,7 @@ from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import BatchRun, Tracer
 from .batch import Computed, compute, is_out_of_memory
 from .dispatch import Dispatch
-from .jobs import JobGroup, Row, answer
+from .jobs import JobGroup, Row
 from .recovery import NO_ENGINE, Recovery
 from .shared import Shared
 from .slots import Flight, Slot, State
@@ -181,16 +181,16 @@ class Runner:
 
     def drop(self) -> None:
         """Answers what waits with an error, and takes nothing more; what runs may end."""
-        with self._shared.changing() as done:
+        with self._shared.changing():
             self._shared.closed = True
-            done += self._shared.refuse(self._dispatch.clear(), ENDING)
+            self._shared.refuse(self._dispatch.clear(), ENDING)
             self._changed.notify_all()
 
     def abort(self) -> None:
         """Answers what waits and what runs with an error, and takes nothing more."""
-        with self._shared.changing() as done:
+        with self._shared.changing():
             self._shared.closed = True
-            done += self._shared.refuse(self._dispatch.clear() + self._dispatch.abandon(), ENDING)
+            self._shared.refuse(self._dispatch.clear() + self._dispatch.abandon(), ENDING)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -249,7 +249,7 @@ class Runner:
         except BaseException as problem:  # whatever the hardware's library raises; a panic of Rust is no Exception
             result = problem
         seconds = self._clock() - start
-        with self._shared.changing() as done:
+        with self._shared.changing():
             if flight.lost:
                 if self._dispatch.late_return(flight):
                     self._serves()
@@ -258,36 +258,35 @@ class Runner:
             self._metrics.engine_busy(now - self._busy_since)
             self._busy_since = now
             if isinstance(result, Computed):
-                done += self._finished(flight, result, start, seconds)
+                self._finished(flight, result, start, seconds)
             else:
-                done += self._failed(flight, result, start)
+                self._failed(flight, result, start)
 
-    def _finished(self, flight: Flight, result: Computed, start: float, seconds: float) -> list[JobGroup]:
+    def _finished(self, flight: Flight, result: Computed, start: float, seconds: float) -> None:
         batch, spoilt = result.batch, result.spoilt
         self._metrics.batch_computed(batch.tokens, batch.computed_tokens, flight.slot.budget.tokens)
         run = self._trace(flight, start, computed_tokens=batch.computed_tokens)
         standing = self._dispatch.finished(flight, seconds, spoilt)
         if spoilt or self._shared.closed:
             self._changed.notify_all()
-        return answer(
+        self._shared.answer(
             (job, Row(job.encoding, values, seconds, start - job.queued_at, run))
             for job, values in zip(flight.jobs, result.values, strict=True)
             if not spoilt or job in standing
         )
 
-    def _failed(self, flight: Flight, problem: BaseException, start: float) -> list[JobGroup]:
+    def _failed(self, flight: Flight, problem: BaseException, start: float) -> None:
         self._trace(flight, start, problem=type(problem).__name__)
         reason = str(problem) or type(problem).__name__
         if flight.is_canary:
             logger.error("the engine failed on a single token: %s", reason)
-        answers = []
         for job in self._dispatch.failed(flight, out_of_memory=is_out_of_memory(problem)):
             logger.error("the engine failed on an input of %d tokens: %s", job.length, reason)
             error = InferenceError(ENGINE_FAILED)
             error.__cause__ = problem
-            answers.append((job, error))
+            self._shared.answer([(job, error)])
         self._changed.notify_all()
-        return answer(answers) + self._recovery.replace_if_broken(flight.slot)
+        self._recovery.replace_if_broken(flight.slot)
 
     def _trace(self, flight: Flight, start: float, problem: str | None = None, **counts: int) -> BatchRun | None:
         if self._tracer is None or flight.is_canary:

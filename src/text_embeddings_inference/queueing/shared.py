@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..errors import InferenceError
 from ..telemetry.metrics import Metrics
 from ..telemetry.throttle import ErrorLog
 from .dispatch import Dispatch
-from .jobs import Job, JobGroup, answer
+from .jobs import Job, JobGroup, Row
 
 logger = logging.getLogger(__name__)
 
@@ -30,21 +30,23 @@ class Shared:
         self.on_health: Callable[[], object] = lambda: None
         """Called, without the lock, when `dispatch.healthy` has changed."""
         self._was_healthy = True
+        self._done: list[JobGroup] = []  # answered; `on_done` is to be called
         self._metrics = metrics
         self._errors = ErrorLog(logger)
 
     @contextmanager
-    def changing(self) -> Iterator[list[JobGroup]]:
-        """The lock, and a list for groups that are answered: these are told once it is released, as is a change of
-        health. A callback that raises is logged, and keeps no other from being called."""
-        done: list[JobGroup] = []
+    def changing(self) -> Iterator[None]:
+        """The lock; once it is released, `on_done` of the groups that were answered is called, and `on_health`.
+
+        A callback that raises is logged, and keeps no other from being called."""
         callbacks: list[Callable[[], object]] = []
         try:
             with self.changed:
                 try:
-                    yield done
+                    yield
                 finally:
-                    callbacks += [group.on_done for group in done]
+                    callbacks += [group.on_done for group in self._done]
+                    self._done.clear()
                     if self._health_changed():
                         callbacks.append(self.on_health)
         finally:
@@ -54,11 +56,15 @@ class Shared:
                 except Exception:
                     self._errors.exception("an answer could not be handed over")
 
-    def refuse(self, jobs: Sequence[Job], message: str) -> list[JobGroup]:
-        """Answers jobs that do not run any more; the groups that have all their answers now."""
+    def answer(self, answers: Iterable[tuple[Job, Row | InferenceError]]) -> None:
+        """Answers jobs. Used in `changing`, which then calls `on_done` of complete groups."""
+        self._done += [job.group for job, row in answers if job.group.deliver(job, row)]
+
+    def refuse(self, jobs: Sequence[Job], message: str) -> None:
+        """Answers jobs that do not run any more, in `changing`."""
         if jobs:
             self._metrics.queue_size(len(self.dispatch))
-        return answer((job, InferenceError(message)) for job in jobs)
+        self.answer((job, InferenceError(message)) for job in jobs)
 
     def _health_changed(self) -> bool:
         healthy = self.dispatch.healthy
