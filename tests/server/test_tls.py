@@ -58,6 +58,27 @@ def test_tls(tmp_path: Path) -> None:
 
 
 @needs_openssl
+def test_an_idle_client_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """As in a pool of connections: nothing is read, so the end of TLS is never answered."""
+    files = make_certificate(tmp_path)
+    context = ssl.create_default_context(cafile=str(files["tls_cert"]))
+    pool: list[http.client.HTTPSConnection] = []
+
+    def visit(sockets: Sockets) -> None:
+        pool.append(http.client.HTTPSConnection("127.0.0.1", port(sockets.http), timeout=PATIENCE, context=context))
+        pool[0].request("GET", "/health")
+        assert pool[0].getresponse().read() == b""
+
+    late = threading.Event()
+    watch = threading.Timer(20, late.set)  # where the client's answer was waited for, it took 30 seconds
+    watch.start()
+    with_server(visit, **files)
+    watch.cancel()
+    assert not late.is_set()
+    pool[0].close()
+
+
+@needs_openssl
 def test_sighup_reads_certificates_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also of another algorithm; connections stay, and so does the certificate where the new one can't be used."""
     files = make_certificate(tmp_path)

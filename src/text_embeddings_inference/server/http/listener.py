@@ -29,6 +29,8 @@ SWEPT_AT_ONCE = 500
 """Connections looked at before requests have their turn: about half a millisecond."""
 ACCEPTED_AT_ONCE = PROBES // 2
 """Connections accepted before those accepted earlier are read from."""
+GOODBYE_S = 1.0
+"""Seconds that a client has to answer the end of a TLS connection; one that rests in a pool never does."""
 NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 NEVER_S = 1e6
 
@@ -141,7 +143,11 @@ class Listener:
             self._beyond[connection] = None
         timeout = None if self._tls is None else NEVER_S  # `_look_around` ends those that take too long
         opening = asyncio.get_running_loop().connect_accepted_socket(
-            lambda: connection, client, ssl=self._tls, ssl_handshake_timeout=timeout
+            lambda: connection,
+            client,
+            ssl=self._tls,
+            ssl_handshake_timeout=timeout,
+            ssl_shutdown_timeout=None if self._tls is None else GOODBYE_S,
         )
         task = asyncio.create_task(opening)
         self._opening[connection] = task, self._time.now
