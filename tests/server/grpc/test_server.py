@@ -14,11 +14,13 @@ import pytest
 
 from tests.fakes import PATIENCE
 from tests.server.grpc.calling import Stub, calling, run
+from tests.server.grpc.http2 import Deaf
 from tests.server.test_tls import make_certificate, needs_openssl
 from text_embeddings_inference.errors import StartError
-from text_embeddings_inference.server.grpc import server
+from text_embeddings_inference.server.grpc import server, strangers
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
-from text_embeddings_inference.server.grpc.sockets import disconnect
+from text_embeddings_inference.server.grpc.sockets import address, disconnect, peers
+from text_embeddings_inference.server.grpc.strangers import Strangers
 
 
 @pytest.mark.parametrize(("hostname", "asked"), [("::1", "[::1]"), ("::", "[::1]"), ("0.0.0.0", "127.0.0.1")])
@@ -101,6 +103,35 @@ def test_silent_handshakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     run(test())
 
 
+def test_connections_without_a_key_make_place_for_those_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who say HTTP/2 and nothing more, and those whose key is wrong; a client that was let in may be idle."""
+    monkeypatch.setattr(strangers, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(strangers, "STRANGE_S", 0.1)
+    key = (("authorization", "Bearer key"),)
+
+    async def test() -> None:
+        async with calling(connections=4, api_key=("key",)) as stub:
+            await stub("Info.Info", tei.InfoRequest(), metadata=key)
+            crowd = [await Deaf.connect(stub.server.port) for _ in range(3)]
+            crowd[0].call("/tei.v1.Info/Info", b"")
+            for each in crowd:
+                await each.ended()
+                each.close()
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{stub.server.port}") as channel:
+                assert await Stub(channel, tei, stub.server)("Info.Info", tei.InfoRequest(), metadata=key)
+            assert stub.channel.get_state() is grpc.ChannelConnectivity.READY
+
+    run(test())
+
+
+def test_connections_without_a_key_stay_where_there_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Strangers(4)
+    monkeypatch.setattr(strangers, "STRANGE_S", 0)
+    given.know("ipv4:1.1.1.1:1")
+    assert given.due({"1.1.1.1:1", "1.1.1.1:2"}, 0) == set()
+    assert given.due({"1.1.1.1:1", "1.1.1.1:2", "1.1.1.1:3"}, 0) == {"1.1.1.1:2", "1.1.1.1:3"}
+
+
 @pytest.mark.parametrize(
     ("listens", "asked", "peer"),
     [
@@ -115,8 +146,10 @@ def test_disconnect(listens: str, asked: str, peer: str) -> None:
         port = listening.getsockname()[1]
         pairs = [(socket.create_connection((asked, port), PATIENCE), listening.accept()[0]) for _ in range(2)]
         ours = pairs[0][0].getsockname()[1]
-        disconnect(f"{peer}:{ours}", port + 1)  # of another server
-        disconnect(f"{peer}:{ours}", port)
+        ended = {address(f"{peer}:{ours}")}
+        assert ended < peers(port)
+        disconnect(ended, port + 1)  # of another server
+        disconnect(ended, port)
         wait_for_end(pairs[0][0])
         pairs[1][1].send(b"x")
         assert pairs[1][0].recv(1) == b"x"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from .sockets import disconnect
+from .sockets import address, disconnect
 from .statuses import RefusedError
 
 MAX_MESSAGE = 4 << 20
@@ -174,6 +174,6 @@ class Untaken:
     def _end(self, key: object) -> None:
         found = self._forget(key)
         if found is not None:
-            ending = self._loop.create_task(asyncio.to_thread(disconnect, found.peer, self.port))
+            ending = self._loop.create_task(asyncio.to_thread(disconnect, {address(found.peer)}, self.port))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)

@@ -15,6 +15,7 @@ from ..tls import Certificates
 from .limits import MAX_CALLS_PER_CONNECTION, MAX_READ, Untaken
 from .public import Public
 from .service import SERVICES, Service
+from .strangers import Strangers
 
 HANDSHAKE_MS = 10_000
 """In which a connection must have become one of HTTP/2, through TLS where there is TLS."""
@@ -33,9 +34,11 @@ class GrpcServer:
         self._settings = settings
         self._certificates = certificates
         self._stopping: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._untaken = Untaken(settings.server.client_timeout)
         self._public = Public(model, SERVICES)
-        self._service = Service(model, settings, self._untaken)
+        self._strangers = Strangers(connections)
+        self._service = Service(model, settings, self._untaken, self._strangers)
         self._server = grpc.aio.server(options=_options(settings, connections))
         self._server.add_generic_rpc_handlers((self._public, self._service))
 
@@ -48,6 +51,7 @@ class GrpcServer:
             await self._server.stop(None)
             raise
         await self._server.start()
+        self._watching = asyncio.create_task(self._strangers.watch(self.port))
         return self
 
     def stop_accepting(self) -> None:
@@ -62,6 +66,8 @@ class GrpcServer:
         self._public.stop()
         self._service.stop()
         await self._server.stop(LONGEST_CALL_S)
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def abort(self) -> None:
         """Ends the calls, whatever is going on in them; may be called while `__aexit__` waits for them."""

@@ -21,6 +21,7 @@ from .calls import CALLS, Call, Reply
 from .limits import MAX_MESSAGE, MAX_STREAM, MAX_STREAMS, Untaken, Waits
 from .rerank import rerank, rerank_stream
 from .statuses import Context, RefusedError, abort, refusal
+from .strangers import Strangers
 from .streams import Ahead, in_order
 
 PACKAGE = "tei.v1"
@@ -33,7 +34,7 @@ NO_KEY = RefusedError("UNAUTHENTICATED", "No valid auth token")
 class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """The calls to a model as gRPC methods. Who may call is decided before a message is received."""
 
-    def __init__(self, model: Model, settings: Settings, untaken: Untaken) -> None:
+    def __init__(self, model: Model, settings: Settings, untaken: Untaken, strangers: Strangers) -> None:
         self._served = Served.of(model, settings)
         self._keys = Keys(settings.server.api_key)
         self._traces = model.tracer is not None
@@ -42,6 +43,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
         self._most_ahead = settings.server.grpc_max_parallel_stream_requests
         self._budget = MemoryBudget(settings.limits.max_queued_bytes)
         self._untaken = untaken
+        self._strangers = strangers
         self._arrivals, self._items = Waits(), Waits()
         self._running = self._streams = 0
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
@@ -99,12 +101,13 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
         """A call with one answer. To gRPC it is always a stream of requests: then its messages come when asked for."""
 
         async def handle(requests: Any, context: Context) -> bytes:
+            self._strangers.know(peer := context.peer())
             try:
                 reply = await answer(context)
             except Exception as error:  # whatever happens, the client gets a status
                 await abort(context, error)
             await send_costs(context, reply)
-            release = self._untaken.hold(len(reply.wire), context.peer())
+            release = self._untaken.hold(len(reply.wire), peer)
             _this_task().add_done_callback(lambda _: release())
             return reply.wire
 
@@ -118,7 +121,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
                 return await call.answer(self._served, request, permit)
 
         async def handle(requests: Any, context: Context) -> None:
-            peer = context.peer()
+            self._strangers.know(peer := context.peer())
             try:
                 with self._ahead() as ahead:
                     async for reply in in_order(self._requests(context, call.request), answer, ahead):
