@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import DecodeError
 
 from tests.fakes import FakeEngine, fake_info, fake_model
 from tests.server.grpc.calling import Stub, calling, run, status
 from text_embeddings_inference.inference.model import Model
+from text_embeddings_inference.server.grpc import service
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.server.grpc.service import MAX_MESSAGE
+from text_embeddings_inference.server.grpc.statuses import RefusedError
 from text_embeddings_inference.settings import Limits
 from text_embeddings_inference.tokenization.tokenizer import MOST_IDS
 from text_embeddings_inference.types import Kind, Pooling
@@ -209,6 +214,36 @@ def test_more_texts_than_a_batch_may_have() -> None:
     message = "batch size 1000000 > maximum allowed batch size 32"
     model = fake_model(info=fake_info(Kind.RERANKER))
     assert refused(lambda stub: stub("Rerank.Rerank", request), model) == (INVALID, message)
+
+
+def test_what_fails_does_not_keep_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However seldom cycles are collected."""
+    requests = []
+
+    class Request:
+        """That can be referred to weakly."""
+
+    def fail(content: bytes, message: Any) -> None:
+        request = Request()
+        requests.append(weakref.ref(request))
+        try:
+            raise DecodeError
+        except DecodeError as error:
+            raise RefusedError("INTERNAL", "not decoded") from error
+
+    monkeypatch.setattr(service, "decode", fail)
+
+    async def test() -> None:
+        async with calling() as stub:
+            for _ in range(3):
+                assert await status(stub("Embed.Embed", tei.EmbedRequest())) == ("INTERNAL", "not decoded")
+            assert [request() for request in requests[:-1]] == [None] * 2  # the last call may not have ended here
+
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
 
 
 def test_a_call_that_is_cancelled_leaves_the_queue() -> None:

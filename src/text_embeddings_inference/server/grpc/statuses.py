@@ -35,6 +35,8 @@ async def abort(context: Context, error: Exception) -> NoReturn:
     else:
         logger.error("a call failed: %s", error, exc_info=error)
         code, error = "INTERNAL", RefusedError("INTERNAL", "internal error")
+    # grpcio keeps what it raises in a cycle, and frames of the error would keep the request until that is collected.
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     await context.abort(grpc.StatusCode[code], str(error))
     raise AssertionError  # abort raises
 
