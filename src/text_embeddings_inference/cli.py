@@ -104,7 +104,7 @@ def run(settings: Settings, log: LogWriter) -> bool:
             model.metrics.watch_log(lambda: log.dropped)
             model.warm_up(settings.engine.warmup)
             serve({settings.model.served_name: model}, settings, sockets)
-    return model.hangs
+    return model.runner.hangs
 
 
 def explain(settings: Settings, secrets: Secrets) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import fields
 from difflib import get_close_matches
 from os import PathLike, fspath
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -136,9 +135,7 @@ class Embedder:
     def __enter__(self) -> Embedder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _answer(self, task: Task[T], inputs: Sequence[Input], options: EncodeOptions, field: str = "inputs") -> list[T]:

@@ -43,7 +43,7 @@ sockets = Sockets.bind(settings)
 model = fake_model(FakeEngine(on_run=wait))
 print(sockets.http.getsockname()[1], flush=True)
 serve({"fake": model}, settings, sockets)
-print(f"hangs: {model.hangs}", flush=True)
+print(f"hangs: {model.runner.hangs}", flush=True)
 os._exit(0)
 """
 

@@ -1,4 +1,4 @@
-"""What a server lets in, known before any work is done for it: permits, and a gate that is closed at the end."""
+"""Which requests a server takes, before any work is done: permits, and a gate that is closed at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..queueing.runner import closed_error
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """Somebody in line for permits."""
+    """A call in line for permits."""
 
     missing: int
     """Permits it still needs."""
@@ -120,7 +120,7 @@ class Gate:
                 self._drained.set_result(None)
 
     async def close(self) -> None:
-        """Waits for the requests under way; lets in no other."""
+        """Waits for the requests under way; takes no other."""
         self._drained = self._drained or asyncio.get_running_loop().create_future()
         if self._inside:
             await self._drained

@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from threading import Thread
-from types import TracebackType
 from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
 from ..errors import BatchSizeError, EmptyBatchError, RequestError
@@ -87,14 +86,12 @@ class Model:
         measured: `full` before this returns, `fast` in the first quiet moment after.
         """
         warm_up(self._parts.engine)
-        fidelity = None
-        if self._parts.measure_fidelity is not None:
-            measure = partial(self._measure_fidelity, self._parts.measure_fidelity)
-            fidelity = Thread(target=measure, name="fidelity", daemon=True)
+        tuner, fidelity = Tuner(self.runner, self._parts.to_measure), None
+        self._measuring.append(tuner.close)
+        if (measure := self._parts.measure_fidelity) is not None:
+            fidelity = Thread(target=self._measure_fidelity, args=(measure,), name="fidelity", daemon=True)
             fidelity.start()
             self._measuring.append(fidelity.join)
-        tuner = Tuner(self.runner, self._parts.to_measure)
-        self._measuring.insert(0, tuner.close)
         if measured == "full":
             if fidelity is not None:
                 fidelity.join()  # it runs the engine too
@@ -114,15 +111,12 @@ class Model:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     async def wait_for_permits(self, count: int) -> Permit:
-        """Permits for `count` inputs, held as long as their `with` lasts.
-
-        Handed to one of the methods below, they stand for those it would take, or fail to get."""
+        """Permits for `count` inputs, held as long as their `with` lasts. Handed to one of the methods below, they
+        stand for those it would take, or fail to get."""
         return await self.permits.wait(count)
 
     # --- what can be asked ----------------------------------------------------------------------------------------
@@ -217,8 +211,7 @@ class Model:
 
     @property
     def healthy(self) -> bool:
-        """Whether the engine can be trusted, as far as is known now: no batch overran its time, and since an input
-        failed another went well, or a single token did."""
+        """Whether the engine can be trusted, as far as is known now."""
         return self.runner.healthy
 
     def watch_health(self, changed: Callable[[], object]) -> None:
@@ -233,11 +226,6 @@ class Model:
     def abort(self) -> None:
         """Answers what was accepted with an InferenceError, and takes nothing more."""
         self.runner.abort()
-
-    @property
-    def hangs(self) -> bool:
-        """After `close`: whether threads of an engine are left that can't be ended."""
-        return self.runner.hangs
 
     def stop(self) -> None:
         """Runs what is queued, then gives back the engine and all threads; does nothing the second time, and in a child

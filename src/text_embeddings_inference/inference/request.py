@@ -41,7 +41,7 @@ class ChunkedRequest(Generic[W]):
     its rows by `received`; `queue` what was encoded, and submit it. Then it waits and receives until the request
     `is_done`. After an error of any kind, what is queued is to be cancelled: the `groups`.
 
-    W: what tells that a chunk is answered: a future, an event.
+    W: what a driver waits on for a chunk's answer: a future, an event.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ChunkedRequest(Generic[W]):
 
     @property
     def first(self) -> W:
-        """What tells that the first queued chunk is answered."""
+        """What to wait on for the first queued chunk."""
         return self._queued[0].done
 
     @property

@@ -1,4 +1,4 @@
-"""The threads of engines: each runs batches of one slot until it is told that there are no more."""
+"""The threads of engines: each runs batches of one slot until there are no more."""
 
 from __future__ import annotations
 
