@@ -124,6 +124,20 @@ def test_the_key_is_checked_before_there_is_a_message(path: str) -> None:
     run(test())
 
 
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [(("key", "key"), "OK"), (("key", "other"), "UNAUTHENTICATED"), (("other", "key"), "UNAUTHENTICATED")],
+)
+def test_two_keys(keys: tuple[str, ...], code: str) -> None:
+    async def test() -> None:
+        async with calling(api_key=("key",)) as stub:
+            metadata = [("authorization", f"Bearer {key}") for key in keys]
+            call = stub("Info.Info", tei.InfoRequest(), metadata=metadata)
+            assert (await call.code()).name == code
+
+    run(test())
+
+
 # --- calls with a key -------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,20 @@ def test_accepted_heads(sent: bytes) -> None:
     connected(test)
 
 
+@pytest.mark.parametrize(
+    ("keys", "status"),
+    [((b"key",), 200), ((b"key", b"key"), 200), ((b"key", b"other"), 401), ((b"other", b"key"), 401)],
+)
+def test_two_keys(keys: tuple[bytes, ...], status: int) -> None:
+    lines = b"".join(b"authorization: Bearer %b\r\n" % key for key in keys)
+
+    async def test(client: Client) -> None:
+        await client.send(b"GET /info HTTP/1.1\r\nhost: x\r\n%b\r\n" % lines)
+        assert await client.answers(1) == [status]
+
+    connected(test, api_key=("key",))
+
+
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 431)])
 @pytest.mark.parametrize("parts", [1, 7])
 def test_the_limit_of_the_head_is_exact(more: int, status: int, parts: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,14 +58,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
         handler = self._handlers.get(handler_call_details.method)
         if handler is None:
             return refusal(UNKNOWN)
-        metadata = dict(handler_call_details.invocation_metadata or ())
-        if self._keys.required and not self._keys.accept(_bytes(metadata.get("authorization", ""))):
+        metadata = list(handler_call_details.invocation_metadata or ())
+        if self._keys.required and not self._keys.accept(_authorization(metadata)):
             return refusal(NO_KEY)
         if self._running >= self._most_calls:
             problem = f"there are {self._most_calls} calls already"
             return refusal(RefusedError("RESOURCE_EXHAUSTED", problem))
         if self._traces:
-            PARENT.set(parse_traceparent(str(metadata.get("traceparent", ""))))
+            PARENT.set(parse_traceparent(str(dict(metadata).get("traceparent", ""))))
         self._running += 1
         _this_task().add_done_callback(self._end)
         return handler
@@ -176,8 +176,10 @@ def _size(item: Message | Reply | Answer[Any]) -> int:
     return item.ByteSize() if isinstance(item, Message) else 0
 
 
-def _bytes(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode()
+def _authorization(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
+    """What is sent as `authorization`: several that differ are a list, as over HTTP, which is no key."""
+    found = dict.fromkeys(value for name, value in metadata if name == "authorization")
+    return b", ".join(value if isinstance(value, bytes) else value.encode() for value in found)
 
 
 def _this_task() -> asyncio.Task[Any]:

@@ -117,6 +117,8 @@ class Parser:
             self._headers[name] = value
         elif name == b"host":
             self._fail(MALFORMED_REQUEST, "there are two `Host` headers")
+        elif name == b"authorization" and value != self._headers[name]:
+            self._headers[name] += b", " + value  # a list, which is no key
 
     def on_headers_complete(self) -> None:
         method = self._parser.get_method()

@@ -31,8 +31,8 @@ class Request:
         keep_alive: bool = True,
         wanted: Callable[[], None] = lambda: None,
     ) -> None:
-        """headers: by name in lower case, the first of each; wanted: called when the next part of the body is waited
-        for."""
+        """headers: by name in lower case, the first of each, but `authorization`s that differ as a list; wanted: called
+        when the next part of the body is waited for."""
         self.method = method
         self.path = path
         """Without the query, percent-decoded."""
