@@ -86,6 +86,10 @@ def of_inputs(field: str) -> Iterator[bytes]:
     yield filled(f'{{"{field}": ', "[", "")
     yield filled("{", f'"{field}": "1",', '"x": 1}')
     yield filled(f'{{"{field}": "1", "x": [', "{},", "]}")
+    yield filled(f'{{"{field}": "1", "x": [', f'{{"{field}": 1}},', "1]}")
+    yield filled(f'{{"{field}": "', "\\\\", "")
+    yield filled('{"', '\\"', "")
+    yield filled("", "\n", "{")
 
 
 def bodies() -> Iterator[tuple[str, bytes]]:

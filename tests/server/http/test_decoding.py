@@ -280,3 +280,16 @@ def test_duplicates_around_large_values() -> None:
         assert "duplicate field" in refusal(twice)[1]
     inner = f'{{"inputs": {{"source_sentence": {text}, "source_sentence": "a", "sentences": []}}}}'
     assert "inputs.source_sentence: duplicate field" in refusal(inner, SimilarityRequest)[1]
+
+
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_names_written_with_escapes_are_the_same_names(size: int) -> None:
+    long = "x" * size
+    twice = f'{{"inputs": "{long}", "\\u0069nputs": "b"}}'
+    assert "inputs: duplicate field `inputs`" in refusal(twice)[1]
+    assert BodyDecoder(EmbedRequest).decode(f'{{"\\u0069nputs": "{long}a"}}'.encode()).inputs == f"{long}a"
+
+
+def test_escaped_pairs_of_surrogates_are_characters_whatever_follows() -> None:
+    message = refusal('{"inputs": "\\ud83d\\ude00 \\\\ud800", "x": "\\ud83d"}')[1]
+    assert "lone surrogate \\ud83d, which is no character at line 1 column 42" in message

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import msgspec
@@ -26,14 +27,18 @@ BAD_SHAPE = "Failed to deserialize the JSON body into the target type: "
 TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 BYTE = re.compile(r"^(?:JSON is malformed: )?(.*) \(byte (\d+)\)$", re.DOTALL)
 PLACE = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
-SURROGATE = re.compile(
-    rb"(?<!\\)(?:\\\\)*(?:(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2}))"
-)
-"""The escape of half a character, without the other half."""
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+"""The escape of half a character: of a first half (D8 to DB) or of a second one (DC to DF)."""
+MOST_SURROGATES = 1 << 12
+"""So many escapes are looked at to find one without its other half."""
+ESCAPED_LETTER = re.compile(rb"\\u00[5-7][0-9a-fA-F]")
+"""A letter of a field's name may be written so, which hides a field that is given twice."""
 
 LARGE = 1 << 14
 """Bytes of a body that is looked at before it is decoded; smaller ones take less than a millisecond."""
+SHORT = 1 << 10
+"""Bytes of a value in which a field that is given twice is looked for even if the body is large."""
+MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 ENUM_FIELDS = ("truncation_direction", "encoding_format")
 """Fields where anything but a string or an object is a syntax error to text-embeddings-inference (http.md 2.3)."""
 
@@ -57,8 +62,8 @@ class BodyDecoder(Generic[S]):
                 body.decode()  # msgspec does not look into what it skips
             outside = body if len(body) < LARGE else self._set_values_aside(body, prefix, most_items)
             request: S = _decode(self._decoder, body)
-            if any(outside.count(name) > 1 for name in self._names):
-                _refuse_duplicates(request, body, prefix)
+            if any(outside.count(name) > 1 for name in self._names) or ESCAPED_LETTER.search(outside):
+                _refuse_duplicates(request, body if len(body) < LARGE else _shortened(body), prefix)
             return request
         except msgspec.ValidationError as error:
             self._reject_shape(str(error), prefix)
@@ -71,14 +76,11 @@ class BodyDecoder(Generic[S]):
 
     def _set_values_aside(self, body: bytes, prefix: str, most_items: int | None) -> bytes:
         """What is around the values of a body; the values are known to be decoded in little time."""
-        outside, end, start = [], 0, _address(body)
-        for name, value in sorted(self._values.of(body), key=lambda found: _address(found[1])):
-            if most_items is not None:
+        values = list(self._values.of(body))
+        if most_items is not None:
+            for name, value in values:
                 check_items(bytes(value), prefix + name, most_items)
-            first = _address(value) - start
-            outside.append(body[end:first])
-            end = first + len(bytes(value))
-        return b"null".join([*outside, body[end:]])
+        return _without(body, (value for _name, value in values))
 
     def _reject_shape(self, message: str, prefix: str) -> NoReturn:
         match = PLACE.match(message)
@@ -124,6 +126,38 @@ def _decode(decoder: msgspec.json.Decoder[Any], data: bytes | Raw) -> Any:
         raise
 
 
+def _without(body: bytes, values: Iterable[Raw]) -> bytes:
+    """The body with null in place of these values, which are views of it."""
+    around, end, start = [], 0, _address(body)
+    for value in sorted(values, key=_address):
+        first = _address(value) - start
+        around.append(body[end:first])
+        end = first + len(bytes(value))
+    return b"null".join([*around, body[end:]])
+
+
+def _shortened(body: bytes) -> bytes:
+    """The body with null in place of the long values of its object and of the objects in that.
+
+    What is long all the same has too many fields, or long ones twice: raises RejectedError.
+    """
+    short = _without(body, _long_values(body, levels=2))
+    if len(short) > 4 * LARGE:
+        raise RejectedError(WRONG_TYPE, f"{BAD_SHAPE}a field is given twice, or there are too many of them")
+    return short
+
+
+def _long_values(data: bytes | Raw, levels: int) -> Iterator[Raw]:
+    """Those of an object that are no objects, and of the objects in it, as far as there are levels left."""
+    members: dict[str, Raw] = _decode(MEMBERS, data)
+    for value in members.values():
+        if len(bytes(value)) > SHORT:
+            if levels > 1 and bytes(value).startswith(b"{"):
+                yield from _long_values(value, levels - 1)
+            else:
+                yield value
+
+
 def _structs_in(annotation: Any) -> list[type[Struct]]:
     """The types of objects that a field may hold."""
     options = getattr(annotation, "__args__", (annotation,))
@@ -160,12 +194,29 @@ def _field_names(body_type: type[Struct]) -> list[str]:
 def _reject_syntax(message: str, body: bytes) -> NoReturn:
     match = BYTE.match(message)
     problem, byte = (match[1], int(match[2])) if match else ("the text ends too early", len(body))
-    if (match is None or "surrogate" in problem) and (surrogate := SURROGATE.search(body)):
-        escape = surrogate[1] or surrogate[2]
-        problem, byte = f"lone surrogate {escape.decode()}, which is no character", surrogate.end() - len(escape)
+    if (match is None or "surrogate" in problem) and (lone := _lone_surrogate(body)):
+        problem, byte = f"lone surrogate {lone[0].decode()}, which is no character", lone.start()
     before = body[:byte]
     line, column = before.count(b"\n") + 1, byte - (before.rfind(b"\n") + 1) + 1
     raise RejectedError(MALFORMED_JSON, f"{BAD_JSON}{problem} at line {line} column {column}")
+
+
+def _lone_surrogate(body: bytes) -> re.Match[bytes] | None:
+    """The first escape of half a character without the other half."""
+    first_half: re.Match[bytes] | None = None
+    for found in islice(SURROGATE.finditer(body), MOST_SURROGATES):
+        before = body[max(0, found.start() - SHORT) : found.start()]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2:
+            continue  # an escaped backslash before a u
+        follows = first_half is not None and found.start() == first_half.end()
+        is_second_half = found[0][3:4] in b"cdefCDEF"
+        if is_second_half and follows:
+            first_half = None
+        elif first_half is not None or is_second_half:
+            return first_half or found
+        else:
+            first_half = found
+    return first_half
 
 
 class _Pairs(list[tuple[str, Any]]):
