@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from tests.fakes import FakeEngine, fake_embedder, fake_info, until
-from text_embeddings_inference import Embedder, EncodeOptions, load
+from text_embeddings_inference import Embedder, EncodeOptions, Pooling, load
 from text_embeddings_inference.errors import EmptyInputError, InferenceError, InputError
+from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.types import Kind
 
 MODELS = Path(__file__).parent / "fixtures" / "models"
@@ -78,6 +79,58 @@ def test_lists_of_other_kinds(bert: Embedder) -> None:
     np.testing.assert_array_equal(bert.embed(("a", "b")), expected_vectors)
     np.testing.assert_array_equal(bert.embed(np.array(["a", "b"])), expected_vectors)  # type: ignore[arg-type]
     np.testing.assert_array_equal(bert.embed([list(np.array([5, 6]))]), bert.embed([[5, 6]]))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind", "allowed"),
+    [
+        ("warmup", "x", ValueError, "one of off, fast, full"),
+        ("auto_truncate", "yes", ValueError, "one of true, false"),
+        ("auto_truncate", 1, TypeError, "one of true, false"),
+        ("revision", 5, TypeError, "a text"),
+        ("threads", -1, ValueError, "an integer from 1"),
+        ("threads", True, TypeError, "an integer from 1"),
+        ("threads", "many", ValueError, "an integer from 1"),
+        ("threads", None, TypeError, "an integer from 1"),
+        ("streams", 0, ValueError, "an integer from 1 or 'auto'"),
+        ("max_batch_tokens", 2.5, TypeError, "an integer from 1"),
+        ("max_batch_tokens", 0, ValueError, "an integer from 1"),
+        ("pooling", "mena", ValueError, "one of cls, mean, splade, last-token, max"),
+        ("dtype", np.float32, TypeError, "one of auto, float32"),
+        ("compile_cache", 3, TypeError, "a path"),
+        ("huggingface_hub_cache", b"x", TypeError, "a path"),
+        ("hf_home", 3, TypeError, "of type str or PathLike"),
+        ("hf_hub_offline", "0", TypeError, "of type bool"),
+        ("hf_token", 12345, TypeError, "a text"),
+    ],
+)
+def test_an_option_that_is_not_allowed(option: str, value: Any, kind: type[Exception], allowed: str) -> None:
+    with pytest.raises(kind, match=rf"^`{option}` can't be .*{allowed}"):
+        load(MODELS / "bert", **{option: value})
+
+
+def test_options_are_taken_as_on_the_command_line() -> None:
+    options = {
+        "threads": "1",
+        "streams": "auto",
+        "max_batch_tokens": "64",
+        "auto_truncate": "true",
+        "pooling": "last-token",
+    }
+    with load(MODELS / "bert", dtype="float32", compile_cache=None, **options) as model:
+        assert (model.info.pooling, model.info.max_input_length) == (Pooling.LAST_TOKEN, 48)
+    assert Settings.of(model_id="m", max_batch_requests=0, batch_timeout="auto", threads=np.int64(2)) == Settings.of(
+        model_id="m", threads=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [("api_key", "it is a server's"), ("poling", "did you mean 'pooling'"), ("x", "there are auto")],
+)
+def test_an_unknown_option(option: str, instead: str) -> None:
+    with pytest.raises(TypeError, match=f"{option}.*{instead}"):
+        load(MODELS / "bert", **{option: "x"})
 
 
 def test_queries_and_texts_of_a_wrong_type() -> None:

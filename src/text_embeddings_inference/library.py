@@ -23,9 +23,9 @@ from .loading.load import Parts, load_parts, warm_up
 from .loading.open import open_model
 from .queueing.jobs import Row
 from .queueing.runner import Runner, end
-from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings, hub_variables
+from .settings import BatchLimits, EngineOptions, HubOptions, ModelOptions, Settings, command_line, hub_variables
 from .telemetry.metrics import Metrics
-from .types import EncodeOptions, Float32Array, Input, ModelInfo, Pooling
+from .types import EncodeOptions, Float32Array, Input, ModelInfo
 
 T = TypeVar("T")
 
@@ -40,16 +40,13 @@ def load(model: str | PathLike[str], **options: Any) -> Embedder:
     """Loads a model from a folder, or by its id from the Hub or its cache.
 
     options: those of the command line that concern a model, with underscores: `dtype="float32"`, `pooling="cls"`,
-    `threads=4`, `max_batch_tokens=4096`, ... (the fields of `ACCEPTED`). Raises StartError where the model can't be
-    loaded, TypeError for an option that is unknown or only a server's.
+    `threads=4`, `max_batch_tokens=4096`, ... (the fields of `ACCEPTED`); a text means what it means there, as
+    `streams="auto"`. Raises StartError where the model can't be loaded, TypeError for an option that is unknown or only
+    a server's and for a value of a wrong type, ValueError for a value that is not allowed.
     """
     known = {declared.name for part in ACCEPTED for declared in fields(part)} - {"model_id"}
     for name in options.keys() - known:
-        near = get_close_matches(name, known, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
-        raise TypeError(f"load() has no option {name!r}{hint}")
-    if options.get("pooling") is not None:
-        options["pooling"] = Pooling(options["pooling"])  # "mean" is as good as Pooling.MEAN
+        raise TypeError(f"load() has no option {name!r}{_instead(name, known)}")
     given = hub_variables(os.environ)
     if "hf_home" in options:
         given.pop("huggingface_hub_cache", None)  # it is in there
@@ -58,6 +55,16 @@ def load(model: str | PathLike[str], **options: Any) -> Embedder:
         parts = load_parts(opened)
         warm_up(parts.engine)
         return Embedder(parts, settings.limits)
+
+
+def _instead(name: str, known: Set[str]) -> str:
+    """What to do about an unknown option."""
+    declared = command_line().options
+    if name in declared and name != "model_id":
+        return ": it is a server's"
+    shown = sorted(known - {other for other, option in declared.items() if option.hidden})
+    near = get_close_matches(name, shown, n=1)
+    return f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(shown)}"
 
 
 class Embedder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 
-from .options import HUB, Option, Text, Variable
+from .options import HUB, Folder, Option, Text, Variable
 
 
 def _is_true(text: str) -> bool:
@@ -26,11 +26,12 @@ class HubOptions:
     ).field(None)
     hf_api_token: str | None = Option(Text(), HUB, "Deprecated: use `--hf-token`", hidden=True, secret=True).field(None)
     huggingface_hub_cache: str | PathLike[str] | None = Option(
-        Text(), HUB, "Folder of the Hub cache", default_text="$HF_HOME/hub", before="HF_HUB_CACHE"
+        Folder(), HUB, "Folder of the Hub cache", default_text="$HF_HOME/hub", before="HF_HUB_CACHE"
     ).field(None)
     hf_home: str | PathLike[str] = Variable(
         "HF_HOME",
         "Folder of the Hub's cache and token. [default: $XDG_CACHE_HOME/huggingface, else ~/.cache/huggingface]",
+        types=(str, PathLike),
         others=(("XDG_CACHE_HOME", lambda folder: f"{folder}/huggingface"),),
     ).field("~/.cache/huggingface")
     hf_endpoint: str = Variable("HF_ENDPOINT", "Address of the Hub. [default: https://huggingface.co]").field(
@@ -43,6 +44,7 @@ class HubOptions:
         "HF_HUB_OFFLINE",
         "1, true, yes or on: use what the Hub cache holds, without any network. [default: TRANSFORMERS_OFFLINE]",
         parse=_is_true,
+        types=(bool,),
         others=(("TRANSFORMERS_OFFLINE", _is_true),),
     ).field(False)
 

@@ -30,7 +30,10 @@ class ModelOptions:
         Text(), MODEL, "Name of the model in OpenAI answers and in `/info`", default_text="the model id"
     ).field(None)
     pooling: Pooling | None = Option(
-        Choice({p.replace("_", "-"): p for p in (Pooling.CLS, Pooling.MEAN, Pooling.SPLADE, Pooling.LAST_TOKEN)}),
+        Choice(
+            {p.replace("_", "-"): p for p in (Pooling.CLS, Pooling.MEAN, Pooling.SPLADE, Pooling.LAST_TOKEN)},
+            others=(Pooling.MAX, Pooling.MEAN_SQRT_LEN, Pooling.WEIGHTED_MEAN),
+        ),
         MODEL,
         "How the vectors of a text's tokens become one vector",
         details="Overrides the model's own `1_Pooling/config.json`. Ignored, with a warning, for classifiers and "

@@ -9,9 +9,11 @@ import ipaddress
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from operator import index
+from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, SupportsIndex, TypeAlias
 
 OPTION = "option"
 VARIABLE = "variable"
@@ -29,6 +31,9 @@ GROUPS = (MODEL, PROMPTS, LIMITS, SERVER, HUB, TELEMETRY, ENGINE, TRANSPORT)
 """The headings of the help, in its order."""
 
 Takes: TypeAlias = Literal["value", "optional value", "nothing"]
+
+LONGEST_SHOWN = 40
+"""Characters of a value that an error shows."""
 
 BOOLEANS: Mapping[str, object] = {"true": True, "false": False}
 
@@ -48,9 +53,41 @@ class Text:
         """The value; ValueError says what is wrong with it (nothing where `possible` says it all)."""
         return text
 
+    @property
+    def allowed(self) -> str:
+        """What a program may give, for people."""
+        return "a text"
+
+    def take(self, value: object) -> object:
+        """The value that a program gives: a text means what it means on the command line.
+
+        Raises TypeError and ValueError, which say what is allowed.
+        """
+        if not isinstance(value, str):
+            raise TypeError(f"it must be {self.allowed}")
+        try:
+            return self.parse(value)
+        except ValueError:
+            raise ValueError(f"it must be {self.allowed}") from None
+
+
+class Folder(Text):
+    """A path that is kept as it is given."""
+
+    @property
+    def allowed(self) -> str:
+        return "a path"
+
+    def take(self, value: object) -> object:
+        return value if isinstance(value, PathLike) else Text.take(self, value)
+
 
 class Key(Text):
     """What clients send in the header `authorization`, behind `Bearer `."""
+
+    @property
+    def allowed(self) -> str:
+        return "a text that can be sent in a header, without a blank or a line break at its end"
 
     def parse(self, text: str) -> object:
         if text != text.rstrip(" \t\r\n"):
@@ -83,6 +120,13 @@ class OptionalText(Text):
     def parse(self, text: str) -> object:
         return BOOLEANS.get(text, text)
 
+    @property
+    def allowed(self) -> str:
+        return "a text, True or False"
+
+    def take(self, value: object) -> object:
+        return value if isinstance(value, bool) else Text.take(self, value)
+
 
 class File(Text):
     """A path."""
@@ -91,6 +135,13 @@ class File(Text):
         if not text:
             raise ValueError("a path cannot be empty")
         return Path(text)
+
+    @property
+    def allowed(self) -> str:
+        return "a path"
+
+    def take(self, value: object) -> object:
+        return Text.take(self, str(value) if isinstance(value, PathLike) else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +162,28 @@ class Integer(Text):
             raise ValueError(f"{number} is not in {self.minimum}..{'' if self.maximum is None else f'={self.maximum}'}")
         return number
 
+    @property
+    def allowed(self) -> str:
+        return f"an integer from {self.minimum}" + ("" if self.maximum is None else f" to {self.maximum}")
+
+    def take(self, value: object) -> object:
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            value = str(index(value))
+        return Text.take(self, value)
+
 
 class AutoInteger(Integer):
     """A number, or `auto`, which becomes None."""
 
     def parse(self, text: str) -> object:
         return None if text == "auto" else Integer.parse(self, text)
+
+    @property
+    def allowed(self) -> str:
+        return f"{super().allowed} or 'auto'"
+
+    def take(self, value: object) -> object:
+        return None if value is None else Integer.take(self, value)
 
 
 class Limit(Integer):
@@ -125,12 +192,17 @@ class Limit(Integer):
     def parse(self, text: str) -> object:
         return Integer.parse(self, text) or None
 
+    def take(self, value: object) -> object:
+        return None if value is None else Integer.take(self, value)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice(Text):
     """One of a few words, case-sensitive; the value is what the word stands for."""
 
     values: Mapping[str, object]
+    others: tuple[str, ...] = ()
+    """Values that a program may give and the command line has no words for."""
 
     @property
     def possible(self) -> tuple[str, ...]:
@@ -140,6 +212,16 @@ class Choice(Text):
         if text not in self.values:
             raise ValueError
         return self.values[text]
+
+    @property
+    def allowed(self) -> str:
+        return "one of " + ", ".join([*self.possible, *self.others])
+
+    def take(self, value: object) -> object:
+        for known in (*self.values.values(), *self.others):
+            if isinstance(value, str | bool) and value == known:
+                return known
+        return Text.take(self, value)
 
 
 def words(*possible: str) -> Choice:
@@ -197,6 +279,14 @@ class Option:
     required: bool = False
     """Whether the field has no default (filled in by `options_of`)."""
 
+    def take(self, value: object) -> object:
+        """The value that a program gives. Raises TypeError and ValueError."""
+        if not self.repeatable:
+            return self.value.take(value)
+        if not isinstance(value, tuple | list):
+            raise TypeError("it must be a list of texts")
+        return tuple(self.value.take(item) for item in value)
+
     def field(self, default: Any = MISSING, *, factory: Any = MISSING) -> Any:
         """The dataclass field of this option."""
         return field(default=default, default_factory=factory, repr=not self.secret, metadata={OPTION: self})
@@ -225,10 +315,18 @@ class Variable:
     """What it means, and its default."""
     parse: Callable[[str], object] = str
     """From its text to the value."""
+    types: tuple[type, ...] = (str,)
+    """Those of the values that a program may give."""
     empty_counts: bool = False
     """Whether the empty text is a value too, not the same as unset."""
     others: tuple[tuple[str, Callable[[str], object]], ...] = ()
     """Variables that are read where it is not set, and how."""
+
+    def take(self, value: object) -> object:
+        """The value that a program gives. Raises TypeError."""
+        if not isinstance(value, self.types):
+            raise TypeError(f"it must be of type {' or '.join(known.__name__ for known in self.types)}")
+        return value
 
     def field(self, default: Any) -> Any:
         """The dataclass field of this variable."""
@@ -263,6 +361,22 @@ def options_of(*parts: type[Any]) -> dict[str, Option]:
 def variables_of(*parts: type[Any]) -> dict[str, Variable]:
     """The variables of dataclasses that are no options, by field name."""
     return {f.name: f.metadata[VARIABLE] for f in itertools.chain(*map(fields, parts)) if VARIABLE in f.metadata}
+
+
+def take(declared: Field[Any], value: object) -> object:
+    """The value that a program gives for the field of an option or a variable. None stands for a default that is None.
+
+    Raises TypeError or ValueError with the name, the value and what is allowed.
+    """
+    if value is None and declared.default is None:
+        return None
+    declaration: Option | Variable = declared.metadata.get(OPTION) or declared.metadata[VARIABLE]
+    try:
+        return declaration.take(value)
+    except (TypeError, ValueError) as error:
+        shown = repr(value) if declared.repr else "***"
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"a {type(value).__name__}"
+        raise type(error)(f"`{declared.name}` can't be {shown}: {error}") from None
 
 
 def _text(default: object) -> str:

@@ -104,6 +104,7 @@ class ServerOptions:
     grpc_max_parallel_stream_requests: int = Variable(
         "GRPC_MAX_PARALLEL_STREAM_REQUESTS",
         "Items of a gRPC stream that are read ahead of the answers. [default: 1024]",
+        types=(int,),
         parse=lambda text: int(text) if text.isdecimal() and int(text) else 1024,
     ).field(1024)
 

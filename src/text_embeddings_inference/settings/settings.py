@@ -14,7 +14,7 @@ from .engine import EngineOptions
 from .hub import HubOptions
 from .limits import Limits
 from .model import ModelOptions
-from .options import GROUPS, OPTION, options_of, variables_of
+from .options import GROUPS, OPTION, options_of, take, variables_of
 from .server import ServerOptions
 from .telemetry import TelemetryOptions
 
@@ -65,12 +65,13 @@ class Settings:
     def of(**values: Any) -> Settings:
         """The settings with these values, each by the name of its option; the others have their defaults.
 
-        Raises TypeError for a name that is no option's, and where `model_id` is missing.
+        A text means what it means on the command line, as `auto`. Raises TypeError for a name that is no option's, for
+        a value of a wrong type, and where `model_id` is missing; ValueError for a value that is not allowed.
         """
         parts = {}
         for name, part in PARTS.items():
-            own = {declared.name for declared in fields(part)} & values.keys()
-            parts[name] = part(**{key: values.pop(key) for key in own})
+            own = [declared for declared in fields(part) if declared.name in values]
+            parts[name] = part(**{declared.name: take(declared, values.pop(declared.name)) for declared in own})
         if values:
             raise TypeError(f"there is no option {next(iter(values))!r}")
         return Settings(**parts)

@@ -41,4 +41,6 @@ class TelemetryOptions:
         empty_counts=True,
     ).field(None)
     rust_log: str = Variable("RUST_LOG", "The same, where LOG_LEVEL is not set. [default: info]").field("info")
-    color: bool = Variable("NO_COLOR", "Not empty: text logs without colours.", parse=lambda text: not text).field(True)
+    color: bool = Variable(
+        "NO_COLOR", "Not empty: text logs without colours.", parse=lambda text: not text, types=(bool,)
+    ).field(True)
