@@ -19,15 +19,22 @@ ROLES = ("query", "document")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Role:
-    """prefix: id put after the first token, None for none; length: most tokens, the prefix included; expansion: id that
-    fills texts up to the length, None for none; attend: whether the others see it; skipped: ids that get no vector.
-    """
+    """What is done to the tokens of a text in one role."""
 
     prefix: int | None
+    """Id put after the first token; None: none is."""
+
     length: int
+    """Most tokens, the prefix included."""
+
     expansion: int | None = None
+    """Id that fills texts up to the length; None: they are not filled up."""
+
     attend: bool = False
+    """Whether other tokens see what fills a text up."""
+
     skipped: Int32Array | None = None
+    """Ids that get no vector."""
 
     @property
     def room(self) -> int:

@@ -31,16 +31,17 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
 
 
 class Tensor(NamedTuple):
-    """One tensor of a file, not read yet.
-
-    name: in the file; dtype: a key of `NUMPY_TYPES`; stored: a view on the file's map, writable (writes stay in this
-    process and are lost on release), of the stored type, BF16 as uint16.
-    """
+    """One tensor of a file, not read yet."""
 
     file: Path
     name: str
+    """In the file."""
+
     dtype: str
+    """A key of `NUMPY_TYPES`."""
+
     stored: NDArray[Any]
+    """A view on the file's map, of the stored type, BF16 as uint16; writes stay in this process until a release."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,11 +61,14 @@ class Tensor(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A tensor's place in a map: first byte, shape, and strides in bytes (None: C order). All of it must be inside."""
+    """A tensor's place in a map. All of it must be inside."""
 
     begin: int
+    """Its first byte."""
+
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None = None
+    """In bytes; None: C order."""
 
     def tensor(self, file: Path, name: str, dtype: str, data: mmap.mmap) -> Tensor:
         try:
