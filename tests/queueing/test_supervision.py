@@ -177,16 +177,19 @@ def test_the_recovery_survives(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_ends_waits_for_an_engine_that_is_being_made() -> None:
     """A thread in native code would end it by `terminate` when it comes back."""
     program = """
+import os
+import sys
 import threading
 from text_embeddings_inference.queueing.dispatch import Dispatch
 from text_embeddings_inference.queueing.recovery import Recovery
 from text_embeddings_inference.queueing.shared import Shared
 from text_embeddings_inference.telemetry.metrics import Metrics
 
-begun = threading.Event()
+begun, child_ended = threading.Event(), threading.Event()
 
 def new_engine():
     begun.set()
+    child_ended.wait()
     threading.Event().wait(0.5)
     print("made", flush=True)
     raise RuntimeError("no memory for weights")
@@ -195,12 +198,17 @@ dispatch = Dispatch()
 dispatch.wanted = 1
 Recovery(Shared(dispatch, Metrics(512)), new_engine, print).recover()
 begun.wait()
+if (child := os.fork()) == 0:
+    sys.exit()
+os.waitpid(child, 0)
+print("a child ends at once", flush=True)
+child_ended.set()
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment
     )
-    assert (done.returncode, done.stdout) == (0, "made\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "a child ends at once\nmade\n"), done.stderr
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

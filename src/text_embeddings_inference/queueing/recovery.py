@@ -170,9 +170,9 @@ class Recovery:
             atexit.unregister(self._end)
 
     def _end(self) -> None:
-        """The interpreter ends: no thread may be in native code then."""
-        self._stop.set()
-        if self._thread is not None:
+        """The interpreter ends: no thread may be in native code then. A child of a fork has no such thread."""
+        if self._thread is not None and self._thread.is_alive():
+            self._stop.set()
             self._thread.join(LONGEST_EXIT_S)
 
     def _attempt(self, new_engine: Callable[[], Engine], pause: float) -> bool:

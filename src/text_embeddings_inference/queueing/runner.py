@@ -99,10 +99,8 @@ class Runner:
             self._open_slot(engine, capacity)
 
     def submit(self, group: JobGroup) -> None:
-        """Queues inputs.
-
-        Raises InferenceError once the runner is closed, or has no engine, and OverloadedError where too much waits.
-        """
+        """Queues inputs. Raises InferenceError once the runner is closed, or has no engine, and OverloadedError where
+        too much waits."""
         jobs = group.jobs(self._clock())
         most = self._limits.max_queued_tokens
         with self._changed:
