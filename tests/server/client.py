@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from tests.fakes import fake_model
 from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.app import App
+from text_embeddings_inference.server.http.memory_budget import MemoryBudget
 from text_embeddings_inference.server.http.request import Request
 from text_embeddings_inference.settings import Settings
 
@@ -61,7 +62,7 @@ class Client:
     def __init__(self, model: Model | None = None, given: Settings | None = None, **settings: Any) -> None:
         self.model = model or fake_model()
         given = given or Settings.of(model_id="fake/model", **settings)
-        self.app = App({"fake": self.model}, given)
+        self.app = App({"fake": self.model}, given, MemoryBudget(given.limits.max_queued_bytes))
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Client:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.fakes import PATIENCE, FakeEngine, fake_model
+from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.server.http import listener
 from text_embeddings_inference.server.http.connection import Connection
 from text_embeddings_inference.server.http.parser import MAX_HEAD
@@ -124,14 +126,34 @@ def test_nothing_listens_before_the_models_are_there() -> None:
 def test_http_listens_last(caplog: pytest.LogCaptureFixture) -> None:
     def visit(sockets: Sockets) -> None:  # called as soon as HTTP can be reached
         assert ask(metrics_port(sockets), "GET", "/health")[0] == 200
-        (grpc,) = (int(text.rpartition(":")[2]) for text in caplog.messages if "gRPC" in text)
-        socket.create_connection(("127.0.0.1", grpc), PATIENCE).close()
+        (number,) = (int(text.rpartition(":")[2]) for text in caplog.messages if "gRPC" in text)
+        socket.create_connection(("127.0.0.1", number), PATIENCE).close()
 
     with caplog.at_level(logging.INFO, "text_embeddings_inference"):
         with_server(visit, grpc_port=0)
     assert [text.partition(":")[0] for text in caplog.messages[:3]] == [
         *("Starting gRPC server", "Starting HTTP server", "Ready")
     ]
+
+
+def test_the_bytes_of_both_ports_count_together(caplog: pytest.LogCaptureFixture) -> None:
+    engine = FakeEngine()
+
+    def visit(sockets: Sockets) -> None:
+        (number,) = (int(text.rpartition(":")[2]) for text in caplog.messages if "gRPC" in text)
+        body = json.dumps({"inputs": "2", "unknown": "x" * 60}).encode()
+        with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
+            engine.hold()
+            request = tei.EmbedRequest(inputs="1 " * 30, truncate=True).SerializeToString()
+            running = channel.unary_unary("/tei.v1.Embed/Embed").future(request)
+            engine.wait_for(1)
+            assert ask(port(sockets.http), "POST", "/embed", body)[0] == 429
+            engine.let()
+            running.result(PATIENCE)
+        assert ask(port(sockets.http), "POST", "/embed", body)[0] == 200
+
+    with caplog.at_level(logging.INFO, "text_embeddings_inference"):
+        with_server(visit, engine, grpc_port=0, max_queued_bytes=100)
 
 
 def test_what_is_no_http_gets_a_json_error() -> None:

@@ -60,9 +60,10 @@ class Catalogue:
 class App:
     """Serves `models`."""
 
-    def __init__(self, models: Mapping[str, Model], settings: Settings) -> None:
+    def __init__(self, models: Mapping[str, Model], settings: Settings, budget: MemoryBudget) -> None:
+        """budget: of the bodies of all ports."""
         catalogue = Catalogue({name: Served.of(model, settings) for name, model in models.items()})
-        gate = Gate(settings)
+        gate = Gate(settings, budget)
         found = routes(catalogue.first.model.info, settings.server.task)
         table = (*found, openapi_route(found))
         self._endpoints = {route.path: Endpoint(route, catalogue, gate) for route in table}
@@ -95,9 +96,9 @@ class App:
 class Gate:
     """What requests pass before they are answered, whatever they ask for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, budget: MemoryBudget) -> None:
         self.keys = Keys(settings.server.api_key)
-        self.budget = MemoryBudget(settings.limits.max_queued_bytes)
+        self.budget = budget
         self.payload_limit = settings.limits.payload_limit
 
 

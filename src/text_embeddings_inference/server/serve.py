@@ -16,7 +16,7 @@ from .addresses import place
 from .app import App, MetricsApp
 from .connections import METRICS_CONNECTIONS, Connections, raise_file_limit
 from .http.listener import Listener
-from .http.memory_budget import UnsentAnswers
+from .http.memory_budget import MemoryBudget, UnsentAnswers
 from .http.timeouts import Timeouts
 from .shutdown import Abortable, Shutdown
 from .sockets import Sockets, warn_of_metrics_port
@@ -51,7 +51,8 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
         for model in models.values():
             stack.push_async_callback(model.close)
         model = next(iter(models.values()))
-        timeouts, unsent = Timeouts.of(settings), UnsentAnswers(settings.limits.max_queued_bytes)
+        timeouts, most_bytes = Timeouts.of(settings), settings.limits.max_queued_bytes
+        budget, unsent = MemoryBudget(most_bytes), UnsentAnswers(most_bytes)  # of all ports together
         servers: list[Abortable] = []
         figures = None
         if sockets.metrics is not None:
@@ -68,10 +69,10 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
         if settings.server.grpc_port is not None:
             from .grpc.server import GrpcServer  # grpcio takes 0.1 s to import
 
-            grpc = await stack.enter_async_context(GrpcServer(model, settings, of_grpc, certificates))
+            grpc = await stack.enter_async_context(GrpcServer(model, settings, of_grpc, certificates, budget, unsent))
             servers.append(grpc)
             logger.info("Starting gRPC server: %s", place(settings.server.address, grpc.port))
-        app, connections = App(models, settings), Connections(most - of_grpc)
+        app, connections = App(models, settings, budget), Connections(most - of_grpc)
         http = Listener(app, sockets.http, timeouts, connections=connections, unsent=unsent, tls=tls)
         servers.append(await stack.enter_async_context(http))
         logger.info("Starting HTTP server: %s", sockets.place)

@@ -13,6 +13,7 @@ from tests.fakes import PATIENCE, fake_model
 from text_embeddings_inference.inference.model import Model
 from text_embeddings_inference.server.grpc.server import GrpcServer
 from text_embeddings_inference.server.grpc.service import PACKAGE
+from text_embeddings_inference.server.http.memory_budget import MemoryBudget, UnsentAnswers
 from text_embeddings_inference.server.tls import Certificates
 from text_embeddings_inference.settings import Settings
 
@@ -48,16 +49,24 @@ def _path(name: str) -> str:
 
 
 @asynccontextmanager
-async def calling(model: Model | None = None, connections: int = 100, **settings: Any) -> AsyncIterator[Stub]:
+async def calling(
+    model: Model | None = None,
+    connections: int = 100,
+    budget: MemoryBudget | None = None,
+    unsent: UnsentAnswers | None = None,
+    **settings: Any,
+) -> AsyncIterator[Stub]:
     """A client of a server of `model`; both are closed at the end."""
     from text_embeddings_inference.server.grpc import tei_pb2
 
     model = model or fake_model()
     defaults: dict[str, Any] = {"model_id": "fake/model", "hostname": "127.0.0.1", "grpc_port": 0}
     given = Settings.of(**(defaults | settings))
+    most = given.limits.max_queued_bytes
+    memory = budget or MemoryBudget(most), unsent or UnsentAnswers(most)
     try:
         async with (
-            GrpcServer(model, given, connections, Certificates.of(given)) as server,
+            GrpcServer(model, given, connections, Certificates.of(given), *memory) as server,
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
             yield Stub(channel, tei_pb2, server)

@@ -19,6 +19,7 @@ from text_embeddings_inference.server.grpc import limits, public, service
 from text_embeddings_inference.server.grpc import rerank as rerank_calls
 from text_embeddings_inference.server.grpc import tei_pb2 as tei
 from text_embeddings_inference.server.grpc.statuses import RefusedError
+from text_embeddings_inference.server.http.memory_budget import MemoryBudget, UnsentAnswers
 from text_embeddings_inference.types import Kind
 
 KEY = (("authorization", "Bearer key"),)
@@ -270,10 +271,10 @@ def test_who_takes_no_answer_loses_the_connection(method: str) -> None:
 
 def test_with_too_many_bytes_the_oldest_lose_their_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "GRACE_S", 0)
-    monkeypatch.setattr(limits, "MAX_UNTAKEN", 6_000)
+    model = fake_model(FakeEngine(dimensions=WIDE), info=fake_info(dimensions=WIDE))
 
     async def test() -> None:
-        async with calling(fake_model(FakeEngine(dimensions=WIDE), info=fake_info(dimensions=WIDE))) as stub:
+        async with calling(model, max_queued_bytes=6_000) as stub:
             first, second = await Deaf.connect(stub.server.port), await Deaf.connect(stub.server.port)
             with closing(first), closing(second):
                 first.call("/tei.v1.Embed/Embed", EMBED.SerializeToString())
@@ -281,6 +282,28 @@ def test_with_too_many_bytes_the_oldest_lose_their_connections(monkeypatch: pyte
                 await asyncio.wait(
                     [asyncio.ensure_future(each.ended()) for each in (first, second)], return_when="FIRST_COMPLETED"
                 )
+
+    run(test())
+
+
+def test_bytes_of_other_ports_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies and answers of HTTP: its client that has read nothing for longest makes place."""
+    monkeypatch.setattr(limits, "GRACE_S", 0)
+    budget, unsent, aborted = MemoryBudget(100), UnsentAnswers(6_000), asyncio.Event()
+    model = fake_model(FakeEngine(dimensions=WIDE), info=fake_info(dimensions=WIDE))
+
+    class Slow:
+        def abort(self) -> None:
+            aborted.set()
+
+    async def test() -> None:
+        async with calling(model, budget=budget, unsent=unsent) as stub:
+            unsent.hold(Slow(), 4_000)
+            with closing(await Deaf.connect(stub.server.port)) as deaf:
+                deaf.call("/tei.v1.Embed/Embed", EMBED.SerializeToString())
+                await aborted.wait()
+            budget.take(99)
+            assert (await status(stub("Embed.Embed", EMBED)))[0] == "RESOURCE_EXHAUSTED"
 
     run(test())
 

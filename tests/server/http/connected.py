@@ -11,7 +11,7 @@ from typing import Any
 from tests.fakes import FakeEngine, fake_model
 from text_embeddings_inference.server.app import App
 from text_embeddings_inference.server.http.connection import Connection, Site
-from text_embeddings_inference.server.http.memory_budget import UnsentAnswers
+from text_embeddings_inference.server.http.memory_budget import MemoryBudget, UnsentAnswers
 from text_embeddings_inference.server.http.timeouts import Timeouts
 from text_embeddings_inference.settings import Settings
 
@@ -90,7 +90,8 @@ class Client:
 
     def __init__(self, engine: FakeEngine, **settings: Any) -> None:
         self.model = fake_model(engine)
-        app = App({"fake": self.model}, Settings.of(model_id="fake", **settings))
+        given = Settings.of(model_id="fake", **settings)
+        app = App({"fake": self.model}, given, MemoryBudget(given.limits.max_queued_bytes))
         self.unsent = UnsentAnswers(None)
         self.site = Site(app, self.unsent, lambda: b"today")
         self.lost: list[Connection] = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
+from ..http.memory_budget import UnsentAnswers
 from .sockets import address, disconnect
 from .statuses import RefusedError
 
@@ -16,10 +17,8 @@ MAX_MESSAGE = 4 << 20
 MAX_READ = MAX_MESSAGE << 1
 """Bytes that are received of a message that is too long, so that the answer can tell its length."""
 MAX_CALLS_PER_CONNECTION = 1024
-MAX_UNTAKEN = 1 << 28
-"""Bytes of answers that clients have not taken yet; with more, those who are slowest lose their connections."""
-GRACE_S = 5.0
-"""Seconds in which none does."""
+GRACE_S = 1.0
+"""Seconds in which an answer is not counted among those that are not taken."""
 STALL_S = 0.5
 """Seconds by which a timer is too late where the process did not run."""
 MAX_STREAMS = 1 << 28
@@ -110,70 +109,43 @@ def _shutting_down() -> RefusedError:
     return RefusedError("UNAVAILABLE", "the server is shutting down")
 
 
-class Answer(NamedTuple):
-    """One that its client has not taken yet."""
-
-    size: int
-    """Bytes."""
-    peer: str
-    since: float
-    """By the clock of the loop."""
-
-
 class Untaken:
     """Answers that their clients have not taken yet, over all calls.
 
     Nothing in grpcio ends a call whose answer is not taken, so its connection is ended: where it takes longer than
-    it may, and where there are too many.
+    it may, and where the answers of all ports are too many bytes.
     """
 
-    def __init__(self, client_timeout: float | None) -> None:
+    def __init__(self, client_timeout: float | None, unsent: UnsentAnswers) -> None:
         """client_timeout: seconds an answer may take, and as many more as it is SLOWEST bytes long."""
         self.port = 0
         """Where the server listens."""
         self._client_timeout = client_timeout
-        self._answers: dict[object, Answer] = {}
-        """Oldest first."""
-        self._bytes = 0
+        self._unsent = unsent
         self._ending: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.get_running_loop()
-
-    def hold(self, size: int, peer: str) -> Callable[[], None]:
-        """Counts an answer until what is returned is called."""
-        key, now = object(), self._loop.time()
-        while self._bytes + size > MAX_UNTAKEN and self._answers:
-            oldest = next(iter(self._answers))
-            if now - self._answers[oldest].since < GRACE_S:
-                break
-            self._end(oldest)
-        self._answers[key] = Answer(size, peer, now)
-        self._bytes += size
-        seconds = None if self._client_timeout is None else self._client_timeout + size / SLOWEST
-        timer = Timer(seconds, partial(self._end, key))
-
-        def release() -> None:
-            self._forget(key)
-            timer.cancel()
-
-        return release
 
     @contextmanager
     def held(self, size: int, peer: str) -> Iterator[None]:
-        """While an answer is written."""
-        release = self.hold(size, peer)
+        """While an answer of so many bytes is written."""
+        answer = Answer(partial(self._disconnect, address(peer)))
+        seconds = None if self._client_timeout is None else self._client_timeout + size / SLOWEST
+        timers = Timer(GRACE_S, partial(self._unsent.hold, answer, size)), Timer(seconds, answer.abort)
         try:
             yield
         finally:
-            release()
+            self._unsent.release(answer)
+            for timer in timers:
+                timer.cancel()
 
-    def _forget(self, key: object) -> Answer | None:
-        found = self._answers.pop(key, None)
-        self._bytes -= found.size if found else 0
-        return found
+    def _disconnect(self, client: str) -> None:
+        ending = asyncio.create_task(asyncio.to_thread(disconnect, {client}, self.port))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
-    def _end(self, key: object) -> None:
-        found = self._forget(key)
-        if found is not None:
-            ending = self._loop.create_task(asyncio.to_thread(disconnect, {address(found.peer)}, self.port))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """One that its client has not taken yet."""
+
+    abort: Callable[[], None]
+    """Ends its connection."""

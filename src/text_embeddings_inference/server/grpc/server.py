@@ -11,6 +11,7 @@ from ...errors import StartError
 from ...inference.model import Model
 from ...settings import Settings
 from ..addresses import place
+from ..http.memory_budget import MemoryBudget, UnsentAnswers
 from ..tls import Certificates
 from .limits import MAX_CALLS_PER_CONNECTION, MAX_READ, Untaken
 from .public import Public
@@ -28,17 +29,26 @@ LONGEST_CALL_S = 24 * 60 * 60
 class GrpcServer:
     """Serves until the end of its `with`, then lets running calls end. port: there once it serves."""
 
-    def __init__(self, model: Model, settings: Settings, connections: int, certificates: Certificates | None) -> None:
-        """connections: at most; the next is closed when it is accepted; certificates: None for cleartext."""
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        connections: int,
+        certificates: Certificates | None,
+        budget: MemoryBudget,
+        unsent: UnsentAnswers,
+    ) -> None:
+        """connections: at most; the next is closed when it is accepted; certificates: None for cleartext; budget,
+        unsent: of all ports."""
         self.port = 0
         self._settings = settings
         self._certificates = certificates
         self._stopping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._untaken = Untaken(settings.server.client_timeout)
+        self._untaken = Untaken(settings.server.client_timeout, unsent)
         self._public = Public(model, SERVICES)
         self._strangers = Strangers(connections)
-        self._service = Service(model, settings, self._untaken, self._strangers)
+        self._service = Service(model, settings, budget, self._untaken, self._strangers)
         self._server = grpc.aio.server(options=_options(settings, connections))
         self._server.add_generic_rpc_handlers((self._public, self._service))
 

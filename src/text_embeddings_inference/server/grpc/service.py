@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
@@ -34,14 +34,16 @@ NO_KEY = RefusedError("UNAUTHENTICATED", "No valid auth token")
 class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """The calls to a model as gRPC methods. Who may call is decided before a message is received."""
 
-    def __init__(self, model: Model, settings: Settings, untaken: Untaken, strangers: Strangers) -> None:
+    def __init__(
+        self, model: Model, settings: Settings, budget: MemoryBudget, untaken: Untaken, strangers: Strangers
+    ) -> None:
         self._served = Served.of(model, settings)
         self._keys = Keys(settings.server.api_key)
         self._traces = model.tracer is not None
         self._timeouts = settings.server.client_timeout, settings.server.keep_alive_timeout
         self._most_calls = settings.limits.max_connections
         self._most_ahead = settings.server.grpc_max_parallel_stream_requests
-        self._budget = MemoryBudget(settings.limits.max_queued_bytes)
+        self._budget = budget
         self._untaken = untaken
         self._strangers = strangers
         self._arrivals, self._items = Waits(), Waits()
@@ -107,8 +109,9 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
             except Exception as error:  # whatever happens, the client gets a status
                 await abort(context, error)
             await send_costs(context, reply)
-            release = self._untaken.hold(len(reply.wire), peer)
-            _this_task().add_done_callback(lambda _: release())
+            taken = ExitStack()
+            taken.enter_context(self._untaken.held(len(reply.wire), peer))
+            _this_task().add_done_callback(lambda _: taken.close())
             return reply.wire
 
         return grpc.stream_unary_rpc_method_handler(handle)
