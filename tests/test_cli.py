@@ -16,6 +16,7 @@ from tests.telemetry.receivers import grpc_receiver
 from text_embeddings_inference import cli
 from text_embeddings_inference.cli import main, report, secrets_of, tracing
 from text_embeddings_inference.errors import HubError, SettingsError, StartError, UnsupportedError
+from text_embeddings_inference.process import ENDING, IGNORED
 from text_embeddings_inference.settings import Settings, TelemetryOptions
 from text_embeddings_inference.telemetry.logging import TextFormatter, levels
 
@@ -32,7 +33,7 @@ def restored_process() -> Iterator[None]:
     handlers = root.handlers[:]
     loggers = [logging.getLogger(name) for name in (*levels("off"), "text_embeddings_inference")]
     before = [logger.level for logger in loggers]
-    signals = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)}
+    signals = {number: signal.getsignal(number) for number in (*ENDING, *IGNORED)}
     yield
     for number, handler in signals.items():
         signal.signal(number, handler)
@@ -257,7 +258,58 @@ def test_secrets_do_not_show_in_the_log_of_a_collector_that_is_gone(
     assert "s3cret" not in caplog.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_too_few_open_files_are_found_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (64, 64))
+    monkeypatch.setattr("text_embeddings_inference.loading.open.open_model", lambda _: pytest.fail("loaded"))
+    assert main(["--model-id", "m", "--hostname", "127.0.0.1", "--port", "0", "--prometheus-port", "0"]) == 1
+    assert "may open only 64 files" in capsys.readouterr().err
+
+
+DURING_THE_START = """
+import os, signal, sys
+from text_embeddings_inference import __main__
+
+class Signals:
+    def find_spec(self, name, *_):
+        if name == "text_embeddings_inference.cli":
+            for number in {numbers}:
+                os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Signals())
+sys.argv[1:] = ["--version"]
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [(IGNORED, 0), ([signal.SIGINT], -signal.SIGINT), ([signal.SIGTERM], -signal.SIGTERM)],
+)
+def test_signals_while_the_command_is_imported(numbers: list[signal.Signals], status: int) -> None:
+    program = DURING_THE_START.format(numbers=list(map(int, numbers)))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_signals_end_the_first_process_of_a_container(number: signal.Signals) -> None:
+    code = "import os; from text_embeddings_inference import process; process.FIRST = os.getpid(); process.prepare(); "
+    code += f"os.kill(os.getpid(), {int(number)}); print('went on')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+
+
+def test_streams_that_are_closed_lead_nowhere() -> None:
+    """Else the first sockets would be stdin, stdout and stderr."""
+    code = "from text_embeddings_inference.process import prepare; import os, sys; prepare(); "
+    code += "sys.exit([os.path.samestat(os.fstat(number), os.stat(os.devnull)) for number in range(3)].count(False))"
+    command = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', sys.executable, "-c", code]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", IGNORED)
 def test_signals_do_not_end_a_start(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

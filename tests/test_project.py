@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     "machine": set(),
+    "process": set(),
     "settings": LEAVES | {"machine"},
     "telemetry": LEAVES,
     "checkpoint": LEAVES,
@@ -37,10 +38,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "queueing": LEAVES | {"settings", "engines", "telemetry"},
     "inference": LEAVES | {"settings", "tokenization", "loading", "queueing", "engines", "telemetry"},
     "server": LEAVES | {"settings", "inference", "queueing", "telemetry"},
-    "cli": LEAVES | {"settings", "server", "loading", "inference", "telemetry"},
+    "cli": LEAVES | {"process", "settings", "server", "loading", "inference", "telemetry"},
     "library": LEAVES | {"settings", "loading", "queueing", "inference", "telemetry"},
     "__init__": LEAVES | {"library"},
-    "__main__": {"cli"},
+    "__main__": {"process", "cli"},
 }
 """Module or package right below the package -> what it may import of the others."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
 from .errors import SettingsError, StartError
+from .process import prepare
 from .settings import Settings, TelemetryOptions
 from .settings.command_line import Shown
 from .telemetry.log_writer import LogWriter
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; argv without the program's name (default: the process's). Returns the exit status."""
+    prepare()
     try:
         return command(sys.argv[1:] if argv is None else argv)
     except BrokenPipeError:  # whoever read what we print has gone, as in `| head`
@@ -57,8 +58,6 @@ def command(argv: Sequence[str]) -> int:
     except StartError as error:
         print(secrets.cut("\n".join(report(error))), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the server took over the signals
-        return 130
     except BrokenPipeError:
         raise
     except Exception:  # a fault of ours; the interpreter would print it with all secrets
@@ -85,8 +84,6 @@ def discard_stdout() -> None:
 
 def run(settings: Settings, log: LogWriter) -> bool:
     """Load the model and serve it until a signal ends it. Returns whether a thread is left that hangs."""
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # they do not end a server, so they do not end its start either
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the engine's cores
     from .loading.open import open_model
     from .server.sockets import Sockets

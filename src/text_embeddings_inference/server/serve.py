@@ -14,7 +14,7 @@ from ..inference.model import Model
 from ..settings import Settings
 from .addresses import place
 from .app import App, MetricsApp
-from .connections import METRICS_CONNECTIONS, Connections, raise_file_limit
+from .connections import METRICS_CONNECTIONS, Connections
 from .http.listener import Listener
 from .http.memory_budget import MemoryBudget, UnsentAnswers
 from .http.timeouts import Timeouts
@@ -64,15 +64,14 @@ async def _serve(models: Mapping[str, Model], settings: Settings, sockets: Socke
                 if settings.telemetry.prometheus_port is not None:
                     raise
                 warn_of_metrics_port(error.__cause__ or error)
-        most = raise_file_limit(settings.limits.max_connections)
-        of_grpc = 0 if settings.server.grpc_port is None else max(1, most // GRPC_SHARE)
+        of_grpc = 0 if settings.server.grpc_port is None else max(1, sockets.connections // GRPC_SHARE)
         if settings.server.grpc_port is not None:
             from .grpc.server import GrpcServer  # grpcio takes 0.1 s to import
 
             grpc = await stack.enter_async_context(GrpcServer(model, settings, of_grpc, certificates, budget, unsent))
             servers.append(grpc)
             logger.info("Starting gRPC server: %s", place(settings.server.address, grpc.port))
-        app, connections = App(models, settings, budget), Connections(most - of_grpc)
+        app, connections = App(models, settings, budget), Connections(sockets.connections - of_grpc)
         http = Listener(app, sockets.http, timeouts, connections=connections, unsent=unsent, tls=tls)
         servers.append(await stack.enter_async_context(http))
         logger.info("Starting HTTP server: %s", sockets.place)

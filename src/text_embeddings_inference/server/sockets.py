@@ -1,6 +1,6 @@
 """The sockets that a server listens on, and what encrypts them.
 
-All this comes before the model is loaded, so that a port in use or a bad certificate is found at once.
+All this comes before the model is loaded, so that what stands in the way is found at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..errors import StartError
 from ..settings import Settings
 from ..settings.telemetry import METRICS_PORT
 from .addresses import place
+from .connections import raise_file_limit
 
 if TYPE_CHECKING:
     from .tls import Certificates
@@ -38,13 +39,16 @@ class Sockets:
     """Of the Unix socket, if `http` is one."""
     certificates: Certificates | None
     """For HTTP and gRPC; None: they are not encrypted."""
+    connections: int
+    """So many may be open to all ports but that of the metrics, by the limit of open files."""
 
     @staticmethod
     def bind(settings: Settings) -> Sockets:
-        """Takes the addresses that the server will listen on, and reads the certificates.
+        """Takes the addresses that the server will listen on, reads the certificates, raises the limit of open files.
 
-        Raises StartError for an address that is in use, and for what can't be used.
+        Raises StartError for an address that is in use, for what can't be used, and where too few files may be open.
         """
+        connections = raise_file_limit(settings.limits.max_connections)
         server, certificates = settings.server, None
         if server.tls_cert is not None:
             from .tls import Certificates  # ssl takes a while to import, and most servers are in cleartext
@@ -58,7 +62,7 @@ class Sockets:
                 where = place(server.address, server.grpc_port)
                 with _explained(f"Could not bind gRPC on {where}", hint="choose another port with --grpc-port"):
                     _bind(server.address, server.grpc_port).close()  # grpcio binds it again, and says less
-            return Sockets(http, _bind_metrics(settings, http), server.listen_uds, certificates)
+            return Sockets(http, _bind_metrics(settings, http), server.listen_uds, certificates, connections)
         except BaseException:
             http.close()
             raise
