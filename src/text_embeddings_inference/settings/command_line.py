@@ -52,7 +52,8 @@ class CommandLine:
     variables: Mapping[str, Variable]
     """Those that are no options, by field name."""
     added: Collection[str] = ()
-    """Options that the server we stand in for does not have: what their variables hold can't stop a start."""
+    """Options that the server we stand in for does not have: what their variables hold can't stop a start,
+    and empty they are unset."""
 
     @property
     def usage(self) -> str:
@@ -73,6 +74,8 @@ class CommandLine:
             source = option.before if environ.get(option.before) else option.variable
             if source in environ:
                 text = environ[source]
+                if not text and name in self.added:
+                    continue
                 try:
                     given[name] = [_value(option, text, option.variable_value)]
                 except SettingsError as error:
