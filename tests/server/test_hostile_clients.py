@@ -45,7 +45,13 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.port = port
+        self.process = process
         self._status = Path(f"/proc/{process.pid}/status")
+
+    def said(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
     def memory(self) -> int:
         """Bytes resident."""

@@ -1,4 +1,4 @@
-"""Clients that stop half-way, on real sockets; `test_protocol.py` has the rules."""
+"""Clients that stop half-way, on real sockets; `http/test_connection.py` has the rules."""
 
 from __future__ import annotations
 

@@ -49,6 +49,10 @@ class HeldDescriptors:
         self._held: list[int] = []
         self.refill()
 
+    @property
+    def all_there(self) -> bool:
+        return len(self._held) == self._count
+
     def release(self) -> bool:
         """Lets go of one, so that a socket can be accepted; False: there is none."""
         if self._held:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.fakes import FakeEngine
 from tests.server.http.connected import BODY, HEALTH, TYPE, Client, Transport, connected, post
-from text_embeddings_inference.server.http.connection import MOST_UNREAD, MOST_UNSENT, SLICE, Connection
+from text_embeddings_inference.server.http.connection import MOST_UNREAD, SLICE, Connection
+from text_embeddings_inference.server.http.sender import MOST_UNSENT
 from text_embeddings_inference.server.http.timeouts import LINGER_S, LOWEST_RATE, STRIDE, Timeouts
 
 

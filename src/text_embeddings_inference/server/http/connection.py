@@ -19,7 +19,8 @@ from .memory_budget import UnsentAnswers
 from .parser import Parser, Phase
 from .request import Request
 from .response import Reply
-from .timeouts import LINGER_S, LOWEST_RATE, STRIDE, Timeouts
+from .sender import Sender
+from .timeouts import LINGER_S, STRIDE, Timeouts
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,6 @@ SLICE = 1 << 14
 """Bytes that are parsed at a time: so many small requests wait in one connection's queue at most."""
 MOST_UNREAD = 1 << 16
 """Bytes of a body that are received before somebody asks for them."""
-MOST_UNSENT = 1 << 15
-"""Bytes of answers that wait in a connection before it counts as a slow reader's."""
 
 
 class Application(Protocol):
@@ -68,6 +67,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = Parser(self._on_request, self._on_wanted)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # there before anything else is called
+        self._sender: Sender = None  # type: ignore[assignment]
         self._queue: deque[Request] = deque()
         """Requests that wait for the answers before theirs."""
         self._current: Request | None = None
@@ -83,29 +83,25 @@ class Connection(asyncio.Protocol):
         self._refusal: bytes | None = None
         """To be sent once the requests before the refused one have been answered."""
         self._reads = True
-        self._drained: asyncio.Future[None] | None = None
-        """There while the client does not keep up with reading."""
-        self._received = self._written = self._left = self._catches = 0
-        """Bytes so far; bytes of the answer that are not written yet; how often a slow client has caught up."""
+        self._received = 0
+        """Bytes so far."""
         self._continues = False
         """Whether the client waits for a word before it sends its body."""
         self._seen: tuple[object, ...] = ()
         self._seen_at = 0.0
-        self._unsent_since: tuple[float, int] | None = None
 
     # --- called by the transport ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(MOST_UNSENT)
+        self._sender = Sender(self._transport, self, self._site.unsent)
         self._site.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._site.connections.discard(self)
-        self._site.unsent.release(self)
         self._discarding = True
         self._abandon()
-        self.resume_writing()
+        self._sender.resume()
         self._queue.clear()
         self._parser.close()
         self._on_lost(self)
@@ -122,15 +118,10 @@ class Connection(asyncio.Protocol):
         self._pace()
 
     def pause_writing(self) -> None:
-        self._drained = self._drained or self._loop.create_future()
-        self._site.unsent.hold(self, self._transport.get_write_buffer_size() + self._left)
+        self._sender.pause()
 
     def resume_writing(self) -> None:
-        self._catches += 1
-        self._site.unsent.release(self)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
+        self._sender.resume()
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
@@ -169,7 +160,7 @@ class Connection(asyncio.Protocol):
     def _on_wanted(self) -> None:
         if self._continues:
             self._continues = False
-            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._sender.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._pace()
 
     # --- answering ------------------------------------------------------------------------------------------------
@@ -189,35 +180,10 @@ class Connection(asyncio.Protocol):
             except Exception as error:
                 logger.error("%s failed: %s", request.path, error, exc_info=error)
                 reply = site.application.refuse(request.path, Failure(*INTERNAL, "internal error"))
-        await self._send(request, reply)
-        self._complete(request)
-
-    async def _send(self, request: Request, reply: Reply) -> None:
-        """Writes the answer, no faster than the client reads."""
-        head = reply.head(self._site.date(), close=not request.keep_alive)
-        pieces = [b""] if request.method == "HEAD" or not reply.body else reply.body
+        head = reply.head(site.date(), close=not request.keep_alive)
         self._answering, self._continues = True, False
-        await self._keep_pace()
-        self._left = sum(map(len, pieces)) - len(pieces[0])
-        if len(pieces[0]) < MOST_UNSENT:
-            self._write(head + pieces[0])
-        else:  # no copy
-            self._write(head)
-            self._write(pieces[0])
-        for piece in pieces[1:]:
-            await asyncio.sleep(0)  # other requests' turn
-            await self._keep_pace()
-            self._left -= len(piece)
-            self._write(piece)
-
-    async def _keep_pace(self) -> None:
-        while self._drained is not None:
-            await self._drained
-
-    def _write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._written += len(data)
-            self._transport.write(data)
+        await self._sender.send(head, () if request.method == "HEAD" else reply.body)
+        self._complete(request)
 
     def _complete(self, request: Request) -> None:
         """The answer is written: the next request's turn."""
@@ -267,7 +233,7 @@ class Connection(asyncio.Protocol):
             self._send_refusal(self._refusal)
 
     def _send_refusal(self, refusal: bytes) -> None:
-        self._write(refusal)
+        self._sender.write(refusal)
         self._linger()
 
     def _linger(self) -> None:
@@ -310,26 +276,19 @@ class Connection(asyncio.Protocol):
 
         Nothing is noted per request: a sweep that finds the connection as the last one left it lets the time run on.
         """
-        unsent = self._transport.get_write_buffer_size()
-        if unsent and self._reads_too_slowly(now, timeouts, self._written - unsent):
+        if self._sender.is_too_slow(now, timeouts.client):
             self._transport.abort()
             return
-        if not unsent:
-            self._unsent_since = None
-        stage, limit, end = self._stage(timeouts, unsent)
+        stage, limit, end = self._stage(timeouts)
         if stage != self._seen:
             self._seen, self._seen_at = stage, now
         elif limit is not None and now - self._seen_at >= limit:
             end()
 
-    def _reads_too_slowly(self, now: float, timeouts: Timeouts, taken: int) -> bool:
-        since, before = self._unsent_since = self._unsent_since or (now, taken)
-        return timeouts.client is not None and taken - before < (now - since - timeouts.client) * LOWEST_RATE
-
-    def _stage(self, timeouts: Timeouts, unsent: int) -> tuple[tuple[object, ...], float | None, Callable[[], object]]:
+    def _stage(self, timeouts: Timeouts) -> tuple[tuple[object, ...], float | None, Callable[[], object]]:
         """What the client has yet to do, with how far it is; how many seconds it may stay there; what happens then."""
-        if unsent:
-            return ("reads", self._catches, unsent // STRIDE), timeouts.client, self._transport.abort
+        if unsent := self._sender.unsent:
+            return ("reads", self._sender.catches, unsent // STRIDE), timeouts.client, self._transport.abort
         if self._lingering:
             return ("hangs up",), LINGER_S, self._transport.abort
         parser = self._parser

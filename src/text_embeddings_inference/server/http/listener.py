@@ -32,6 +32,8 @@ ACCEPTED_AT_ONCE = PROBES // 2
 GOODBYE_S = 1.0
 """Seconds that a client has to answer the end of a TLS connection; one that rests in a pool never does."""
 NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+CLOSING_S = 0.005
+"""After which the descriptor of a connection that has ended is free."""
 NEVER_S = 1e6
 
 
@@ -116,7 +118,7 @@ class Listener:
     # --- accepting ------------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        scarce = False
+        self._held.refill()
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 client, _address = self._socket.accept()
@@ -125,13 +127,24 @@ class Listener:
             except OSError as error:
                 if error.errno not in NO_FILES:
                     raise
-                scarce = True
                 if not self._held.release():
-                    self._pauses = True
-                    asyncio.get_running_loop().remove_reader(self._socket)  # or it would be tried without end
+                    self._make_way()
                     return
             else:
-                self._open(client, beyond=scarce or not self._connections.enter())
+                # Whoever gets a held descriptor, or the one that should be held again, must not keep it for long.
+                self._open(client, beyond=not self._held.all_there or not self._connections.enter())
+
+    def _make_way(self) -> None:
+        """No descriptor is left: nothing is accepted until the oldest connection beyond the limit has ended."""
+        self._pauses = True
+        asyncio.get_running_loop().remove_reader(self._socket)
+        if self._beyond:
+            self._end(next(iter(self._beyond)))
+
+    def _resume(self) -> None:
+        if self._pauses and self._socket.fileno() >= 0:
+            self._pauses = False
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
     def _open(self, client: socket.socket, *, beyond: bool) -> None:
         client.setblocking(False)
@@ -175,6 +188,8 @@ class Listener:
         else:
             self._connections.leave()
         self._ended.set()
+        if self._pauses:
+            asyncio.get_running_loop().call_later(CLOSING_S, self._resume)
 
     # --- once a second --------------------------------------------------------------------------------------------
 
@@ -191,9 +206,7 @@ class Listener:
     async def _look_around(self) -> None:
         self._date = formatdate(usegmt=True).encode()
         self._held.refill()
-        if self._pauses and self._socket.fileno() >= 0:
-            self._pauses = False
-            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+        self._resume()
         if not self._time.tick():
             return
         now = self._time.now
