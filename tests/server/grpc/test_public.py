@@ -49,6 +49,25 @@ def test_health_by_kind(kind: Kind, serving: set[str]) -> None:
     assert set(found.values()) == {"SERVING", "NOT_SERVING"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_messages_that_are_none(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> tuple[str, str]:
+        async with calling() as stub:
+            return await status(stub.channel.unary_unary(path)(b"\xff\xff"))
+
+    code, message = run(test())
+    assert code == "INTERNAL"
+    assert message.startswith("failed to decode Protobuf message")
+    assert caplog.messages == []
+
+
 def test_health_of_what_is_no_service() -> None:
     async def test() -> tuple[str, str]:
         async with calling() as stub:

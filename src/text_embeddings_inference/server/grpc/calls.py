@@ -47,7 +47,8 @@ class Reply(NamedTuple):
 
 
 Answering: TypeAlias = Callable[[Served, Any, Permit | None], Awaitable[Reply]]
-Asking: TypeAlias = Callable[[Model, Any, Permit | None], Awaitable[Answer[Any]]]
+Asked: TypeAlias = Awaitable[Answer[list[Any]]]
+Asking: TypeAlias = Callable[[Model, Any, Permit | None], Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,41 +94,33 @@ async def info(served: Served, request: tei.InfoRequest, permit: Permit | None) 
     return Reply(response.SerializeToString())
 
 
-def embed(model: Model, request: tei.EmbedRequest, permit: Permit | None) -> Awaitable[Answer[list[Float32Array]]]:
+def embed(model: Model, request: tei.EmbedRequest, permit: Permit | None) -> Asked:
     """One vector."""
     return model.embed(
         [request.inputs],
-        options(request, optional(request, "prompt_name")),
+        options(request),
         normalize=optional(request, "normalize") is not False,
         dimensions=optional(request, "dimensions"),
         permit=permit,
     )
 
 
-def embed_sparse(
-    model: Model, request: tei.EmbedSparseRequest, permit: Permit | None
-) -> Awaitable[Answer[list[Sparse]]]:
+def embed_sparse(model: Model, request: tei.EmbedSparseRequest, permit: Permit | None) -> Asked:
     """One sparse vector (SPLADE)."""
-    return model.embed_sparse([request.inputs], options(request, optional(request, "prompt_name")), permit=permit)
+    return model.embed_sparse([request.inputs], options(request), permit=permit)
 
 
-def embed_all(
-    model: Model, request: tei.EmbedAllRequest, permit: Permit | None
-) -> Awaitable[Answer[list[Float32Array]]]:
+def embed_all(model: Model, request: tei.EmbedAllRequest, permit: Permit | None) -> Asked:
     """One vector for each token."""
-    return model.embed_all([request.inputs], options(request, optional(request, "prompt_name")), permit=permit)
+    return model.embed_all([request.inputs], options(request), permit=permit)
 
 
-def predict(
-    model: Model, request: tei.PredictRequest, permit: Permit | None
-) -> Awaitable[Answer[list[list[Prediction]]]]:
+def predict(model: Model, request: tei.PredictRequest, permit: Permit | None) -> Asked:
     """The scores of all classes, best first."""
     return model.predict([request.inputs], options(request), raw_scores=request.raw_scores, permit=permit)
 
 
-def predict_pair(
-    model: Model, request: tei.PredictPairRequest, permit: Permit | None
-) -> Awaitable[Answer[list[list[Prediction]]]]:
+def predict_pair(model: Model, request: tei.PredictPairRequest, permit: Permit | None) -> Asked:
     """The same of one text or of a pair."""
     given: Input
     match request.inputs:
@@ -163,12 +156,13 @@ async def decode(served: Served, request: tei.DecodeRequest, permit: Permit | No
 # --- from messages ----------------------------------------------------------------------------------------------------
 
 
-def options(request: Any, prompt_name: str | None = None) -> EncodeOptions:
+def options(request: Any) -> EncodeOptions:
     """How the texts of a request become tokens. Raises RefusedError."""
     direction = DIRECTIONS.get(request.truncation_direction)
     if direction is None:
         problem = f"`truncation_direction` must be 0 (right) or 1 (left). Given: {request.truncation_direction}"
         raise RefusedError("INVALID_ARGUMENT", problem)
+    prompt_name = optional(request, "prompt_name") if hasattr(request, "prompt_name") else None
     return EncodeOptions(request.truncate, direction, prompt_name)
 
 

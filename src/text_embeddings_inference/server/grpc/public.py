@@ -21,7 +21,7 @@ from ...inference.model import Model
 from ...inference.tasks import Task
 from ...types import ModelInfo
 from .limits import Waits
-from .statuses import Context, RefusedError, abort
+from .statuses import Context, RefusedError, with_status
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 ALWAYS = ("", "tei.v1.Info", "tei.v1.Tokenize")
@@ -77,7 +77,7 @@ class Public(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no typ
     async def _check(self, context: Context) -> None:
         service = await self._asked(context)
         if service not in (*ALWAYS, *TASKS):
-            await context.abort(grpc.StatusCode.NOT_FOUND, "service not registered")
+            raise RefusedError("NOT_FOUND", "service not registered")
         await context.write(HealthCheckResponse(status=self._status(service)))
 
     async def _watch(self, context: Context) -> None:
@@ -131,14 +131,8 @@ async def _messages(context: Context) -> AsyncIterator[Any]:
 def _handler(serve: Serve, request: type[Message]) -> grpc.RpcMethodHandler:
     """A call of any kind: its messages are received when `serve` asks for them."""
 
-    async def handle(requests: Any, context: Context) -> None:
-        try:
-            await serve(context)
-        except (RefusedError, grpc.aio.InternalError) as error:
-            await abort(context, error)
-
     return grpc.stream_stream_rpc_method_handler(
-        handle,
+        with_status(serve),
         request_deserializer=request.FromString,
         response_serializer=lambda response: response.SerializeToString(),
     )

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from ...inference.model import Answer, Model
 from ...settings import Settings
@@ -20,7 +20,7 @@ from . import tei_pb2 as tei
 from .calls import CALLS, Call, Reply
 from .limits import MAX_MESSAGE, MAX_STREAM, MAX_STREAMS, Untaken, Waits
 from .rerank import rerank, rerank_stream
-from .statuses import Context, RefusedError, abort, refusal
+from .statuses import Context, RefusedError, refusal, with_status
 from .strangers import Strangers
 from .streams import Ahead, in_order
 
@@ -102,19 +102,16 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
     def _answering(self, answer: Callable[[Context], Coroutine[Any, Any, Reply]]) -> grpc.RpcMethodHandler:
         """A call with one answer. To gRPC it is always a stream of requests: then its messages come when asked for."""
 
-        async def handle(requests: Any, context: Context) -> bytes:
+        async def serve(context: Context) -> bytes:
             self._strangers.know(peer := context.peer())
-            try:
-                reply = await answer(context)
-            except Exception as error:  # whatever happens, the client gets a status
-                await abort(context, error)
+            reply = await answer(context)
             await send_costs(context, reply)
             taken = ExitStack()
             taken.enter_context(self._untaken.held(len(reply.wire), peer))
             _this_task().add_done_callback(lambda _: taken.close())
             return reply.wire
 
-        return grpc.stream_unary_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(with_status(serve))
 
     def _stream(self, call: Call) -> grpc.RpcMethodHandler:
         async def answer(request: Message) -> Reply:
@@ -123,17 +120,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no ty
             with await self._served.model.wait_for_permits(1) as permit:
                 return await call.answer(self._served, request, permit)
 
-        async def handle(requests: Any, context: Context) -> None:
+        async def serve(context: Context) -> None:
             self._strangers.know(peer := context.peer())
-            try:
-                with self._ahead() as ahead:
-                    async for reply in in_order(self._requests(context, call.request), answer, ahead):
-                        with self._untaken.held(len(reply.wire), peer):
-                            await context.write(reply.wire)
-            except Exception as error:
-                await abort(context, error)
+            with self._ahead() as ahead:
+                async for reply in in_order(self._requests(context, call.request), answer, ahead):
+                    with self._untaken.held(len(reply.wire), peer):
+                        await context.write(reply.wire)
 
-        return grpc.stream_stream_rpc_method_handler(handle)
+        return grpc.stream_stream_rpc_method_handler(with_status(serve))
 
     async def _requests(self, context: Context, request: type[Message]) -> AsyncIterator[Any]:
         """The messages of a stream."""
@@ -162,14 +156,11 @@ async def send_costs(context: Context, reply: Reply) -> None:
 
 
 def decode(content: bytes, request: type[Message]) -> Message:
-    """The message. Raises RefusedError where it is too long or none."""
+    """The message. Raises RefusedError where it is too long, DecodeError where it is none."""
     if len(content) > MAX_MESSAGE:
         problem = f"found {len(content)} bytes, the limit is: {MAX_MESSAGE} bytes"
         raise RefusedError("OUT_OF_RANGE", f"Error, message length too large: {problem}")
-    try:
-        return request.FromString(content)
-    except DecodeError as error:
-        raise RefusedError("INTERNAL", f"failed to decode Protobuf message: {error}") from error
+    return request.FromString(content)
 
 
 def _size(item: Message | Reply | Answer[Any]) -> int:
