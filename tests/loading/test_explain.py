@@ -14,7 +14,7 @@ from extras import HAS_TORCH
 from oracle.expected import FIXTURES, MODELS
 from text_embeddings_inference import cli, load
 from text_embeddings_inference.checkpoint import Weights
-from text_embeddings_inference.errors import UnsupportedError
+from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.loading.explain import explain
 from text_embeddings_inference.loading.explanation import Explanation
 from text_embeddings_inference.settings import Settings
@@ -113,6 +113,15 @@ def test_config_and_tensors_are_checked(tmp_path: Path) -> None:
     [problem] = explained(edited(tmp_path, "bert", model_type="bart"), engine="openvino").problems
     assert problem.message == "config.json: `model_type` is 'bart', which is not supported on OpenVINO"
     assert problem.hint is not None
+
+
+def test_weights_without_a_tensor(tmp_path: Path) -> None:
+    model, name = edited(tmp_path, "bert", remove=("model.safetensors",)), "model.safetensors"
+    save_file({}, model / name)
+    [problem] = explained(model).problems
+    assert problem.message == f"there is no tensor in {model / name}"
+    with pytest.raises(CheckpointError, match="there is no tensor in"):
+        load(model)
 
 
 def test_without_a_config_nothing_more_is_known(tmp_path: Path) -> None:

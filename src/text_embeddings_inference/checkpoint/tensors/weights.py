@@ -114,6 +114,8 @@ def open_weight_files(*paths: Path) -> Weights:
     for path, data in zip(paths, maps, strict=True):
         read = read_safetensors if path.suffix == ".safetensors" else read_pickle
         tensors += read(path, data)
+    if not tensors:
+        raise CheckpointError(f"there is no tensor in {', '.join(map(str, paths))}", hint=DOWNLOAD_AGAIN)
     return Weights(tensors, maps)
 
 
