@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.oracle.expected import MODELS, Fixture
 from text_embeddings_inference.engines.base import Capacity, Engine, Need, Offer
@@ -89,6 +92,22 @@ def test_no_second_model_where_memory_is_short(
     monkeypatch.setattr("text_embeddings_inference.loading.load.available_memory", lambda: free)
     assert fits_twice(Fixture("bert").open()) == fits
     assert ("is not measured" in caplog.text) != fits
+
+
+def test_a_warning_about_the_weights_comes_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """However many engines are made of them."""
+    model = shutil.copytree(MODELS / "bert", tmp_path / "bert")
+    save_file(
+        load_file(model / "model.safetensors") | {"logit_scale": np.ones(1, np.float32)}, model / "model.safetensors"
+    )
+    opened = open_model(Settings.of(model_id=str(model), dtype="int8", threads=1))
+    parts = load_parts(opened)
+    assert parts.measure_fidelity is not None
+    parts.measure_fidelity()
+    other = opened.another_engine()
+    for engine in (parts.engine, other):
+        engine.close()
+    assert caplog.text.count("no part of the model: `logit_scale`") == 1
 
 
 def test_float32_is_compared_with_nothing() -> None:

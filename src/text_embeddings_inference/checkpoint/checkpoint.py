@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ class Checkpoint:
     facts: Facts
     onnx: OnnxGraph | None = None
     """The graph that is the model where there are no weights."""
+    warned: set[str] = field(default_factory=set)
+    """What was warned of."""
+
+    def warn(self, logger: logging.Logger, message: str, argument: str) -> None:
+        """Logs a warning, the first time only: engines may be made again."""
+        if message not in self.warned:
+            self.warned.add(message)
+            logger.warning(message, argument)
 
     @property
     def longest(self) -> int:

@@ -65,7 +65,8 @@ class TransformersKind(EngineKind):
     def make(self, need: Need, offer: Offer) -> Engine:
         from .transformers import make_engine
 
-        logger.warning(
+        need.checkpoint.warn(
+            logger,
             "No architecture of this server fits `model_type` %r: it is run by Transformers, which is slower",
             need.checkpoint.model_type,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -20,6 +21,8 @@ from ..types import Kind, Pooling
 from . import choose, supported
 from .architecture import Architecture
 from .numbers import check_numbers, describe_problem
+
+logger = logging.getLogger(__name__)
 
 
 class Results(NamedTuple):
@@ -64,6 +67,8 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
     args = read_args(checkpoint, architecture)
     tensors = checkpoint.weights if tensors is None else tensors
     p, heads = bind(tensors, architecture.tensors, architecture.heads, architecture.prefixes, ops)
+    if p.surplus:
+        checkpoint.warn(logger, "Of the weights are ignored, as no part of the model: %s", p.surplus)
     model = architecture.model(args, p)
     check_all_used(p)
 

@@ -11,7 +11,6 @@ the log. A tensor inside of the model that no row describes is not, for then the
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -23,8 +22,6 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from ..ops.spec import Constants, Value
-
-logger = logging.getLogger(__name__)
 
 Table = dict[str, str | None]
 
@@ -72,6 +69,8 @@ class Parameters:
         self._found: dict[str, str] = {}  # parameter's name -> tensor's name
         self._used: set[str] = set()
         self._path = ""
+        self.surplus = ""
+        """Tensors that are no part of the model, for the log."""
 
     def __truediv__(self, name: str | int) -> Parameters:
         """The parameters below `name`: `p / "layers" / 0`."""
@@ -138,7 +137,7 @@ def bind(
 ) -> tuple[Parameters, Parameters]:
     """The parameters of a model and of its heads. A name may begin with one of `prefixes` (`bert.`).
 
-    Surplus tensors are left out and named in the log. Raises CheckpointError for a tensor inside of the model that
+    Surplus tensors are left out, and named by `surplus`. Raises CheckpointError for a tensor inside of the model that
     neither table has, and for two tensors of one parameter.
     """
     parameters = Parameters(tensors, ops, model), Parameters(tensors, ops, heads)
@@ -159,8 +158,7 @@ def bind(
             if name.rpartition(".")[2] not in BUFFERS:
                 _check_surplus(name, parts)
                 surplus.append(name)
-    if surplus:
-        logger.warning("Of the weights are ignored, as no part of the model: %s", _summary(surplus))
+    parameters[0].surplus = _summary(surplus)
     return parameters
 
 
