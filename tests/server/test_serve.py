@@ -226,7 +226,7 @@ def test_slow_clients_are_looked_at_again_after_an_error(
         if event is not looked[-1]:
             raise RuntimeError("no threads left")
 
-    monkeypatch.setattr(listener, "TICK_S", 0.01)
+    monkeypatch.setattr(listener, "STEP_S", 0.001)
     monkeypatch.setattr(Connection, "sweep", sweep)
 
     def visit(sockets: Sockets) -> None:

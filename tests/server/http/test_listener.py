@@ -111,11 +111,11 @@ def test_probes_are_answered_when_no_descriptor_is_left() -> None:
 
 
 @contextmanager
-def paused(process: subprocess.Popen[str]) -> Iterator[None]:
+def paused(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
     process.send_signal(signal.SIGSTOP)
     try:
         yield
-        time.sleep(PAUSE_S)
+        time.sleep(seconds)
     finally:
         process.send_signal(signal.SIGCONT)
 
@@ -130,7 +130,24 @@ def test_a_pause_of_the_server_counts_against_no_client() -> None:
     with server(short) as target, ExitStack() as stack:
         upload, kept = connect(stack, target.port, 2)
         upload.sendall(post(GOOD)[:-10])
-        with paused(target.process):
+        with paused(target.process, PAUSE_S):
+            upload.sendall(post(GOOD)[-10:])
+            kept.sendall(post(GOOD))
+        for connection in (upload, kept):
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_many_short_pauses_count_against_no_client() -> None:
+    """The process runs for half a second altogether, and its clients may take one."""
+    short = SERVER.replace("payload_limit=", "client_timeout=1, keep_alive_timeout=1, payload_limit=")
+    with server(short) as target, ExitStack() as stack:
+        upload, kept = connect(stack, target.port, 2)
+        upload.sendall(post(GOOD)[:-10])
+        for _ in range(5):
+            with paused(target.process, 0.9):
+                pass
+            time.sleep(0.05)
+        with paused(target.process, 0.0):
             upload.sendall(post(GOOD)[-10:])
             kept.sendall(post(GOOD))
         for connection in (upload, kept):

@@ -24,7 +24,12 @@ from .timeouts import HANDSHAKE_S, RunningClock, Timeouts
 logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
-TICK_S = 1.0
+STEP_S = 0.1
+"""Between two looks at the clock: what is longer than twice that is a pause of the process."""
+STEPS = 10
+"""After so many of them, connections are looked at."""
+READ_ROUNDS = 2
+"""Of the event loop, in which what has come during a pause is read before a connection is ended for its silence."""
 SWEPT_AT_ONCE = 500
 """Connections looked at before requests have their turn: about half a millisecond."""
 ACCEPTED_AT_ONCE = PROBES // 2
@@ -58,7 +63,7 @@ class Listener:
         self._connections = connections
         self._tls = tls
         self._held = HeldDescriptors()
-        self._time = RunningClock(clock, TICK_S)
+        self._time = RunningClock(clock, STEP_S)
         self._date = b""
         self._site = Site(application, unsent, lambda: self._date)
         self._opening: dict[Connection, tuple[asyncio.Task[object], float]] = {}
@@ -197,7 +202,9 @@ class Listener:
         """Keeps the header `date` true, and ends the connections of clients that take too long."""
         errors = ErrorLog(logger)
         while True:
-            await asyncio.sleep(TICK_S)
+            for _ in range(STEPS):
+                await asyncio.sleep(STEP_S)
+                self._time.tick()
             try:
                 await self._look_around()
             except Exception:  # the next tick may do better; without any, slow clients would stay for ever
@@ -207,8 +214,8 @@ class Listener:
         self._date = formatdate(usegmt=True).encode()
         self._held.refill()
         self._resume()
-        if not self._time.tick():
-            return
+        for _ in range(READ_ROUNDS):
+            await asyncio.sleep(0)
         now = self._time.now
         for opening, since in list(self._opening.values()):
             if now - since >= HANDSHAKE_S:
