@@ -11,7 +11,8 @@ from ..errors import StartError
 logger = logging.getLogger(__name__)
 
 PROBES = 32
-"""Connections beyond the limit that a port still takes, for `/health` and `/metrics`; one more ends the oldest."""
+"""Connections beyond the limit that a port still takes, for `/health` and `/metrics`; one more ends the oldest
+that has sent no request."""
 METRICS_CONNECTIONS = 32
 """Connections of the metrics port."""
 HELD_FILES = 16

@@ -61,6 +61,22 @@ def test_probes_are_answered_when_all_connections_are_taken(more: int) -> None:
     with_server(visit, max_connections=3)
 
 
+def test_silent_connections_beyond_the_limit_end_before_those_that_have_asked() -> None:
+    def visit(sockets: Sockets) -> None:
+        number = port(sockets.http)
+        with ExitStack() as stack:
+            counted(stack, number)
+            (asked,) = connect(stack, number, 1)
+            asked.sendall(post(GOOD)[:-2])
+            assert asked.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+            silent = connect(stack, number, PROBES + 5)
+            assert all(connection.recv(1) == b"" for connection in silent[:6])
+            asked.sendall(b"x")
+            assert asked.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "it was reset"
+
+    with_server(visit, max_connections=1)
+
+
 def until_status(number: int, status: int) -> None:
     for _ in range(PATIENCE * 100):
         if ask(number, *EMBED)[0] == status:

@@ -56,6 +56,14 @@ class Site:
         self.abandoned: set[asyncio.Task[None]] = set()
         """Tasks whose clients have left, and that are about to end."""
 
+    async def reply(self, request: Request) -> Reply:
+        """What the application answers, whatever happens in it."""
+        try:
+            return await self.application(request)
+        except Exception as error:
+            logger.error("%s failed: %s", request.path, error, exc_info=error)
+            return self.application.refuse(request.path, Failure(*INTERNAL, "internal error"))
+
 
 class Connection(asyncio.Protocol):
     """One connection. on_lost: called when it has ended; beyond_limit: only probes are answered, the first of them."""
@@ -89,6 +97,11 @@ class Connection(asyncio.Protocol):
         """Whether the client waits for a word before it sends its body."""
         self._seen: tuple[object, ...] = ()
         self._seen_at = 0.0
+
+    @property
+    def asks(self) -> bool:
+        """Whether a request has come, at least its head."""
+        return self._parser.request is not None
 
     # --- called by the transport ----------------------------------------------------------------------------------
 
@@ -175,11 +188,7 @@ class Connection(asyncio.Protocol):
             problem = "there are as many connections as may be (--max-connections)"
             reply = site.application.refuse(request.path, Failure(*NO_CONNECTION, problem))
         else:
-            try:
-                reply = await site.application(request)
-            except Exception as error:
-                logger.error("%s failed: %s", request.path, error, exc_info=error)
-                reply = site.application.refuse(request.path, Failure(*INTERNAL, "internal error"))
+            reply = await site.reply(request)
         head = reply.head(site.date(), close=not request.keep_alive)
         self._answering, self._continues = True, False
         await self._sender.send(head, () if request.method == "HEAD" else reply.body)

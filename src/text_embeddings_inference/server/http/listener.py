@@ -140,11 +140,10 @@ class Listener:
                 self._open(client, beyond=not self._held.all_there or not self._connections.enter())
 
     def _make_way(self) -> None:
-        """No descriptor is left: nothing is accepted until the oldest connection beyond the limit has ended."""
+        """No descriptor is left: nothing is accepted until one beyond the limit has ended."""
         self._pauses = True
         asyncio.get_running_loop().remove_reader(self._socket)
-        if self._beyond:
-            self._end(next(iter(self._beyond)))
+        self._end_beyond()
 
     def _resume(self) -> None:
         if self._pauses and self._socket.fileno() >= 0:
@@ -157,7 +156,7 @@ class Listener:
         self._accepted.add(connection)
         if beyond:
             if len(self._beyond) >= PROBES:
-                self._end(next(iter(self._beyond)))
+                self._end_beyond()
             self._beyond[connection] = None
         timeout = None if self._tls is None else NEVER_S  # `_look_around` ends those that take too long
         opening = asyncio.get_running_loop().connect_accepted_socket(
@@ -176,6 +175,12 @@ class Listener:
         if task.cancelled() or task.exception() is not None:  # its TLS handshake took too long, or failed
             client.close()
             self._left(connection)
+
+    def _end_beyond(self) -> None:
+        """Ends the oldest connection beyond the limit that has sent no request, or that has if all have."""
+        oldest = next(iter(self._beyond), None)
+        if (found := next((one for one in self._beyond if not one.asks), oldest)) is not None:
+            self._end(found)
 
     def _end(self, connection: Connection) -> None:
         self._beyond.pop(connection, None)
