@@ -13,6 +13,9 @@ from oracle.expected import FIXTURES
 from text_embeddings_inference.types import Encoding
 
 TOLERANCE = 1e-5
+SPLADE_TOLERANCE = 2e-5
+"""oneDNN's AVX-512 kernels for PyTorch add up in an order that depends on the number of rows. The logits of these
+fixtures reach 40, where float32 is exact to 4e-6, and a weight takes over the error of its logit."""
 
 BATCHES: dict[str, list[int]] = {
     "alone": [17],
@@ -53,6 +56,7 @@ def make(name: str, length: int) -> Encoding:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rows_do_not_depend_on_the_batch(models: Models, engine: str, name: str) -> None:
     model = models.get(engine, name)
+    tolerance = SPLADE_TOLERANCE if fixture(name).task == "splade" else TOLERANCE
     lengths = sorted({length for batch in BATCHES.values() for length in batch})
     single = {length: model.run([make(name, length)])[0] for length in lengths}
     worst = 0.0
@@ -60,7 +64,7 @@ def test_rows_do_not_depend_on_the_batch(models: Models, engine: str, name: str)
         rows = model.run([make(name, length) for length in batch])
         for length, row in zip(batch, rows, strict=True):
             found = difference(row, single[length])
-            assert found <= TOLERANCE, f"{shape}: the row of {length} tokens differs by {found:.2g}"
+            assert found <= tolerance, f"{shape}: the row of {length} tokens differs by {found:.2g}"
             worst = max(worst, found)
     print(f"\nlargest difference to a single run: {worst:.2g}", end=" ")
 
