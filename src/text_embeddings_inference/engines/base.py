@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from ..checkpoint import Checkpoint
+from ..models import supported
 from ..models.build import Network
 from ..settings import Settings
 from ..types import Batch, Encoding, Output, Pooling
@@ -148,13 +149,20 @@ class Memory:
     """At its largest, pages of mapped files included."""
 
 
-def refuse_graph(need: Need) -> Refusal:
-    """Of a kind that runs no ONNX graphs."""
-    assert need.checkpoint.onnx is not None
-    reason = (
-        f"`--engine {need.settings.engine.engine}`: {need.checkpoint.onnx.file} is an ONNX graph, which OpenVINO runs"
-    )
-    return Refusal(reason, "use `--engine auto`", is_others=True)
+def refuse_graph(need: Need) -> Refusal | None:
+    """Of a kind that runs no ONNX graphs; None for other models."""
+    if need.checkpoint.onnx is None:
+        return None
+    what = f"`--engine {need.settings.engine.engine}`: {need.checkpoint.onnx.file} is an ONNX graph"
+    return Refusal(f"{what}, which OpenVINO runs", "use `--engine auto`", is_others=True)
+
+
+def refuse_unknown(need: Need, where: str = "") -> Refusal | None:
+    """Of a kind that runs our architectures alone; None for models that a file of ours covers."""
+    if need.checkpoint.facts.file is not None:
+        return None
+    reason = f"config.json: `model_type` is {need.checkpoint.model_type!r}, which is not supported{where}"
+    return Refusal(reason, supported(), is_others=True)
 
 
 class EngineKind(ABC):

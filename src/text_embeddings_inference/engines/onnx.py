@@ -42,6 +42,7 @@ def build_onnx(core: ov.Core, checkpoint: Checkpoint, ops: OpenVINOOps) -> Netwo
         problem = f"`vocab_size` in config.json of {checkpoint.folder} is {vocabulary!r}, and an ONNX graph tells none"
         raise CheckpointError(problem)
     graph = _Graph(core, onnx)
+    hidden = next((name for name in HIDDEN_STATES if name in graph.names), HIDDEN_STATES[0])
 
     def classify(ops: Ops, inputs: Inputs) -> Results:
         return Results(graph.outputs(inputs)[LOGITS], None)
@@ -51,7 +52,7 @@ def build_onnx(core: ov.Core, checkpoint: Checkpoint, ops: OpenVINOOps) -> Netwo
 
     def vector(ops: Ops, inputs: Inputs) -> Results:
         outputs = graph.outputs(inputs)
-        return Results(outputs[VECTOR], next((outputs[name] for name in HIDDEN_STATES if name in outputs), None))
+        return Results(outputs[VECTOR], outputs.get(hidden))
 
     if checkpoint.kind is not Kind.EMBEDDING:
         return Network(classify, graph.width(LOGITS, rank=2, wanted=len(checkpoint.labels)), vocabulary)
@@ -61,9 +62,8 @@ def build_onnx(core: ov.Core, checkpoint: Checkpoint, ops: OpenVINOOps) -> Netwo
     if VECTOR in graph.names and not has_more:
         logger.info("%s gives `%s`: it is taken in place of our own pooling", onnx.file, VECTOR)
         return Network(vector, graph.width(VECTOR, rank=2), vocabulary)
-    name = next((name for name in HIDDEN_STATES if name in graph.names), HIDDEN_STATES[0])
-    width = graph.width(name, rank=3)
-    return embedding(checkpoint, lambda ops, inputs: graph.outputs(inputs)[name], width, ops, vocabulary)
+    width = graph.width(hidden, rank=3)
+    return embedding(checkpoint, lambda ops, inputs: graph.outputs(inputs)[hidden], width, ops, vocabulary)
 
 
 class _Graph:
@@ -88,15 +88,12 @@ class _Graph:
             given = ", ".join(sorted(self.names))
             raise UnsupportedError(f"{self._onnx.file} has no output `{output}`; its outputs are {given}")
         shape = self._model.output(output).get_partial_shape()
+        what = f"{self._onnx.file}: output `{output}` is {shape}"
         if shape.rank.get_length() != rank or shape[rank - 1].is_dynamic:
-            raise UnsupportedError(
-                f"{self._onnx.file}: output `{output}` is {shape}, not of {rank} axes, the last known"
-            )
+            raise UnsupportedError(f"{what}, not of {rank} axes, the last known")
         width = int(shape[rank - 1].get_length())
         if wanted not in (None, width):
-            raise CheckpointError(
-                f"{self._onnx.file}: output `{output}` is {shape}, config.json asks for {wanted} values"
-            )
+            raise CheckpointError(f"{what}, config.json asks for {wanted} values")
         return width
 
     def outputs(self, inputs: Inputs) -> dict[str, Value]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from math import prod
 
 from ..checkpoint import Checkpoint
-from ..models import supported
 from ..models.build import Network
 from ..types import Pooling
-from .base import Engine, EngineKind, Memory, Need, Offer, Refusal
+from .base import Engine, EngineKind, Memory, Need, Offer, Refusal, refuse_unknown
 
 MAX_STREAMS = 8
 """More streams of one model only spread its weights over more caches."""
@@ -38,9 +37,8 @@ class OpenVINOKind(EngineKind):
                 f"`--dtype int8`: {checkpoint.onnx.file} is an ONNX graph, which is run as it is",
                 "use `--onnx-file` with a quantized graph, if the model has one",
             )
-        if checkpoint.onnx is None and checkpoint.facts.file is None:
-            reason = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported on OpenVINO"
-            return Refusal(reason, supported(), is_others=True)
+        if checkpoint.onnx is None and (refusal := refuse_unknown(need, " on OpenVINO")):
+            return refusal
         from .openvino import choose_dtype
 
         dtype = choose_dtype(options.dtype)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from ..machine import has_gpu_driver
 from ..models import supported
 from ..models.build import Network
-from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph
+from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph, refuse_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,8 @@ class TorchKind(EngineKind):
 
     def offer(self, need: Need) -> Offer | Refusal:
         is_wanted = need.settings.engine.engine == self.option
-        if need.checkpoint.onnx is not None:
-            return refuse_graph(need)
-        if need.checkpoint.facts.file is None:
-            reason = f"config.json: `model_type` is {need.checkpoint.model_type!r}, which is not supported"
-            return Refusal(reason, supported(), is_others=True)
+        if refusal := refuse_graph(need) or refuse_unknown(need):
+            return refusal
         if not is_wanted and not has_gpu_driver():
             return Refusal("there is no GPU here")
         if find_spec("torch") is None:
@@ -51,8 +48,8 @@ class TransformersKind(EngineKind):
     option = "torch"
 
     def offer(self, need: Need) -> Offer | Refusal:
-        if need.checkpoint.onnx is not None:
-            return refuse_graph(need)
+        if refusal := refuse_graph(need):
+            return refusal
         if need.checkpoint.facts.file is not None:
             return Refusal("it is for models that no file of ours covers", is_others=True)
         if find_spec("torch") is None or find_spec("transformers") is None:

@@ -153,22 +153,16 @@ class Constants(Protocol):
     max_length: int
     """Tokens of the longest sequence that will come."""
 
-    def constant(self, array: NDArray[Any]) -> Value:
-        """A tensor of the checkpoint, or one computed from them at load, as a value of the engine."""
-        ...
-
-
-class Ops(ABC):
-    """One engine's operations. Base operations are abstract; fused ones have a composite an engine may override."""
-
-    max_length: int
-    """Tokens of the longest sequence that will come."""
-
-    # --- base -----------------------------------------------------------------------------------------------------
-
     @abstractmethod
     def constant(self, array: NDArray[Any]) -> Value:
-        """A weight: the array is kept, not copied, where the engine can compute from it as it is."""
+        """A tensor of the checkpoint, or one computed from them at load, as a value of the engine.
+
+        The array is kept, not copied, where the engine can compute from it as it is.
+        """
+
+
+class Ops(Constants, ABC):
+    """One engine's operations. Base operations are abstract; fused ones have a composite an engine may override."""
 
     @abstractmethod
     def embedding(self, table: Value, ids: Value) -> Value:
@@ -266,8 +260,6 @@ class Ops(ABC):
     def merge(self, x: Value) -> Value:
         """`[*, N, H]` -> `[*, N*H]`."""
 
-    # --- operations that know the layout --------------------------------------------------------------------------
-
     @abstractmethod
     def positions(self, layout: Layout) -> Value:
         """0, 1, 2, ... within each sequence, as ids for `embedding`: `[*]`, or of size 1 along the batch."""
@@ -298,8 +290,6 @@ class Ops(ABC):
     @abstractmethod
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
         """One vector for each sequence: `[*, D]` -> `[B, D]`; `splade` is max over the tokens of ln(1 + relu(x))."""
-
-    # --- fused ----------------------------------------------------------------------------------------------------
 
     def layer_norm(self, x: Value, weight: Value, bias: Value | None, eps: float) -> Value:
         """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al., arXiv:1607.06450)."""

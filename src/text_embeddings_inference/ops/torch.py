@@ -132,20 +132,16 @@ class TorchOps(Ops):
             q_BNSH, k_BNSH, v_BNSH = (x.transpose(1, 2) for x in qkv)  # `[B, S, N, H]` each
             grouped = q_BNSH.shape[1] != k_BNSH.shape[1]
             mask = rows.mask(spec, q_BNSH.dtype)
-            out_BNSH = F.scaled_dot_product_attention(
-                q_BNSH, k_BNSH, v_BNSH, mask, scale=spec.scale, enable_gqa=grouped
-            )
-            return out_BNSH.transpose(1, 2)
+            out = F.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, mask, scale=spec.scale, enable_gqa=grouped)
+            return out.transpose(1, 2)
 
         return Value(sequences.padded(attend, q.raw, k.raw, v.raw))
 
     def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
         def attend(sequences: PaddedSequences, *qkv: Tensor) -> Tensor:
             q_BNSH, k_BNSH, v_BNSH = (x.transpose(1, 2) for x in qkv)
-            bias, mask = (
-                _position_scores(sequences, q_BNSH, k_BNSH, spec),
-                sequences.mask(AttentionSpec(), q_BNSH.dtype),
-            )
+            bias = _position_scores(sequences, q_BNSH, k_BNSH, spec)
+            mask = sequences.mask(AttentionSpec(), q_BNSH.dtype)
             bias = mask if bias is None else bias if mask is None else bias + mask
             return F.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, scale=spec.scale).transpose(1, 2)
 
