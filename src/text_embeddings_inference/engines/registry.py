@@ -21,12 +21,8 @@ def choose(need: Need) -> tuple[EngineKind, Offer]:
     Raises UnsupportedError with the reasons of all if none can.
     """
     wanted = need.settings.engine.engine
-    kinds = [kind for kind in KINDS if wanted in ("auto", kind.option)]
-    if not kinds:
-        words = dict.fromkeys(kind.option for kind in KINDS)
-        raise UnsupportedError(f"there is no engine {wanted!r}", hint=f"there are {', '.join(words)}")
     refusals: dict[str, Refusal] = {}
-    for kind in kinds:
+    for kind in (kind for kind in KINDS if wanted in ("auto", kind.option)):
         answer = kind.offer(need)
         if isinstance(answer, Offer):
             for name, refusal in refusals.items():
