@@ -8,7 +8,6 @@ import pytest
 
 from oracle.parameters import (
     OPS,
-    RandomTensors,
     apply,
     attention_shapes,
     linear_shapes,
@@ -19,28 +18,29 @@ from oracle.parameters import (
     values,
 )
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
-from text_embeddings_inference.nn.heads import ClassificationHead, MaskedLMHead
 from text_embeddings_inference.nn.layers import (
     ACTIVATIONS,
-    Attention,
+    ATTENTION,
+    GATED,
+    Conv1d,
     Embedding,
+    Experts,
     FeedForward,
+    GatedFeedForward,
     Heads,
     LayerNorm,
     Linear,
-    PackedRotaryAttention,
     PositionEmbedding,
     PostNormBlock,
     PreNormBlock,
     RMSNorm,
-    RotaryAttention,
+    SelfAttention,
     TokenWise,
     TypedEmbedding,
     activation,
     relative_bias,
     t5_bucket,
 )
-from text_embeddings_inference.nn.parameters import bind
 from text_embeddings_inference.ops.spec import AttentionSpec, Inputs, Rope, Value
 
 
@@ -146,25 +146,22 @@ def test_rotary_attention(normed_heads: bool) -> None:
     weights = np.exp(np.einsum("qnh,knh->nqk", q, k) / math.sqrt(2))
     weights /= weights.sum(-1, keepdims=True)
     mixed = np.einsum("nqk,knh->qnh", weights, v).reshape(2, 8)
-    attention = RotaryAttention(
-        p,
-        6,
-        heads,
-        rope=Rope(np.array([math.pi / 2])),
-        qkv_bias=True,
-        output_bias=True,
-        head_norm=(lambda p, width: RMSNorm(p, width, 1e-3)) if normed_heads else None,
-    )
+    head_norm = (lambda p, width: RMSNorm(p, width, 1e-3)) if normed_heads else None
+    attention = SelfAttention(p, 6, heads, rope=Rope(np.array([math.pi / 2])), head_norm=head_norm)
     assert np.allclose(attention(OPS, Value(x), AttentionSpec(), packed(2)).raw, apply(mixed, w, "output"))
 
 
-def test_rotary_attention_without_biases() -> None:
-    shapes = linear_shapes("query", 4, 4) | linear_shapes("key", 4, 4) | linear_shapes("value", 4, 4)
-    p, w = parameters(**shapes, **linear_shapes("output", 4, 4))
+@pytest.mark.parametrize("biases", [(), ("value",), ("output",), ATTENTION])
+def test_attention_with_some_biases(biases: tuple[str, ...]) -> None:
+    """One token's result is its value; heads of another width than D / N, as in T5."""
+    names = [("query", 4, 6), ("key", 4, 6), ("value", 4, 6), ("output", 6, 4)]
+    shapes = {key: shape for name in names for key, shape in linear_shapes(*name).items()}
+    p, w = parameters(**shapes)
     x = values(3, 4)
-    attention = RotaryAttention(p, 4, Heads(queries=2, keys=2, width=2), rope=Rope(np.array([1.0])))
-    result = attention(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw
-    assert np.allclose(result, x @ w["value.weight"].T @ w["output.weight"].T)
+    attention = SelfAttention(p, 4, Heads(queries=2, keys=2, width=3), rope=Rope(np.array([1.0])), biases=biases)
+    value = x @ w["value.weight"].T + w["value.bias"] * ("value" in biases)
+    expected = value @ w["output.weight"].T + w["output.bias"] * ("output" in biases)
+    assert np.allclose(attention(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw, expected)
 
 
 def test_key_heads_have_to_divide_the_heads() -> None:
@@ -177,17 +174,8 @@ def test_key_heads_have_to_divide_the_heads() -> None:
 def test_attention_of_one_token_is_its_value() -> None:
     p, w = parameters(**attention_shapes("", 6))
     x = values(3, 6)
-    result = Attention(p, 6, 2)(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw
+    result = SelfAttention(p, 6, Heads.of(6, 2))(OPS, Value(x), AttentionSpec(), packed(1, 1, 1)).raw
     assert np.allclose(result, apply(apply(x, w, "value"), w, "output"))
-
-
-def test_attention_with_heads_of_another_width() -> None:
-    """Without biases, as in T5; one token's result is its value."""
-    names = ("query", "key", "value", "output")
-    p, w = parameters(**{f"{name}__weight": (4, 6) if name == "output" else (6, 4) for name in names})
-    x = values(2, 4)
-    result = Attention(p, 4, 2, head_width=3, bias=False)(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
-    assert np.allclose(result, x @ w["value.weight"].T @ w["output.weight"].T)
 
 
 def test_attention_keeps_its_heads_apart() -> None:
@@ -198,21 +186,21 @@ def test_attention_keeps_its_heads_apart() -> None:
     scores = np.einsum("qnh,knh->nqk", q, k) / math.sqrt(3)
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     mixed = np.einsum("nqk,knh->qnh", weights, v).reshape(2, 6)
-    result = Attention(p, 6, 2)(OPS, Value(x), AttentionSpec(), packed(2)).raw
+    result = SelfAttention(p, 6, Heads.of(6, 2))(OPS, Value(x), AttentionSpec(), packed(2)).raw
     assert np.allclose(result, apply(mixed, w, "output"))
 
 
 def test_attention_heads_have_to_divide_the_width() -> None:
-    p, _ = parameters(**attention_shapes("", 6))
     with pytest.raises(UnsupportedError, match="4 attention heads do not divide a width of 6"):
-        Attention(p, 6, 4)
+        Heads.of(6, 4)
 
 
 def test_post_norm_block() -> None:
     shapes = attention_shapes("attention__", 4) | linear_shapes("up", 4, 8) | linear_shapes("down", 8, 4)
     p, w = parameters(**shapes, **norm_shapes("attention_norm", 4), **norm_shapes("output_norm", 4))
     x = values(2, 4)
-    attention, feed_forward = Attention(p / "attention", 4, 2), FeedForward(p, 4, 8, ACTIVATIONS["relu"])
+    attention = SelfAttention(p / "attention", 4, Heads.of(4, 2))
+    feed_forward = FeedForward(p, 4, 8, ACTIVATIONS["relu"])
     block = PostNormBlock(p, attention, feed_forward, 4, 1e-5)
     result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
     attended = apply(apply(x, w, "attention.value"), w, "attention.output")
@@ -229,32 +217,11 @@ def times(factor: float) -> TokenWise:
 def test_pre_norm_block() -> None:
     p, w = parameters(**attention_shapes("", 4), **linear_shapes("up", 4, 8), **linear_shapes("down", 8, 4))
     x = values(2, 4)
-    block = PreNormBlock(times(2), Attention(p, 4, 2), times(3), FeedForward(p, 4, 8, ACTIVATIONS["relu"]))
+    attention, feed_forward = SelfAttention(p, 4, Heads.of(4, 2)), FeedForward(p, 4, 8, ACTIVATIONS["relu"])
+    block = PreNormBlock(times(2), attention, times(3), feed_forward)
     result = block(OPS, Value(x), AttentionSpec(), packed(1, 1)).raw
     half = x + apply(apply(2 * x, w, "value"), w, "output")
     assert np.allclose(result, half + apply(np.maximum(apply(3 * half, w, "up"), 0), w, "down"))
-
-
-@pytest.mark.parametrize("qkv_bias", [True, False])
-@pytest.mark.parametrize("output_bias", [True, False])
-def test_packed_rotary_attention(qkv_bias: bool, output_bias: bool) -> None:
-    """The same as with a matrix each for queries, keys and values."""
-    p, w = parameters(**linear_shapes("qkv", 4, 12), **linear_shapes("output", 4, 4))
-    rope = Rope(np.array([1.0]))
-    biases = {"qkv_bias": qkv_bias, "output_bias": output_bias}
-    x = values(3, 4)
-    q, k, v = np.split(x @ w["qkv.weight"].T + w["qkv.bias"] * qkv_bias, 3, -1)
-    q, k = (OPS.rope(OPS.heads(Value(part), 2), rope, packed(3)) for part in (q, k))
-    attended = OPS.merge(OPS.attention(q, k, OPS.heads(Value(v), 2), AttentionSpec(), packed(3))).raw
-    expected = attended @ w["output.weight"].T + w["output.bias"] * output_bias
-    layer = PackedRotaryAttention(p, 4, 2, rope, **biases)
-    assert np.allclose(layer(OPS, Value(x), AttentionSpec(), packed(3)).raw, expected)
-
-
-def test_packed_rotary_attention_heads_have_to_divide_the_width() -> None:
-    p, _ = parameters(**linear_shapes("qkv", 4, 12), **linear_shapes("output", 4, 4))
-    with pytest.raises(UnsupportedError, match="3 attention heads do not divide a width of 4"):
-        PackedRotaryAttention(p, 4, 3, Rope(np.array([1.0])))
 
 
 @pytest.mark.parametrize("types", [0, 1, 2])
@@ -267,32 +234,6 @@ def test_typed_embedding(types: int) -> None:
         x = x + w["type.weight"][type_ids if types == 2 else [0, 0, 0]]
     result = TypedEmbedding(p, 5, types, 4, 1e-5)(OPS, Inputs(Value(ids), Value(type_ids), packed(3))).raw
     assert np.allclose(result, normed(x, w, "norm", 1e-5))
-
-
-def test_classification_head_reads_the_first_token() -> None:
-    p, w = parameters(**linear_shapes("dense", 4, 4), **linear_shapes("out", 4, 3))
-    x = values(5, 4)
-    first = x[[0, 2]]
-    head = ClassificationHead(p, 4, 3, ACTIVATIONS["tanh"])
-    assert np.allclose(head(OPS, Value(x), packed(2, 3)).raw, apply(np.tanh(apply(first, w, "dense")), w, "out"))
-    bare = ClassificationHead(p, 4, 3, ACTIVATIONS["tanh"], dense=False)
-    assert np.allclose(bare(OPS, Value(x), packed(2, 3)).raw, apply(first, w, "out"))
-
-
-@pytest.mark.parametrize("bias", ["decoder__bias", "own__bias"])
-@pytest.mark.parametrize("stored", [True, False], ids=["stored", "tied"])
-def test_masked_lm_head(stored: bool, bias: str) -> None:
-    decoder = {"decoder__weight": (7, 3)} if stored else {}
-    shapes = linear_shapes("transform", 4, 3) | norm_shapes("norm", 3) | decoder | {bias: (7,), "word__weight": (7, 3)}
-    tensors = RandomTensors({name.replace("__", "."): shape for name, shape in shapes.items()})
-    table: dict[str, str | None] = {"transform": "transform", "norm": "norm", "decoder": "decoder", "word": "word"}
-    p, _ = bind(tensors, table | {"own": ""}, {}, (), OPS)
-    w = {name: tensors.array(name).astype(np.float64) for name in tensors.names()}
-    x = values(2, 4)
-    head = MaskedLMHead(p, 4, Embedding(p / "word", 7, 3), (7, 3), ACTIVATIONS["relu"], 1e-5)
-    inner = normed(np.maximum(apply(x, w, "transform"), 0), w, "norm", 1e-5)
-    table_used = w["decoder.weight" if stored else "word.weight"]
-    assert np.allclose(head(OPS, Value(x)).raw, inner @ table_used.T + w[bias.replace("__", ".")])
 
 
 def test_relative_bias() -> None:
@@ -326,3 +267,56 @@ def test_t5_bucket_at_the_borders() -> None:
     """The first distance of each bucket belongs to it: the logarithm must not be rounded below a whole number."""
     distances = np.array([-128, -64, -32, -16, -8, 0, 8, 16, 32, 64, 128])
     assert t5_bucket(distances, 32, 128).tolist() == [15, 14, 12, 10, 8, 0, 24, 26, 28, 30, 31]
+
+
+def test_gated_feed_forward() -> None:
+    shapes = linear_shapes("gate", 4, 8) | linear_shapes("up", 4, 8) | linear_shapes("down", 8, 4)
+    p, w = parameters(**shapes)
+    x = values(3, 4)
+    gated = np.maximum(apply(x, w, "gate"), 0) * apply(x, w, "up")
+    block = GatedFeedForward(p, 4, 8, ACTIVATIONS["relu"], biases=GATED)
+    assert np.allclose(block(OPS, Value(x)).raw, apply(gated, w, "down"))
+    bare = (np.maximum(x @ w["gate.weight"].T, 0) * (x @ w["up.weight"].T)) @ w["down.weight"].T
+    assert np.allclose(GatedFeedForward(p, 4, 8, ACTIVATIONS["relu"])(OPS, Value(x)).raw, bare)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_experts(k: int) -> None:
+    """Token by token: its k likeliest networks, each times its likelihood among all three, and one bias."""
+    shapes = {"up.weight": (15, 4), "down.weight": (15, 4), "bias": (4,)}
+    p, w = parameters(router__weight=(3, 4), **{f"experts__{name.replace('.', '__')}": s for name, s in shapes.items()})
+    x = values(6, 4)
+    expected = np.empty((6, 4))
+    for token, result in zip(x, expected, strict=True):
+        scores = np.exp(w["router.weight"] @ token)
+        result[:] = w["experts.bias"]
+        for expert in np.argsort(-scores)[:k]:
+            rows = slice(5 * expert, 5 * expert + 5)
+            hidden = np.maximum(w["experts.up.weight"][rows] @ token, 0)
+            result += scores[expert] / scores.sum() * (hidden @ w["experts.down.weight"][rows])
+    assert np.allclose(Experts(p, 4, 5, 3, k, ACTIVATIONS["relu"])(OPS, Value(x)).raw, expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("taps", [1, 3, 5])
+def test_conv1d(taps: int, groups: int) -> None:
+    """Token by token and tap by tap: zeros beyond the ends of a sequence, each output sees its group of channels."""
+    p, weights = parameters(conv__weight=(6, 4 // groups, taps), conv__bias=(6,))
+    weight, bias = weights["conv.weight"], weights["conv.bias"]
+    x, expected = values(7, 4), np.tile(bias, (7, 1))
+    for first, end in ((0, 5), (5, 7)):
+        for token in range(first, end):
+            for out in range(6):
+                own = slice(out * groups // 6 * (4 // groups), (out * groups // 6 + 1) * (4 // groups))
+                for tap in range(taps):
+                    source = token + tap - taps // 2
+                    if first <= source < end:
+                        expected[token, out] += weight[out, :, tap] @ x[source, own]
+    actual = Conv1d(p / "conv", 4, 6, taps, groups=groups)(OPS, Value(x), packed(5, 2))
+    assert np.allclose(actual.raw, expected, atol=1e-12)
+
+
+def test_conv1d_groups_have_to_divide_the_channels() -> None:
+    p, _ = parameters(conv__weight=(6, 1, 3), conv__bias=(6,))
+    with pytest.raises(UnsupportedError, match="3 groups"):
+        Conv1d(p / "conv", 4, 6, 3, groups=3)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,15 @@ from numpy.typing import NDArray
 
 from oracle.numpy_ops import NumpyOps
 from text_embeddings_inference.errors import CheckpointError
-from text_embeddings_inference.nn.parameters import Parameters, Table, bind, check_all_used
+from text_embeddings_inference.nn.parameters import (
+    QKV,
+    Parameters,
+    Table,
+    bind,
+    check_all_used,
+    split,
+    split_rows,
+)
 
 MODEL: Table = {
     "embeddings.word": "word",
@@ -204,3 +213,68 @@ def test_tensors_that_nothing_was_made_of() -> None:
 def test_a_constant_made_at_load() -> None:
     model, _ = bind_fake()
     assert np.array_equal(model.constant(np.arange(3, dtype=np.float32)).raw, [0, 1, 2])
+
+
+PACKED: Table = {
+    "layer.{i}.Wqkv": split("layers.{i}", *QKV),
+    "layer.{i}.query": "layers.{i}.query",
+    "layer.{i}.gate_up": split_rows("layers.{i}", "gate", "up"),
+}
+
+
+class StoredTensors(FakeTensors):
+    """Tensors whose rows are numbered."""
+
+    def __init__(self, **shapes: tuple[int, ...]) -> None:
+        super().__init__(**shapes)
+        rows = {name: np.arange(shape[0], dtype=np.float32) for name, shape in self._shapes.items()}
+        self.arrays = {
+            name: np.ascontiguousarray(np.broadcast_to(rows[name].reshape(-1, *[1] * (len(shape) - 1)), shape))
+            for name, shape in self._shapes.items()
+        }
+
+    def array(self, name: str) -> NDArray[Any]:
+        self.read.append(name)
+        return self.arrays[name]
+
+
+def test_packed_tensors_are_taken_apart() -> None:
+    tensors = StoredTensors(layer__2__Wqkv__weight=(6, 3), layer__2__Wqkv__bias=(6,), layer__2__gate_up__weight=(4, 3))
+    model, _ = bind(tensors, PACKED, {}, (), NumpyOps())
+    layer = model / "layers" / 2
+    for part, rows in {"query": [0, 1], "key": [2, 3], "value": [4, 5], "gate": [0, 2], "up": [1, 3]}.items():
+        weight = (layer / part).array("weight", (2, 3))
+        assert weight[:, 0].tolist() == rows
+        assert np.shares_memory(weight, tensors.arrays[f"layer.2.{'Wqkv' if part in QKV else 'gate_up'}.weight"])
+        assert weight.flags.c_contiguous == (part in QKV)
+        if part in QKV:
+            assert (layer / part).array("bias", (2,)).tolist() == rows
+    check_all_used(model)
+    assert sorted(tensors.read) == ["layer.2.Wqkv.bias", "layer.2.Wqkv.weight", "layer.2.gate_up.weight"]
+
+
+def test_a_part_that_nothing_was_made_of() -> None:
+    model, _ = bind(StoredTensors(layer__0__Wqkv__weight=(6, 3)), PACKED, {}, (), NumpyOps())
+    for part in ("query", "key"):
+        (model / "layers" / 0 / part).array("weight", (2, 3))
+    with pytest.raises(CheckpointError, match=r"unexpected tensor `layer\.0\.Wqkv\.weight`: config\.json does not"):
+        check_all_used(model)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (7, 3), (9, 3), (6, 2), (6,)])
+def test_a_packed_tensor_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
+    model, _ = bind(StoredTensors(layer__0__Wqkv__weight=shape), PACKED, {}, (), NumpyOps())
+    problem = rf"`layer\.0\.Wqkv\.weight` has shape {re.escape(str(list(shape)))}, config\.json asks for \[6, 3\]"
+    with pytest.raises(CheckpointError, match=problem):
+        (model / "layers" / 0 / "key").array("weight", (2, 3))
+
+
+def test_a_packed_tensor_that_is_missing() -> None:
+    model, _ = bind(StoredTensors(), PACKED, {}, (), NumpyOps())
+    with pytest.raises(CheckpointError, match=r"no tensor `layer\.0\.Wqkv\.bias`, shape \[6\]"):
+        (model / "layers" / 0 / "key").array("bias", (2,))
+
+
+def test_a_parameter_that_is_packed_and_by_itself() -> None:
+    with pytest.raises(CheckpointError, match="are the same parameter under two names"):
+        bind(StoredTensors(layer__0__Wqkv__weight=(6, 3), layer__0__query__weight=(2, 3)), PACKED, {}, (), NumpyOps())

@@ -10,12 +10,13 @@ from ..errors import UnsupportedError
 from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import (
     Activation,
-    Attention,
     Embedding,
     FeedForward,
+    Heads,
     LayerNorm,
     PositionEmbedding,
     PostNormBlock,
+    SelfAttention,
     activation,
 )
 from ..nn.parameters import Parameters, Table
@@ -114,7 +115,7 @@ def blocks(args: BlockArgs, p: Parameters) -> list[PostNormBlock]:
 def block(args: BlockArgs, act: Activation, p: Parameters) -> PostNormBlock:
     """One layer: attention, then a feed-forward network."""
     width, inner = args.hidden_size, args.intermediate_size
-    attention = Attention(p / "attention", width, args.num_attention_heads)
+    attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads))
     return PostNormBlock(p, attention, FeedForward(p, width, inner, act), width, args.layer_norm_eps)
 
 

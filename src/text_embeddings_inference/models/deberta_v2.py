@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from ..errors import UnsupportedError
 from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import (
-    Attention,
     Conv1d,
     Embedding,
     FeedForward,
+    Heads,
     LayerNorm,
     Linear,
     PositionEmbedding,
     PostNormBlock,
+    SelfAttention,
     activation,
 )
 from ..nn.parameters import Parameters, Table
@@ -187,12 +188,12 @@ class Distances:
         self.rows = np.clip(distances + args.span, 0, 2 * args.span - 1).astype(np.int32)
 
 
-class DisentangledAttention(Attention):
+class DisentangledAttention(SelfAttention):
     """Self-attention by content and distance: `[*, D]` -> `[*, D]`. Distances are projected once, at load."""
 
     def __init__(self, args: Args, p: Parameters, distances: Distances) -> None:
         width, heads = args.hidden_size, args.num_attention_heads
-        super().__init__(p, width, heads)
+        super().__init__(p, width, Heads.of(width, heads))
         self.rows = distances.rows
         key, query = ("key", "query") if args.share_att_key else ("position_key", "position_query")
 
@@ -206,7 +207,7 @@ class DisentangledAttention(Attention):
 
     def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
         assert spec.scale is not None
-        q, k, v = (ops.heads(proj(ops, x), self.n_heads) for proj in (self.query, self.key, self.value))
+        q, k, v = self.project(ops, x)
         disentangled = DisentangledSpec(spec.scale, self.rows, self.keys, self.queries)
         return self.output(ops, ops.merge(ops.disentangled_attention(q, k, v, disentangled, layout)))
 
@@ -249,7 +250,7 @@ def block(args: Args, p: Parameters, distances: Distances | None) -> PostNormBlo
     act = activation("hidden_act", args.hidden_act)
     width = args.hidden_size
     attention = (
-        Attention(p / "attention", width, args.num_attention_heads)
+        SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads))
         if distances is None
         else DisentangledAttention(args, p / "attention", distances)
     )

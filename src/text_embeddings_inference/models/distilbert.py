@@ -11,12 +11,13 @@ import msgspec
 from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import (
     Activation,
-    Attention,
     Embedding,
     FeedForward,
+    Heads,
     LayerNorm,
     PositionEmbedding,
     PostNormBlock,
+    SelfAttention,
     activation,
 )
 from ..nn.parameters import Parameters, Table
@@ -84,7 +85,7 @@ class Embeddings:
 def block(args: Args, act: Activation, p: Parameters) -> PostNormBlock:
     """One layer: attention, then a feed-forward network."""
     width, inner = args.hidden_size, args.intermediate_size
-    attention = Attention(p / "attention", width, args.num_attention_heads)
+    attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads))
     return PostNormBlock(p, attention, FeedForward(p, width, inner, act), width, EPS)
 
 

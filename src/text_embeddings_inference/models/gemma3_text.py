@@ -12,10 +12,10 @@ from functools import partial
 import msgspec
 
 from ..errors import UnsupportedError
-from ..nn.layers import Embedding, GatedFeedForward, RMSNorm, RotaryAttention, activation
+from ..nn.layers import ATTENTION, Embedding, GatedFeedForward, PreNormBlock, RMSNorm, SelfAttention, activation
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import Positive
-from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
+from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
 from . import llama
 from .architecture import Architecture, computed
 from .llama import DecoderArgs, Size
@@ -78,27 +78,21 @@ TENSORS: Table = {
 }
 
 
-class Block:
-    """Each half gets the norm of the sum so far, and its own norm is added to it."""
-
-    def __init__(self, args: Args, p: Parameters, rope: Rope) -> None:
-        width, bias = args.hidden_size, args.attention_bias
-        norm = partial(RMSNorm, eps=args.rms_norm_eps, offset=1.0)
-        act = activation("hidden_activation", args.hidden_act)
-        self.attention_norm = norm(p / "attention_norm", width)
-        self.attention = RotaryAttention(
-            p / "attention", width, args.heads, rope=rope, qkv_bias=bias, output_bias=bias, head_norm=norm
-        )
-        self.attention_output_norm = norm(p / "attention_output_norm", width)
-        self.feed_forward_norm = norm(p / "feed_forward_norm", width)
-        self.feed_forward = GatedFeedForward(p / "feed_forward", width, args.intermediate_size, act)
-        self.feed_forward_output_norm = norm(p / "feed_forward_output_norm", width)
-
-    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
-        attended = self.attention(ops, self.attention_norm(ops, x), spec, layout)
-        x = ops.add(x, self.attention_output_norm(ops, attended))
-        fed = self.feed_forward(ops, self.feed_forward_norm(ops, x))
-        return ops.add(x, self.feed_forward_output_norm(ops, fed))
+def block(args: Args, p: Parameters, rope: Rope) -> PreNormBlock:
+    """One layer, whose halves are normed once more before they are added."""
+    width, biases = args.hidden_size, ATTENTION if args.attention_bias else ()
+    norm = partial(RMSNorm, eps=args.rms_norm_eps, offset=1.0)
+    attention = SelfAttention(p / "attention", width, args.heads, rope=rope, biases=biases, head_norm=norm)
+    attended_norm = norm(p / "attention_output_norm", width)
+    act = activation("hidden_activation", args.hidden_act)
+    feed_forward = GatedFeedForward(p / "feed_forward", width, args.intermediate_size, act)
+    fed_norm = norm(p / "feed_forward_output_norm", width)
+    return PreNormBlock(
+        norm(p / "attention_norm", width),
+        lambda ops, x, spec, layout: attended_norm(ops, attention(ops, x, spec, layout)),
+        norm(p / "feed_forward_norm", width),
+        lambda ops, x: fed_norm(ops, feed_forward(ops, x)),
+    )
 
 
 class Model:
@@ -109,7 +103,7 @@ class Model:
         ropes = {kind: args.rope_of(kind) for kind in set(kinds)}
         self.embed = Embedding(p / "embed", args.vocab_size, args.hidden_size)
         self.scale = math.sqrt(args.hidden_size)
-        self.layers = [(Block(args, p / "layers" / i, ropes[kind]), args.spec_of(kind)) for i, kind in enumerate(kinds)]
+        self.layers = [(block(args, p / "layers" / i, ropes[kind]), args.spec_of(kind)) for i, kind in enumerate(kinds)]
         self.norm = RMSNorm(p / "norm", args.hidden_size, args.rms_norm_eps, offset=1.0)
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:

@@ -1,6 +1,6 @@
 """GTE (Zhang et al., arXiv:2407.19669): Transformers' `gte` and `Alibaba-NLP/new-impl`.
 
-Differs from BERT: rotary positions, queries, keys and values in one matrix, a gated feed-forward network; there may be
+Differs from BERT: rotary positions, a gated feed-forward network; there may be
 no token types. The heads are BERT's.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..nn.layers import PackedGatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
-from ..nn.parameters import Parameters, Table
+from ..nn.layers import GatedFeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.parameters import QKV, Parameters, Table, split
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
 from . import bert
@@ -45,10 +45,10 @@ TENSORS: Table = {
     "embeddings.token_type_embeddings": "embeddings.type",
     "embeddings.LayerNorm": "embeddings.norm",
     "embeddings.position_ids": None,
-    "encoder.layer.{i}.attention.qkv_proj": "layers.{i}.attention.qkv",
+    "encoder.layer.{i}.attention.qkv_proj": split("layers.{i}.attention", *QKV),
     "encoder.layer.{i}.attention.o_proj": "layers.{i}.attention.output",
     "encoder.layer.{i}.attn_ln": "layers.{i}.attention_norm",
-    "encoder.layer.{i}.mlp.up_gate_proj": "layers.{i}.gated",
+    "encoder.layer.{i}.mlp.up_gate_proj": split("layers.{i}", "up", "gate"),
     "encoder.layer.{i}.mlp.down_proj": "layers.{i}.down",
     "encoder.layer.{i}.mlp_ln": "layers.{i}.output_norm",
 }
@@ -64,10 +64,10 @@ HEADS: Table = {
 
 
 def block(args: Args, rope: Rope, p: Parameters) -> PostNormBlock:
-    """One layer: attention, then a gated feed-forward network, whose second half is the gate."""
+    """One layer: attention, then a gated feed-forward network."""
     width, act = args.hidden_size, activation("hidden_act", args.hidden_act)
-    attention = PackedRotaryAttention(p / "attention", width, args.num_attention_heads, rope)
-    feed_forward = PackedGatedFeedForward(p, width, args.intermediate_size, act, gate_first=False)
+    attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads), rope=rope)
+    feed_forward = GatedFeedForward(p, width, args.intermediate_size, act, biases=("down",))
     return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
 
 

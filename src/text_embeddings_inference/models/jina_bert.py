@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from ..errors import UnsupportedError
-from ..nn.layers import ACTIVATIONS, Attention, PackedGatedFeedForward, PostNormBlock, TypedEmbedding
-from ..nn.parameters import Parameters, Table
+from ..nn.layers import ACTIVATIONS, GatedFeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding
+from ..nn.parameters import Parameters, Table, split
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from . import bert
 from .architecture import Architecture, computed
@@ -44,7 +44,7 @@ TENSORS: Table = {
     **bert.EMBEDDINGS,
     **bert.ATTENTION,
     "encoder.layer.{i}.attention.output.LayerNorm": "layers.{i}.attention_norm",
-    "encoder.layer.{i}.mlp.gated_layers": "layers.{i}.gated",
+    "encoder.layer.{i}.mlp.gated_layers": split("layers.{i}", "gate", "up"),
     "encoder.layer.{i}.mlp.wo": "layers.{i}.down",
     "encoder.layer.{i}.mlp.layernorm": "layers.{i}.output_norm",
 }
@@ -74,10 +74,10 @@ class Model:
         self.layers = [self.block(args, p / "layers" / i) for i in range(args.num_hidden_layers)]
 
     def block(self, args: Args, p: Parameters) -> PostNormBlock:
-        """One layer: attention, then a gated feed-forward network, whose first half is the gate."""
+        """One layer: attention, then a gated feed-forward network."""
         width, act = args.hidden_size, GATES[args.feed_forward_type]
-        attention = Attention(p / "attention", width, args.num_attention_heads)
-        feed_forward = PackedGatedFeedForward(p, width, args.intermediate_size, act, gate_first=True)
+        attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads))
+        feed_forward = GatedFeedForward(p, width, args.intermediate_size, act, biases=("down",))
         return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:

@@ -6,8 +6,8 @@ after each, and the gate is the second half.
 
 from __future__ import annotations
 
-from ..nn.layers import Attention, LayerNorm, PackedGatedFeedForward, PostNormBlock
-from ..nn.parameters import Parameters, Table
+from ..nn.layers import GatedFeedForward, Heads, LayerNorm, PostNormBlock, SelfAttention
+from ..nn.parameters import Parameters, Table, split
 from ..ops.spec import AttentionSpec, Layout, Ops, Value
 from . import bert, jina_bert
 from .architecture import Architecture, computed
@@ -20,38 +20,39 @@ TENSORS: Table = {
     "encoder.layer.{i}.attention.self.layer_norm_k": "layers.{i}.attention.key_norm",
     "encoder.layer.{i}.attention.output.LayerNorm": "layers.{i}.attention.output_norm",
     "encoder.layer.{i}.layer_norm_1": "layers.{i}.attention_norm",
-    "encoder.layer.{i}.mlp.up_gated_layer": "layers.{i}.gated",
+    "encoder.layer.{i}.mlp.up_gated_layer": split("layers.{i}", "up", "gate"),
     "encoder.layer.{i}.mlp.down_layer": "layers.{i}.down",
     "encoder.layer.{i}.layer_norm_2": "layers.{i}.output_norm",
 }
 
 
-class NormedAttention(Attention):
+class NormedAttention(SelfAttention):
     """Attention over normed queries and keys, its sum with its input normed."""
 
-    def __init__(self, p: Parameters, width: int, heads: int, eps: float) -> None:
+    def __init__(self, p: Parameters, width: int, heads: Heads, eps: float) -> None:
         super().__init__(p, width, heads)
-        self.query_norm = LayerNorm(p / "query_norm", width, eps)
-        self.key_norm = LayerNorm(p / "key_norm", width, eps)
+        self.whole_query_norm = LayerNorm(p / "query_norm", width, eps)
+        self.whole_key_norm = LayerNorm(p / "key_norm", width, eps)
         self.output_norm = LayerNorm(p / "output_norm", width, eps)
 
+    def project(self, ops: Ops, x: Value) -> tuple[Value, Value, Value]:
+        q, k = self.whole_query_norm(ops, self.query(ops, x)), self.whole_key_norm(ops, self.key(ops, x))
+        q, k, v = (ops.heads(part, self.heads.queries) for part in (q, k, self.value(ops, x)))
+        return q, k, v
+
     def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
-        q = self.query_norm(ops, self.query(ops, x))
-        k = self.key_norm(ops, self.key(ops, x))
-        q, k, v = (ops.heads(part, self.n_heads) for part in (q, k, self.value(ops, x)))
-        attended = self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
-        return self.output_norm(ops, ops.add(attended, x))
+        return self.output_norm(ops, ops.add(super().__call__(ops, x, spec, layout), x))
 
 
 class Model(jina_bert.Model):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def block(self, args: Args, p: Parameters) -> PostNormBlock:
-        """One layer: attention, then a gated feed-forward network, whose second half is the gate."""
+        """One layer: attention, then a gated feed-forward network."""
         width, eps = args.hidden_size, args.layer_norm_eps
-        attention = NormedAttention(p / "attention", width, args.num_attention_heads, eps)
+        attention = NormedAttention(p / "attention", width, Heads.of(width, args.num_attention_heads), eps)
         act = GATES[args.feed_forward_type]
-        feed_forward = PackedGatedFeedForward(p, width, args.intermediate_size, act, gate_first=False)
+        feed_forward = GatedFeedForward(p, width, args.intermediate_size, act, biases=("down",))
         return PostNormBlock(p, attention, feed_forward, width, eps)
 
 

@@ -5,8 +5,8 @@ Differs from RoBERTa: rotary positions; queries, keys and values in one matrix.
 
 from __future__ import annotations
 
-from ..nn.layers import FeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
-from ..nn.parameters import Parameters, Table
+from ..nn.layers import FeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.parameters import QKV, Parameters, Table, split
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
 from .architecture import Architecture, computed
@@ -32,7 +32,7 @@ TENSORS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
     "embeddings.token_type_embeddings": "embeddings.type",
     "emb_ln": "embeddings.norm",
-    "encoder.layers.{i}.mixer.Wqkv": "layers.{i}.attention.qkv",
+    "encoder.layers.{i}.mixer.Wqkv": split("layers.{i}.attention", *QKV),
     "encoder.layers.{i}.mixer.out_proj": "layers.{i}.attention.output",
     "encoder.layers.{i}.norm1": "layers.{i}.attention_norm",
     "encoder.layers.{i}.mlp.fc1": "layers.{i}.up",
@@ -44,7 +44,7 @@ TENSORS: Table = {
 def block(args: Args, rope: Rope, p: Parameters) -> PostNormBlock:
     """One layer: attention, then a feed-forward network."""
     width, act = args.hidden_size, activation("hidden_act", args.hidden_act)
-    attention = PackedRotaryAttention(p / "attention", width, args.num_attention_heads, rope)
+    attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads), rope=rope)
     feed_forward = FeedForward(p, width, args.intermediate_size, act)
     return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
 

@@ -7,17 +7,27 @@ before it, unless config.json says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 from msgspec import Meta
 
 from ..errors import UnsupportedError
 from ..nn.heads import ScoreHead
-from ..nn.layers import Embedding, GatedFeedForward, Heads, RMSNorm, RotaryAttention, activation
+from ..nn.layers import (
+    ATTENTION,
+    GATED,
+    Embedding,
+    GatedFeedForward,
+    Heads,
+    PreNormBlock,
+    RMSNorm,
+    SelfAttention,
+    activation,
+)
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
-from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Rope, Value
+from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
 from ..types import Pooling
 from .architecture import Architecture, computed
 
@@ -97,30 +107,24 @@ TENSORS: Table = {
 HEADS: Table = {"lm_head": None, "score": "out"}
 
 
-class Block:
-    """Each half gets the norm of the sum so far, and is added to it."""
-
-    def __init__(self, args: DecoderArgs, p: Parameters, attention: RotaryAttention, *, mlp_bias: bool = False) -> None:
-        width, eps = args.hidden_size, args.rms_norm_eps
-        act = activation("hidden_act", args.hidden_act)
-        self.attention_norm = RMSNorm(p / "attention_norm", width, eps)
-        self.attention = attention
-        self.feed_forward_norm = RMSNorm(p / "feed_forward_norm", width, eps)
-        self.feed_forward = GatedFeedForward(p / "feed_forward", width, args.intermediate_size, act, bias=mlp_bias)
-
-    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
-        x = ops.add(x, self.attention(ops, self.attention_norm(ops, x), spec, layout))
-        return ops.add(x, self.feed_forward(ops, self.feed_forward_norm(ops, x)))
+def block(args: DecoderArgs, p: Parameters, attention: SelfAttention, *, biases: Collection[str] = ()) -> PreNormBlock:
+    """One layer: attention, then a gated feed-forward network. biases: of that, see `GatedFeedForward`."""
+    width, act = args.hidden_size, activation("hidden_act", args.hidden_act)
+    feed_forward = GatedFeedForward(p / "feed_forward", width, args.intermediate_size, act, biases=biases)
+    norms = [RMSNorm(p / name, width, args.rms_norm_eps) for name in ("attention_norm", "feed_forward_norm")]
+    return PreNormBlock(norms[0], attention, norms[1], feed_forward)
 
 
 class Decoder:
     """Token ids `[*]` -> hidden states `[*, D]`; architectures differ in their blocks."""
 
-    def __init__(self, args: DecoderArgs, p: Parameters, block: Callable[[Parameters, Rope], Block]) -> None:
-        """block: makes the block with these parameters and this rotation."""
+    def __init__(
+        self, args: DecoderArgs, p: Parameters, make_block: Callable[[Parameters, Rope], PreNormBlock]
+    ) -> None:
+        """make_block: makes the block with these parameters and this rotation."""
         rope = args.rope()
         self.embed = Embedding(p / "embed", args.vocab_size, args.hidden_size)
-        self.layers = [(block(p / "layers" / i, rope), spec) for i, spec in enumerate(args.specs())]
+        self.layers = [(make_block(p / "layers" / i, rope), spec) for i, spec in enumerate(args.specs())]
         self.norm = RMSNorm(p / "norm", args.hidden_size, args.rms_norm_eps)
 
     def __call__(self, ops: Ops, inputs: Inputs) -> Value:
@@ -134,12 +138,12 @@ class Model(Decoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
-        def block(p: Parameters, rope: Rope) -> Block:
-            width, bias = args.hidden_size, args.attention_bias
-            attention = RotaryAttention(p / "attention", width, args.heads, rope=rope, qkv_bias=bias, output_bias=bias)
-            return Block(args, p, attention, mlp_bias=args.mlp_bias)
+        def make_block(p: Parameters, rope: Rope) -> PreNormBlock:
+            biases = ATTENTION if args.attention_bias else ()
+            attention = SelfAttention(p / "attention", args.hidden_size, args.heads, rope=rope, biases=biases)
+            return block(args, p, attention, biases=GATED if args.mlp_bias else ())
 
-        super().__init__(args, p, block)
+        super().__init__(args, p, make_block)
 
 
 def classifier(args: DecoderArgs, labels: int, p: Parameters) -> ScoreHead:

@@ -5,11 +5,11 @@ Differs from Llama: no biases, and a window: a token sees `sliding_window` token
 
 from __future__ import annotations
 
-from ..nn.layers import RotaryAttention
+from ..nn.layers import PreNormBlock, SelfAttention
 from ..nn.parameters import Parameters
 from ..ops.spec import AttentionSpec, Rope
 from .architecture import Architecture, computed
-from .llama import HEADS, TENSORS, Block, Decoder, DecoderArgs, Size, classifier
+from .llama import HEADS, TENSORS, Decoder, DecoderArgs, Size, block, classifier
 
 
 class Args(DecoderArgs, frozen=True, kw_only=True):
@@ -25,10 +25,10 @@ class Model(Decoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
-        def block(p: Parameters, rope: Rope) -> Block:
-            return Block(args, p, RotaryAttention(p / "attention", args.hidden_size, args.heads, rope=rope))
+        def make_block(p: Parameters, rope: Rope) -> PreNormBlock:
+            return block(args, p, SelfAttention(p / "attention", args.hidden_size, args.heads, rope=rope, biases=()))
 
-        super().__init__(args, p, block)
+        super().__init__(args, p, make_block)
 
 
 ARCHITECTURE = Architecture(

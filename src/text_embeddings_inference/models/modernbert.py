@@ -11,16 +11,19 @@ from typing import Literal
 
 from ..errors import UnsupportedError
 from ..nn.layers import (
+    ATTENTION,
+    GATED,
     Embedding,
+    GatedFeedForward,
+    Heads,
     LayerNorm,
     Linear,
-    PackedGatedFeedForward,
-    PackedRotaryAttention,
     PreNormBlock,
+    SelfAttention,
     TokenWise,
     activation,
 )
-from ..nn.parameters import Parameters, Table
+from ..nn.parameters import QKV, Parameters, Table, split
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, Value
 from ..types import Pooling
@@ -74,10 +77,10 @@ TENSORS: Table = {
     "embeddings.tok_embeddings": "word",
     "embeddings.norm": "norm",
     "layers.{i}.attn_norm": "layers.{i}.attention_norm",
-    "layers.{i}.attn.Wqkv": "layers.{i}.attention.qkv",
+    "layers.{i}.attn.Wqkv": split("layers.{i}.attention", *QKV),
     "layers.{i}.attn.Wo": "layers.{i}.attention.output",
     "layers.{i}.mlp_norm": "layers.{i}.output_norm",
-    "layers.{i}.mlp.Wi": "layers.{i}.gated",
+    "layers.{i}.mlp.Wi": split("layers.{i}", "gate", "up"),
     "layers.{i}.mlp.Wo": "layers.{i}.down",
     "final_norm": "final_norm",
 }
@@ -96,13 +99,10 @@ class Layer:
         layer_type = args.layer_type(i)
         width, heads, inner = args.hidden_size, args.num_attention_heads, args.intermediate_size
         rope = read_rope(args, width // heads, layer_type=layer_type, theta=args.theta(layer_type))
-        attention = PackedRotaryAttention(
-            p / "attention", width, heads, rope, qkv_bias=args.attention_bias, output_bias=args.attention_bias
-        )
+        biases = ATTENTION if args.attention_bias else ()
+        attention = SelfAttention(p / "attention", width, Heads.of(width, heads), rope=rope, biases=biases)
         act = activation("hidden_activation", args.hidden_activation)
-        feed_forward = PackedGatedFeedForward(
-            p, width, inner, act, gate_first=True, gated_bias=args.mlp_bias, down_bias=args.mlp_bias
-        )
+        feed_forward = GatedFeedForward(p, width, inner, act, biases=GATED if args.mlp_bias else ())
         # The first layer's input comes from a norm already.
         attention_norm: TokenWise = norm(args, p / "attention_norm") if i else lambda ops, x: x
         self.block = PreNormBlock(attention_norm, attention, norm(args, p / "output_norm"), feed_forward)

@@ -7,8 +7,8 @@ those of the norms.
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..nn.layers import GatedFeedForward, PackedRotaryAttention, PostNormBlock, TypedEmbedding, activation
-from ..nn.parameters import Parameters, Table
+from ..nn.layers import GatedFeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.parameters import QKV, Parameters, Table, split
 from ..nn.rotary import RopeArgs, read_rope
 from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from .architecture import Architecture, computed
@@ -40,7 +40,7 @@ TENSORS: Table = {
     "embeddings.word_embeddings": "embeddings.word",
     "embeddings.token_type_embeddings": "embeddings.type",
     "emb_ln": "embeddings.norm",
-    "encoder.layers.{i}.attn.Wqkv": "layers.{i}.attention.qkv",
+    "encoder.layers.{i}.attn.Wqkv": split("layers.{i}.attention", *QKV),
     "encoder.layers.{i}.attn.out_proj": "layers.{i}.attention.output",
     "encoder.layers.{i}.norm1": "layers.{i}.attention_norm",
     "encoder.layers.{i}.mlp.fc11": "layers.{i}.up",
@@ -69,9 +69,7 @@ class Model:
         act = activation("hidden_act", args.hidden_act)
         self.layers = []
         for layer in (p / "layers" / i for i in range(args.num_hidden_layers)):
-            attention = PackedRotaryAttention(
-                layer / "attention", width, heads, rope, qkv_bias=False, output_bias=False
-            )
+            attention = SelfAttention(layer / "attention", width, Heads.of(width, heads), rope=rope, biases=())
             feed_forward = GatedFeedForward(layer, width, args.intermediate_size, act)
             self.layers.append(PostNormBlock(layer, attention, feed_forward, width, eps))
 

@@ -13,12 +13,15 @@ import msgspec
 from ..errors import UnsupportedError
 from ..nn.layers import (
     ACTIVATIONS,
+    ATTENTION,
+    GATED,
     Activation,
     Experts,
     FeedForward,
     GatedFeedForward,
-    PackedRotaryAttention,
+    Heads,
     PostNormBlock,
+    SelfAttention,
     TokenWise,
     TypedEmbedding,
 )
@@ -113,16 +116,15 @@ TENSORS: Table = {
 
 def block(args: Args, i: int, rope: Rope, p: Parameters) -> PostNormBlock:
     """Layer i: attention, then experts or a feed-forward network, gated or not."""
-    width, inner, bias = args.hidden_size, args.intermediate_size, args.qkv_proj_bias
-    attention = PackedRotaryAttention(
-        p / "attention", width, args.num_attention_heads, rope, qkv_bias=bias, output_bias=bias
-    )
+    width, inner, heads = args.hidden_size, args.intermediate_size, Heads.of(args.hidden_size, args.num_attention_heads)
+    biases = ATTENTION if args.qkv_proj_bias else ()
+    attention = SelfAttention(p / "attention", width, heads, rope=rope, biases=biases)
     gate, gelu = GATES.get(args.activation_function), ACTIVATIONS["gelu"]
     feed_forward: TokenWise
     if args.has_experts(i):
         feed_forward = Experts(p, width, inner, args.num_experts, args.moe_top_k, gelu)
     elif gate:
-        feed_forward = GatedFeedForward(p, width, inner, gate, bias=args.mlp_fc1_bias)
+        feed_forward = GatedFeedForward(p, width, inner, gate, biases=GATED if args.mlp_fc1_bias else ())
     else:
         feed_forward = FeedForward(p, width, inner, gelu, bias=args.mlp_fc1_bias)
     return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_epsilon)

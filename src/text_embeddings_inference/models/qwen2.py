@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ..errors import UnsupportedError
-from ..nn.layers import RotaryAttention
-from ..nn.parameters import Parameters
+from ..nn.layers import PreNormBlock, SelfAttention
+from ..nn.parameters import QKV, Parameters
 from ..ops.spec import AttentionSpec, Rope
 from .architecture import Architecture, computed
-from .llama import HEADS, TENSORS, Block, Decoder, DecoderArgs, Size, classifier
+from .llama import HEADS, TENSORS, Decoder, DecoderArgs, Size, block, classifier
 
 LayerType = Literal["full_attention", "sliding_attention"]
 
@@ -50,11 +50,11 @@ class Model(Decoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
-        def block(p: Parameters, rope: Rope) -> Block:
-            attention = RotaryAttention(p / "attention", args.hidden_size, args.heads, rope=rope, qkv_bias=True)
-            return Block(args, p, attention)
+        def make_block(p: Parameters, rope: Rope) -> PreNormBlock:
+            attention = SelfAttention(p / "attention", args.hidden_size, args.heads, rope=rope, biases=QKV)
+            return block(args, p, attention)
 
-        super().__init__(args, p, block)
+        super().__init__(args, p, make_block)
 
 
 def end_of_text(config: dict[str, Any]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import partial
 
 from ..errors import CheckpointError
-from ..nn.layers import Linear, RMSNorm, RotaryAttention
+from ..nn.layers import ATTENTION, Linear, PreNormBlock, RMSNorm, SelfAttention
 from ..nn.parameters import Parameters, Table
 from ..ops.spec import Inputs, Ops, Rope, Value
 from . import llama
 from .architecture import Architecture, computed
-from .llama import Block, Decoder, Size
+from .llama import Decoder, Size, block
 from .qwen2 import WindowedArgs
 
 
@@ -40,14 +40,12 @@ class Model(Decoder):
     def __init__(self, args: Args, p: Parameters) -> None:
         norm = partial(RMSNorm, eps=args.rms_norm_eps)
 
-        def block(p: Parameters, rope: Rope) -> Block:
-            width, bias = args.hidden_size, args.attention_bias
-            attention = RotaryAttention(
-                p / "attention", width, args.heads, rope=rope, qkv_bias=bias, output_bias=bias, head_norm=norm
-            )
-            return Block(args, p, attention)
+        def make_block(p: Parameters, rope: Rope) -> PreNormBlock:
+            width, biases = args.hidden_size, ATTENTION if args.attention_bias else ()
+            attention = SelfAttention(p / "attention", width, args.heads, rope=rope, biases=biases, head_norm=norm)
+            return block(args, p, attention)
 
-        super().__init__(args, p, block)
+        super().__init__(args, p, make_block)
         self.width = args.hidden_size
         self.projection: Linear | None = None
         if "projection.weight" in p:

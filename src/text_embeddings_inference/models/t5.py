@@ -11,12 +11,13 @@ from typing import Literal
 import msgspec
 
 from ..nn.layers import (
-    Attention,
     Embedding,
     FeedForward,
     GatedFeedForward,
+    Heads,
     PreNormBlock,
     RMSNorm,
+    SelfAttention,
     TokenWise,
     activation,
     relative_bias,
@@ -62,7 +63,8 @@ TENSORS: Table = {
 def block(args: Args, p: Parameters) -> PreNormBlock:
     """One layer: attention, then a feed-forward network, gated or not."""
     width, inner, eps = args.hidden_size, args.intermediate_size, args.layer_norm_epsilon
-    attention = Attention(p / "attention", width, args.num_heads, head_width=args.head_width, bias=False)
+    heads = Heads(args.num_heads, args.num_heads, args.head_width)
+    attention = SelfAttention(p / "attention", width, heads, biases=())
     feed_forward: TokenWise
     if args.feed_forward_proj == "gated-gelu":
         # The tanh approximation (T5Config sets `dense_act_fn` to `gelu_new`)

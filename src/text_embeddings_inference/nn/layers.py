@@ -5,7 +5,7 @@ Letters: `D` model, `N` heads, `H` a head, `V` vocabulary; `*` is `B, S` (padded
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedError
 from ..ops.spec import AttentionSpec, Inputs, Layout, Ops, RelativeBias, Rope, Value
-from .parameters import Parameters
+from .parameters import QKV, Parameters
 
 Activation = Callable[[Ops, Value], Value]
 TokenWise = Callable[[Ops, Value], Value]
 """`[*, D]` -> `[*, D]`, each token by itself."""
-SelfAttention = Callable[[Ops, Value, AttentionSpec, Layout], Value]
+SequenceWise = Callable[[Ops, Value, AttentionSpec, Layout], Value]
 """`[*, D]` -> `[*, D]`, tokens of one sequence together."""
+
+ATTENTION = (*QKV, "output")
+"""The products of an attention."""
+GATED = ("gate", "up", "down")
+"""The products of a gated feed-forward network."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": lambda ops, x: ops.gelu(x),
@@ -125,19 +130,6 @@ class RMSNorm:
         return ops.rms_norm(x, self.weight, self.eps)
 
 
-class GatedFeedForward:
-    """act(gate(x)) * up(x), then down: `[*, D]` -> `[*, D]` (Shazeer, arXiv:2002.05202)."""
-
-    def __init__(self, p: Parameters, width: int, inner: int, act: Activation, *, bias: bool = False) -> None:
-        self.gate = Linear(p / "gate", width, inner, bias=bias)
-        self.up = Linear(p / "up", width, inner, bias=bias)
-        self.down = Linear(p / "down", inner, width, bias=bias)
-        self.act = act
-
-    def __call__(self, ops: Ops, x: Value) -> Value:
-        return self.down(ops, ops.mul(self.act(ops, self.gate(ops, x)), self.up(ops, x)))
-
-
 class Conv1d:
     """Convolution along each sequence with zeros beyond its ends: `[*, I]` -> `[*, O]`; one product for each tap.
 
@@ -164,24 +156,71 @@ class Conv1d:
         return out
 
 
-class Attention:
-    """Multi-head self-attention: `[*, D]` -> `[*, D]`; head_width: `H`, if it is not D / N."""
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How an attention is cut into heads.
+
+    Raises UnsupportedError where the heads of queries can't be shared out evenly.
+    """
+
+    queries: int
+    """`N`"""
+    keys: int
+    """Heads of keys and values; several of queries share one (Ainslie et al., arXiv:2305.13245)."""
+    width: int
+    """`H`"""
+
+    def __post_init__(self) -> None:
+        if self.queries % self.keys:
+            problem = f"`num_key_value_heads` is {self.keys}, which does not divide the {self.queries} attention heads"
+            raise UnsupportedError(f"config.json: {problem}")
+
+    @classmethod
+    def of(cls, width: int, heads: int) -> Heads:
+        """Heads that share out the whole width, each with keys and values of its own."""
+        if width % heads:
+            raise UnsupportedError(f"config.json: {heads} attention heads do not divide a width of {width}")
+        return cls(heads, heads, width // heads)
+
+
+class SelfAttention:
+    """Multi-head self-attention: `[*, D]` -> `[*, D]`."""
 
     def __init__(
-        self, p: Parameters, width: int, heads: int, *, head_width: int | None = None, bias: bool = True
+        self,
+        p: Parameters,
+        width: int,
+        heads: Heads,
+        *,
+        rope: Rope | None = None,
+        biases: Collection[str] = ATTENTION,
+        head_norm: Callable[[Parameters, int], RMSNorm] | None = None,
     ) -> None:
-        if head_width is None and width % heads:
-            raise UnsupportedError(f"config.json: {heads} attention heads do not divide a width of {width}")
-        inner = heads * head_width if head_width else width
-        self.query = Linear(p / "query", width, inner, bias=bias)
-        self.key = Linear(p / "key", width, inner, bias=bias)
-        self.value = Linear(p / "value", width, inner, bias=bias)
-        self.output = Linear(p / "output", inner, width, bias=bias)
-        self.n_heads = heads
+        """rope: turns queries and keys; biases: which of the products have one; head_norm: makes the norms of each head
+        of queries and keys, which come before the rotation."""
+        inner, shared = heads.queries * heads.width, heads.keys * heads.width
+        self.query = Linear(p / "query", width, inner, bias="query" in biases)
+        self.key = Linear(p / "key", width, shared, bias="key" in biases)
+        self.value = Linear(p / "value", width, shared, bias="value" in biases)
+        self.output = Linear(p / "output", inner, width, bias="output" in biases)
+        self.query_norm = head_norm(p / "query_norm", heads.width) if head_norm else None
+        self.key_norm = head_norm(p / "key_norm", heads.width) if head_norm else None
+        self.heads = heads
+        self.rope = rope
 
     def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
-        q, k, v = (ops.heads(proj(ops, x), self.n_heads) for proj in (self.query, self.key, self.value))
+        q, k, v = self.project(ops, x)
+        if self.query_norm and self.key_norm:
+            q, k = self.query_norm(ops, q), self.key_norm(ops, k)
+        if self.rope:
+            q, k = ops.rope(q, self.rope, layout), ops.rope(k, self.rope, layout)
         return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
+
+    def project(self, ops: Ops, x: Value) -> tuple[Value, Value, Value]:
+        """Queries, keys and values by head: `[*, N, H]`."""
+        q = ops.heads(self.query(ops, x), self.heads.queries)
+        k, v = (ops.heads(project(ops, x), self.heads.keys) for project in (self.key, self.value))
+        return q, k, v
 
 
 class FeedForward:
@@ -196,31 +235,18 @@ class FeedForward:
         return self.down(ops, self.act(ops, self.up(ops, x)))
 
 
-class PackedGatedFeedForward:
-    """down(act(gate) * up): `[*, D]` -> `[*, D]`; gate and up are the two halves of one product, `[*, 2I]`."""
+class GatedFeedForward:
+    """act(gate(x)) * up(x), then down: `[*, D]` -> `[*, D]` (Shazeer, arXiv:2002.05202)."""
 
-    def __init__(
-        self,
-        p: Parameters,
-        width: int,
-        inner: int,
-        act: Activation,
-        *,
-        gate_first: bool,
-        gated_bias: bool = False,
-        down_bias: bool = True,
-    ) -> None:
-        """gate_first: whether the gate is the first half."""
-        self.gated = Linear(p / "gated", width, 2 * inner, bias=gated_bias)
-        self.down = Linear(p / "down", inner, width, bias=down_bias)
-        self.inner = inner
+    def __init__(self, p: Parameters, width: int, inner: int, act: Activation, *, biases: Collection[str] = ()) -> None:
+        """biases: which of the products have one."""
+        self.gate = Linear(p / "gate", width, inner, bias="gate" in biases)
+        self.up = Linear(p / "up", width, inner, bias="up" in biases)
+        self.down = Linear(p / "down", inner, width, bias="down" in biases)
         self.act = act
-        self.gate_first = gate_first
 
     def __call__(self, ops: Ops, x: Value) -> Value:
-        first, second = ops.split(self.gated(ops, x), [self.inner, self.inner])
-        gate, up = (first, second) if self.gate_first else (second, first)
-        return self.down(ops, ops.mul(self.act(ops, gate), up))
+        return self.down(ops, ops.mul(self.act(ops, self.gate(ops, x)), self.up(ops, x)))
 
 
 class Experts:
@@ -244,85 +270,10 @@ class Experts:
         return ops.add(ops.experts(x, gates, self.up, self.down, self.act), self.bias)
 
 
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """How an attention is cut: `N` heads of queries, the heads of keys and values they share, and `H`.
-
-    Raises UnsupportedError where the heads of queries can't be shared out evenly.
-    """
-
-    queries: int
-    keys: int
-    width: int
-
-    def __post_init__(self) -> None:
-        if self.queries % self.keys:
-            problem = f"`num_key_value_heads` is {self.keys}, which does not divide the {self.queries} attention heads"
-            raise UnsupportedError(f"config.json: {problem}")
-
-
-class RotaryAttention:
-    """Grouped-query self-attention with rotary positions (Ainslie et al., arXiv:2305.13245): `[*, D]` -> `[*, D]`.
-
-    head_norm: makes the norms of each head of queries and keys, which come before the rotation.
-    """
-
-    def __init__(
-        self,
-        p: Parameters,
-        width: int,
-        heads: Heads,
-        *,
-        rope: Rope,
-        qkv_bias: bool = False,
-        output_bias: bool = False,
-        head_norm: Callable[[Parameters, int], RMSNorm] | None = None,
-    ) -> None:
-        self.query = Linear(p / "query", width, heads.queries * heads.width, bias=qkv_bias)
-        self.key = Linear(p / "key", width, heads.keys * heads.width, bias=qkv_bias)
-        self.value = Linear(p / "value", width, heads.keys * heads.width, bias=qkv_bias)
-        self.output = Linear(p / "output", heads.queries * heads.width, width, bias=output_bias)
-        self.query_norm = head_norm(p / "query_norm", heads.width) if head_norm else None
-        self.key_norm = head_norm(p / "key_norm", heads.width) if head_norm else None
-        self.heads = heads
-        self.rope = rope
-
-    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
-        q = ops.heads(self.query(ops, x), self.heads.queries)
-        k = ops.heads(self.key(ops, x), self.heads.keys)
-        v = ops.heads(self.value(ops, x), self.heads.keys)
-        if self.query_norm and self.key_norm:
-            q, k = self.query_norm(ops, q), self.key_norm(ops, k)
-        q, k = ops.rope(q, self.rope, layout), ops.rope(k, self.rope, layout)
-        return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
-
-
-class PackedRotaryAttention:
-    """Multi-head self-attention with rotary positions: `[*, D]` -> `[*, D]`; q, k, v are one product, `[*, 3D]`."""
-
-    def __init__(
-        self, p: Parameters, width: int, heads: int, rope: Rope, *, qkv_bias: bool = True, output_bias: bool = True
-    ) -> None:
-        if width % heads:
-            raise UnsupportedError(f"config.json: {heads} attention heads do not divide a width of {width}")
-        self.qkv = Linear(p / "qkv", width, 3 * width, bias=qkv_bias)
-        self.output = Linear(p / "output", width, width, bias=output_bias)
-        self.width = width
-        self.n_heads = heads
-        self.rope = rope
-
-    def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
-        q, k, v = (ops.heads(part, self.n_heads) for part in ops.split(self.qkv(ops, x), [self.width] * 3))
-        q, k = ops.rope(q, self.rope, layout), ops.rope(k, self.rope, layout)
-        return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
-
-
 class PostNormBlock:
     """The Transformer's encoder block (Vaswani et al., arXiv:1706.03762): each half's sum with its input is normed."""
 
-    def __init__(
-        self, p: Parameters, attention: SelfAttention, feed_forward: TokenWise, width: int, eps: float
-    ) -> None:
+    def __init__(self, p: Parameters, attention: SequenceWise, feed_forward: TokenWise, width: int, eps: float) -> None:
         self.attention = attention
         self.attention_norm = LayerNorm(p / "attention_norm", width, eps)
         self.feed_forward = feed_forward
@@ -337,7 +288,7 @@ class PreNormBlock:
     """A block that keeps its input as it is: each half is added to it, and sees it normed (Xiong, arXiv:2002.04745)."""
 
     def __init__(
-        self, attention_norm: TokenWise, attention: SelfAttention, output_norm: TokenWise, feed_forward: TokenWise
+        self, attention_norm: TokenWise, attention: SequenceWise, output_norm: TokenWise, feed_forward: TokenWise
     ) -> None:
         self.attention_norm = attention_norm
         self.attention = attention

@@ -3,7 +3,8 @@
 A table has a row for each module of the checkpoint: its name there, and the parameter's name in our model file (None:
 known and of no use to us). `{i}` stands for a number, the same on both sides. A row for `a.b` covers `a.b.weight`,
 `a.b.bias` and their old spellings `a.b.gamma`, `a.b.beta`. Where the parameter's name has a `weight` or `bias` at its
-end already, the row is for that one tensor: `experts.w1` may be `experts.up.weight`.
+end already, the row is for that one tensor: `experts.w1` may be `experts.up.weight`. A tensor that holds several
+parameters is taken apart here (`split`), without a copy: layers know single ones only.
 
 What is stored beside the model (a decoder, another head, parameters of a loss) is surplus: it is left out, and named in
 the log. A tensor inside of the model that no row describes is not, for then the model computes something else.
@@ -15,15 +16,43 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from copy import copy
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from ..ops.spec import Constants, Value
 
-Table = dict[str, str | None]
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The parameters that are packed into one tensor: equal parts of its rows."""
+
+    parts: tuple[str, ...]
+    """In the order of the tensor."""
+    interleaved: bool = False
+    """Whether the rows take turns: one of the first part, one of the second, ...; else all of a part come together."""
+
+    def take(self, packed: NDArray[Any], part: int) -> NDArray[Any]:
+        """The rows of one part: a view."""
+        rows = len(packed) // len(self.parts)
+        return packed[part :: len(self.parts)] if self.interleaved else packed[part * rows : (part + 1) * rows]
+
+
+def split(below: str, *parts: str) -> Split:
+    """A row's target for a tensor of several parameters, one after another: `split("layers.{i}", "gate", "up")`."""
+    return Split(tuple(f"{below}.{part}" for part in parts))
+
+
+def split_rows(below: str, *parts: str) -> Split:
+    """As `split`, of a tensor whose rows take turns."""
+    return replace(split(below, *parts), interleaved=True)
+
+
+QKV = ("query", "key", "value")
+Table = dict[str, str | Split | None]
 
 BUFFERS = (
     "position_ids",
@@ -59,6 +88,20 @@ class Tensors(Protocol):
     def array(self, name: str) -> NDArray[Any]: ...
 
 
+class _Source(NamedTuple):
+    """What a parameter is made of."""
+
+    tensor: str
+    split: Split | None = None
+    """How several parameters lie in it."""
+    part: int = 0
+    """Which of them it is."""
+
+    @property
+    def parts(self) -> int:
+        return 1 if self.split is None else len(self.split.parts)
+
+
 class Parameters:
     """The parameters below one name (`layers.0.attention`), as constants of one engine."""
 
@@ -66,8 +109,9 @@ class Parameters:
         self._tensors = tensors
         self._ops = ops
         self._table = table
-        self._found: dict[str, str] = {}  # parameter's name -> tensor's name
+        self._found: dict[str, _Source] = {}  # by the parameter's name
         self._used: set[str] = set()
+        self._open: dict[str, NDArray[Any]] = {}  # packed tensors whose parts are being taken, by name
         self._path = ""
         self.surplus = ""
         """Tensors that are no part of the model, for the log."""
@@ -89,18 +133,29 @@ class Parameters:
         """The parameter as an array, for what is computed from it once, at load."""
         path = self._path + name
         if path not in self._found:
+            tensor, parts = self._in_checkpoint(path)
             raise CheckpointError(
-                f"the weights have no tensor `{self._name_in_checkpoint(path)}`, shape {list(shape)}",
+                f"the weights have no tensor `{tensor}`, shape {_packed(shape, parts)}",
                 hint="the file is incomplete, or config.json describes another model: download both again",
             )
         source = self._found[path]
-        if self._tensors.shape(source) != shape:
+        stored, wanted = list(self._tensors.shape(source.tensor)), _packed(shape, source.parts)
+        if stored != wanted:
             raise CheckpointError(
-                f"tensor `{source}` has shape {list(self._tensors.shape(source))}, config.json asks for {list(shape)}",
+                f"tensor `{source.tensor}` has shape {stored}, config.json asks for {wanted}",
                 hint="weights and config.json are of different models: download both again",
             )
         self._used.add(path)
-        return self._tensors.array(source)
+        return self._read(source)
+
+    def _read(self, source: _Source) -> NDArray[Any]:
+        if source.split is None:
+            return self._tensors.array(source.tensor)
+        packed = self._open.pop(source.tensor, None)
+        packed = self._tensors.array(source.tensor) if packed is None else packed
+        if not self._used.issuperset(path for path, other in self._found.items() if other.tensor == source.tensor):
+            self._open[source.tensor] = packed  # it may have been converted: once, not for each part
+        return source.split.take(packed, source.part)
 
     @property
     def max_length(self) -> int:
@@ -113,23 +168,28 @@ class Parameters:
 
     def unused(self) -> list[str]:
         """Names of the tensors that no parameter was made of."""
-        return [source for path, source in self._found.items() if path not in self._used]
+        return list(dict.fromkeys(source.tensor for path, source in self._found.items() if path not in self._used))
 
-    def add(self, path: str, source: str) -> None:
-        """Tensor `source` is the parameter `path`. Raises CheckpointError if another tensor is it already."""
+    def add(self, path: str, source: _Source) -> None:
+        """The source of the parameter `path`. Raises CheckpointError if another tensor is it already."""
         other = self._found.setdefault(path, source)
         if other != source:
             raise CheckpointError(
-                f"tensors `{other}` and `{source}` are the same parameter under two names",
+                f"tensors `{other.tensor}` and `{source.tensor}` are the same parameter under two names",
                 hint="remove one of them from the weights",
             )
 
-    def _name_in_checkpoint(self, path: str) -> str:
-        """What a tensor for the parameter is called in checkpoints, without a prefix."""
+    def _in_checkpoint(self, path: str) -> tuple[str, int]:
+        """What a tensor for the parameter is called in checkpoints, without a prefix, and how many are packed in it."""
         stem, _, leaf = path.rpartition(".")
         number = next((part for part in stem.split(".") if part.isdecimal()), "")
-        names = {_fill(target, number): name for name, target in reversed(self._table.items()) if target is not None}
-        return _fill(names[path] if path in names else f"{names.get(stem, stem)}.{leaf}", number)
+        rows = {
+            _fill(target, number): (name, len(_targets(targets)))
+            for name, targets in reversed(self._table.items())
+            for target in _targets(targets)
+        }
+        name, parts = rows[path] if path in rows else rows.get(stem, (stem, 1))
+        return _fill(name if path in rows else f"{name}.{leaf}", number), parts
 
 
 def bind(
@@ -147,12 +207,13 @@ def bind(
     surplus = []
     for name in tensors.names():
         bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
-        for pattern, target, place in rows:
+        for pattern, targets, place in rows:
             if match := pattern.fullmatch(bare):
-                if target is not None:
-                    path = _fill(target, match["i"]) if "{i}" in target else target
-                    leaf = match.groupdict().get("leaf")
-                    place.add(f"{path}.{_LEAVES[leaf]}".lstrip(".") if leaf else path, name)
+                leaf, number = match.groupdict().get("leaf"), match.groupdict().get("i", "")
+                for part, target in enumerate(_targets(targets)):
+                    path = _fill(target, number)
+                    source = _Source(name, targets, part) if isinstance(targets, Split) else _Source(name)
+                    place.add(f"{path}.{_LEAVES[leaf]}".lstrip(".") if leaf else path, source)
                 break
         else:
             if name.rpartition(".")[2] not in BUFFERS:
@@ -192,12 +253,24 @@ def check_all_used(parameters: Parameters) -> None:
         )
 
 
+def _packed(shape: tuple[int, ...], parts: int) -> list[int]:
+    """The shape of so many tensors of one shape, packed."""
+    return [shape[0] * parts, *shape[1:]]
+
+
+def _targets(target: str | Split | None) -> tuple[str, ...]:
+    """The parameters that a row leads to."""
+    if isinstance(target, Split):
+        return target.parts
+    return () if target is None else (target,)
+
+
 def _fill(name: str, number: str) -> str:
     return name.replace("{i}", number)
 
 
-def _pattern(name: str, target: str | None) -> re.Pattern[str]:
+def _pattern(name: str, target: str | Split | None) -> re.Pattern[str]:
     """What matches the tensors of a row."""
-    whole = name.endswith(("_ids", ".inv_freq")) or (target or "").endswith((".weight", ".bias"))
+    whole = name.endswith(("_ids", ".inv_freq")) or any(t.endswith((".weight", ".bias")) for t in _targets(target))
     leaf = "" if whole else r"\.(?P<leaf>weight|bias|gamma|beta)"
     return re.compile(re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)") + leaf)
