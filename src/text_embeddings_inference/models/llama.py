@@ -35,10 +35,7 @@ Size = Annotated[int, Meta(gt=0)]
 
 
 class DecoderArgs(RopeArgs, frozen=True, kw_only=True):
-    """The keys of config.json that all decoders share.
-
-    is_causal: Transformers' own key; use_bidirectional_attention: that of embedding models made of decoders.
-    """
+    """The keys of config.json that all decoders share."""
 
     vocab_size: Size
     hidden_size: Size
@@ -50,7 +47,9 @@ class DecoderArgs(RopeArgs, frozen=True, kw_only=True):
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6
     is_causal: bool = True
+    """Transformers' own key."""
     use_bidirectional_attention: bool | None = None
+    """The key of embedding models that were made of decoders."""
 
     @property
     def heads(self) -> Heads:

@@ -21,12 +21,14 @@ POOLINGS = {"avg": Pooling.MEAN, "cls": Pooling.CLS, "last": Pooling.LAST_TOKEN}
 
 
 class Args(llama.Args, frozen=True, kw_only=True):
-    """The keys of config.json that are read. pooling, temperature: of classifiers; others pool as their modules say."""
+    """The keys of config.json that are read."""
 
     is_causal: Literal[False] = False
     use_bidirectional_attention: Literal[True] | None = True
     pooling: str = "avg"
+    """Of classifiers; others pool as their modules say."""
     temperature: Positive = 1.0
+    """Of classifiers."""
 
 
 class Classifier(ScoreHead):

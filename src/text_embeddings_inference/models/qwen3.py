@@ -19,11 +19,12 @@ from .qwen2 import WindowedArgs
 
 
 class Args(WindowedArgs, frozen=True, kw_only=True):
-    """The keys of config.json that are read. num_labels: the width after the projection, where there is one."""
+    """The keys of config.json that are read."""
 
     head_dim: Size | None = 128
     attention_bias: bool = False
     num_labels: Size | None = None
+    """The width after the projection, where there is one."""
 
 
 TENSORS: Table = {

@@ -38,11 +38,14 @@ class RopeArgs(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """What is scaled: rotations of `R` channels with a base, trained for a number of positions."""
+    """What is scaled."""
 
     theta: float
+    """The base."""
     width: int
+    """Channels of a head that rotate, `R`."""
     positions: int
+    """Tokens of the longest text it was trained for."""
 
     @property
     def frequencies(self) -> NDArray[np.float64]:
