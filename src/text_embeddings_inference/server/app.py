@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -20,7 +21,7 @@ from .api.tei import TEI
 from .auth import Keys
 from .http.decoding import BodyDecoder
 from .http.errors import METHOD_NOT_ALLOWED, NOT_FOUND, Failure, RejectedError
-from .http.memory_budget import MemoryBudget, Share
+from .http.memory_budget import LARGE, MemoryBudget, Share
 from .http.middleware import Cors, read_body, require_json, require_key
 from .http.request import Request
 from .http.response import TEXT, Reply
@@ -99,6 +100,9 @@ class Gate:
     def __init__(self, settings: Settings, budget: MemoryBudget) -> None:
         self.keys = Keys(settings.server.api_key)
         self.budget = budget
+        self.large = asyncio.Lock()
+        """Held while an answer of LARGE bytes or more is rendered: several half-rendered ones would fill the memory
+        before any of them counts as unsent. The lock is fair."""
         self.payload_limit = settings.limits.payload_limit
 
 
@@ -140,7 +144,11 @@ class Endpoint:
         first = self._catalogue.first
         with first.accounting.counting_failures(post.name):
             body = self._decoder.decode(content, most_items=post.most_items(first.model.limits))
-        return await post.reply(self._catalogue.find(post.model(body)), body, self.route.dialect)
+        outcome = await post.run(self._catalogue.find(post.model(body)), body, self.route.dialect)
+        if outcome.size < LARGE:
+            return Reply.json(await outcome.render(), headers=outcome.headers)
+        async with self._gate.large:  # the next one begins after this one's connection has counted it
+            return Reply.json(await outcome.render(), headers=outcome.headers)
 
 
 class MetricsApp:

@@ -15,7 +15,7 @@ from ..http.errors import Failure
 from ..http.response import Reply
 from .operation import Call, Dialect, Operation
 from .requests import Dimensions, EmbedInput, check_embed_inputs
-from .responses import NUMBER_OR_NULL, arrays, numbers
+from .responses import NUMBER_OR_NULL, arrays, numbers, size
 from .tei import embedded
 
 VectorOrBase64 = Annotated[
@@ -116,4 +116,4 @@ def _base64(row: Float32Array) -> bytes:
     return b'"%b"' % b2a_base64(row.astype("<f4", copy=False).data, newline=False)
 
 
-EMBED = Operation(OpenAIRequest, openai_embed, embeddings, OpenAIResponse, model=lambda body: body.model)
+EMBED = Operation(OpenAIRequest, openai_embed, embeddings, OpenAIResponse, size=size, model=lambda body: body.model)

@@ -2,13 +2,14 @@
 
 A *dialect* is how a family of clients writes errors and costs; an *operation* is one thing that can be asked. What
 happens around every operation (counting, timing, logs, traces, the place of a fault) is said once, in
-`Operation.reply` and `accounting`.
+`Operation.run` and `accounting`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -47,6 +48,17 @@ class Call:
     """What the request is counted as; None: it is not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request came to, not written yet."""
+
+    size: int
+    """Bytes of its JSON, roughly; 0 for what is written at once, without another request's turn in between."""
+    render: Callable[[], Awaitable[list[bytes]]]
+    """The JSON, in pieces; to be called once."""
+    headers: tuple[Header, ...] = ()
+
+
 class Post(Protocol):
     """Answers POST with a JSON body."""
 
@@ -72,8 +84,8 @@ class Post(Protocol):
     def model(self, body: Any) -> str | None:
         """The name of the model that the body asks for, if it names one."""
 
-    async def reply(self, served: Served, body: Any, dialect: Dialect) -> Reply:
-        """The answer. Raises RequestError, or RejectedError for what is no body of this operation."""
+    async def run(self, served: Served, body: Any, dialect: Dialect) -> Outcome:
+        """Asks the model. Raises RequestError, or RejectedError for what is no body of this operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,8 @@ class Operation(Generic[B, R]):
     result: Any
     span: str = ""
     """The name in logs and traces, if it is not that of `call`."""
+    size: Callable[[Any], int] = lambda value: 0
+    """See `Outcome.size`; value: the answer without its cost."""
     model: Callable[[B], str | None] = lambda body: None
     timed: bool = True
     """Whether text-embeddings-inference times it and tells what it cost."""
@@ -103,14 +117,16 @@ class Operation(Generic[B, R]):
     def most_items(self, limits: Limits) -> int:
         return max(1, limits.max_client_batch_size)
 
-    async def reply(self, served: Served, body: B, dialect: Dialect) -> Reply:
+    async def run(self, served: Served, body: B, dialect: Dialect) -> Outcome:
         accounting, span = served.accounting, self.span or self.name
         with accounting.counting_failures(span):
             call = self.call(served, body)
+        done: Any
         if not self.timed:
-            return Reply.json(await self.render(served, body, await accounting.logged(span, _located(call))))
-        done: Any = await accounting.timed(span, call.method, _located(call))
-        return Reply.json(await self.render(served, body, done), headers=dialect.headers(done))
+            done = await accounting.logged(span, _located(call))
+            return Outcome(self.size(done), partial(self.render, served, body, done))
+        done = await accounting.timed(span, call.method, _located(call))
+        return Outcome(self.size(done.value), partial(self.render, served, body, done), dialect.headers(done))
 
 
 async def _located(call: Call) -> Any:

@@ -27,6 +27,10 @@ OBJECTS_AT_ONCE = 1 << 10
 PIECE = 1 << 16
 """Smaller pieces of a body are sent together, in bytes."""
 
+BYTES_OF_NUMBER = 11
+BYTES_OF_OBJECT = 40
+"""Of JSON, roughly, as `size` adds them up."""
+
 _NUMBER = {"type": "number"}
 NUMBER_OR_NULL = {"anyOf": [_NUMBER, {"type": "null"}]}
 Number = Annotated[Raw, Meta(extra_json_schema=_NUMBER)]
@@ -53,6 +57,21 @@ class RankResponse(Struct, kw_only=True):
     index: int
     text: str | UnsetType = UNSET
     score: Number
+
+
+def size(rows: Sequence[Float32Array]) -> int:
+    """Bytes of the JSON of vectors, or of the vectors of tokens, roughly."""
+    return BYTES_OF_NUMBER * sum(row.size for row in rows)
+
+
+def size_of_sparse(rows: Sequence[Sparse]) -> int:
+    """Bytes of the JSON of sparse vectors, roughly."""
+    return BYTES_OF_OBJECT * sum(len(row.indices) for row in rows)
+
+
+def size_of_tokens(texts: Sequence[Sequence[Token]]) -> int:
+    """Bytes of the JSON of tokens, roughly."""
+    return 2 * BYTES_OF_OBJECT * sum(map(len, texts))
 
 
 async def vectors(rows: Sequence[Float32Array] | Float32Array) -> list[bytes]:

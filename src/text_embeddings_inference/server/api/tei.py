@@ -175,11 +175,13 @@ async def _texts(_: Served, __: DecodeRequest, texts: list[str]) -> list[bytes]:
     return [msgspec.json.encode(texts)]
 
 
-EMBED = Operation(EmbedRequest, embed, _vectors, list[Vector])
-EMBED_ALL = Operation(EmbedAllRequest, embed_all, _token_vectors, list[list[Vector]])
-EMBED_SPARSE = Operation(EmbedSparseRequest, embed_sparse, _sparse, list[list[SparseValue]])
+EMBED = Operation(EmbedRequest, embed, _vectors, list[Vector], size=responses.size)
+EMBED_ALL = Operation(EmbedAllRequest, embed_all, _token_vectors, list[list[Vector]], size=responses.size)
+EMBED_SPARSE = Operation(
+    EmbedSparseRequest, embed_sparse, _sparse, list[list[SparseValue]], size=responses.size_of_sparse
+)
 PREDICT = Operation(PredictRequest, predict, _predictions, list[PredictionResponse | list[PredictionResponse]])
 RERANK = Operation(RerankRequest, rerank, _ranks, list[RankResponse])
 SIMILARITY = Operation(SimilarityRequest, similarity, _numbers, list[Number])
-TOKENIZE = Operation(TokenizeRequest, tokenize, _tokens, list[list[Token]], timed=False)
+TOKENIZE = Operation(TokenizeRequest, tokenize, _tokens, list[list[Token]], size=responses.size_of_tokens, timed=False)
 DECODE = Operation(DecodeRequest, decode, _texts, list[str], timed=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -14,8 +16,7 @@ from ...settings import Limits
 from ..accounting import Served
 from ..http.decoding import BAD_SHAPE, BodyDecoder
 from ..http.errors import Reason, RejectedError
-from ..http.response import Reply
-from .operation import Dialect, Post
+from .operation import Dialect, Outcome, Post
 from .tei import EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT, RERANK
 
 WRONG_INSTANCE = Reason(422, "Validation")
@@ -62,26 +63,32 @@ class Vertex:
         """None: an instance's name is not looked at."""
         return None
 
-    async def reply(self, served: Served, body: VertexRequest, dialect: Dialect) -> Reply:
+    async def run(self, served: Served, body: VertexRequest, dialect: Dialect) -> Outcome:
         """Nothing runs unless every instance can be read. The first instance's error is the request's."""
         count, most = len(body.instances), self.most_items(served.model.limits)
         with served.accounting.counting_failures(self.name):
             if count > most:
                 raise BatchSizeError(count, most)
         calls = [self._read(served, dialect, bytes(raw), place) for place, raw in enumerate(body.instances)]
-        answers = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
+        outcomes: deque[Outcome] = deque()
+        for place, found in enumerate(await asyncio.gather(*(call() for call in calls), return_exceptions=True)):
+            if isinstance(found, RequestError) and found.place is not None:
+                found.place = f"instances[{place}].{found.place}"
+            if isinstance(found, BaseException):
+                raise found
+            outcomes.append(found)
+        return Outcome(sum(outcome.size for outcome in outcomes), partial(self._render, outcomes))
+
+    async def _render(self, outcomes: deque[Outcome]) -> list[bytes]:
         pieces: list[bytes] = []
-        for place, answer in enumerate(answers):
-            if isinstance(answer, RequestError) and answer.place is not None:
-                answer.place = f"instances[{place}].{answer.place}"
-            if isinstance(answer, BaseException):
-                raise answer
-            pieces += [b"," if pieces else b'{"predictions":[', *answer.body]
-        return Reply.json([*pieces, b"]}"] if pieces else [b'{"predictions":[]}'])
+        while outcomes:
+            pieces += [b"," if pieces else b'{"predictions":[', *await outcomes.popleft().render()]
+            await asyncio.sleep(0)  # other requests' turn
+        return [*pieces, b"]}"] if pieces else [b'{"predictions":[]}']
 
     def _read(
         self, served: Served, dialect: Dialect, instance: bytes, index: int
-    ) -> Callable[[], Coroutine[Any, Any, Reply]]:
+    ) -> Callable[[], Coroutine[Any, Any, Outcome]]:
         """What answers the instance: reranking if it looks like it, whatever the model is, else what the model does."""
         posts: Sequence[Post] = (RERANK, OF_MODELS[default_task(served.model.info)])
         for post in posts:
@@ -90,7 +97,7 @@ class Vertex:
             except RejectedError as error:
                 problem = error
             else:
-                return lambda post=post, body=body: post.reply(served, body, dialect)  # type: ignore[misc]
+                return lambda post=post, body=body: post.run(served, body, dialect)  # type: ignore[misc]
         raise RejectedError(WRONG_INSTANCE, str(problem).removeprefix(BAD_SHAPE)) from None
 
 

@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._site.connections.discard(self)
         self._discarding = True
         self._abandon()
-        self._sender.resume()
+        self._sender.close()
         self._queue.clear()
         self._parser.close()
         self._on_lost(self)
@@ -191,7 +191,9 @@ class Connection(asyncio.Protocol):
             reply = await site.reply(request)
         head = reply.head(site.date(), close=not request.keep_alive)
         self._answering, self._continues = True, False
-        await self._sender.send(head, () if request.method == "HEAD" else reply.body)
+        body: deque[bytes] = deque(() if request.method == "HEAD" else reply.body)
+        del reply  # what has been sent is let go of
+        await self._sender.send(head, body)
         self._complete(request)
 
     def _complete(self, request: Request) -> None:
@@ -205,7 +207,8 @@ class Connection(asyncio.Protocol):
         elif self._queue:
             self._begin(self._queue.popleft())
         elif self._refusal is not None:
-            self._send_refusal(self._refusal)
+            self._sender.write(self._refusal)
+            self._linger()
         if self._held:
             self._parse_held()
         self._pace()
@@ -239,11 +242,8 @@ class Connection(asyncio.Protocol):
         reply = self._site.application.refuse(path, Failure.of(error))
         self._refusal = reply.head(self._site.date(), close=True) + b"".join(reply.body)
         if self._current is None:
-            self._send_refusal(self._refusal)
-
-    def _send_refusal(self, refusal: bytes) -> None:
-        self._sender.write(refusal)
-        self._linger()
+            self._sender.write(self._refusal)
+            self._linger()
 
     def _linger(self) -> None:
         """Closes the connection when the client does, or soon.

@@ -18,7 +18,7 @@ from ...telemetry.throttle import ErrorLog
 from ..connections import PROBES, Connections, HeldDescriptors
 from ..sockets import explained
 from .connection import Application, Connection, Site
-from .memory_budget import UnsentAnswers
+from .memory_budget import UnsentAnswers, trim
 from .timeouts import HANDSHAKE_S, RunningClock, Timeouts
 
 logger = logging.getLogger(__name__)
@@ -219,6 +219,8 @@ class Listener:
         self._date = formatdate(usegmt=True).encode()
         self._held.refill()
         self._resume()
+        if self._site.unsent.should_trim():
+            await asyncio.to_thread(trim)
         for _ in range(READ_ROUNDS):
             await asyncio.sleep(0)
         now = self._time.now

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
 
-from .memory_budget import Reader, UnsentAnswers
+from .memory_budget import LARGE, Reader, UnsentAnswers
 from .timeouts import LOWEST_RATE
 
 MOST_UNSENT = 1 << 15
@@ -36,21 +36,26 @@ class Sender:
         """Bytes that were written, and that the system has not taken yet."""
         return self._transport.get_write_buffer_size()
 
-    async def send(self, head: bytes, body: Sequence[bytes]) -> None:
-        """Writes an answer."""
+    async def send(self, head: bytes, body: deque[bytes]) -> None:
+        """Writes an answer, and takes what was written from `body`. What is large counts from now on."""
+        self._left = sum(map(len, body))
+        if self._left >= LARGE:
+            self._count()
         await self._keep_pace()
-        first, *others = body or [b""]
-        self._left = sum(map(len, others))
+        first = body.popleft() if body else b""
+        self._left -= len(first)
         if len(first) < MOST_UNSENT:
             self.write(head + first)
         else:  # no copy
             self.write(head)
             self.write(first)
-        for piece in others:
+        del first
+        while body:
             await asyncio.sleep(0)  # other requests' turn
             await self._keep_pace()
-            self._left -= len(piece)
-            self.write(piece)
+            self._left -= len(body[0])
+            self.write(body.popleft())
+        self._count()
 
     def write(self, data: bytes) -> None:
         """Whether the client keeps up or not."""
@@ -65,15 +70,27 @@ class Sender:
     def pause(self) -> None:
         """The client does not keep up."""
         self._drained = self._drained or asyncio.get_running_loop().create_future()
-        self._unsent.hold(self._reader, self.unsent + self._left)
+        self._count()
 
     def resume(self) -> None:
-        """It has caught up, or left."""
+        """It has caught up."""
         self.catches += 1
-        self._unsent.release(self._reader)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+        self._count()
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self._left = 0
+        self.resume()
+
+    def _count(self) -> None:
+        """What the client has yet to read counts, where it does not keep up or that is much."""
+        if self._drained is not None or self._left >= LARGE:
+            self._unsent.hold(self._reader, self.unsent + self._left)
+        else:
+            self._unsent.release(self._reader)
 
     def is_too_slow(self, now: float, limit: float | None) -> bool:
         """Whether the client has read at less than the lowest rate since `limit` seconds after it fell behind; to be
