@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
 
@@ -32,23 +32,16 @@ class Split:
 
     parts: tuple[str, ...]
     """In the order of the tensor."""
-    interleaved: bool = False
-    """Whether the rows take turns: one of the first part, one of the second, ...; else all of a part come together."""
 
     def take(self, packed: NDArray[Any], part: int) -> NDArray[Any]:
         """The rows of one part: a view."""
         rows = len(packed) // len(self.parts)
-        return packed[part :: len(self.parts)] if self.interleaved else packed[part * rows : (part + 1) * rows]
+        return packed[part * rows : (part + 1) * rows]
 
 
 def split(below: str, *parts: str) -> Split:
     """A row's target for a tensor of several parameters, one after another: `split("layers.{i}", "gate", "up")`."""
     return Split(tuple(f"{below}.{part}" for part in parts))
-
-
-def split_rows(below: str, *parts: str) -> Split:
-    """As `split`, of a tensor whose rows take turns."""
-    return replace(split(below, *parts), interleaved=True)
 
 
 QKV = ("query", "key", "value")
