@@ -77,6 +77,17 @@ def test_silent_connections_beyond_the_limit_end_before_those_that_have_asked() 
     with_server(visit, max_connections=1)
 
 
+def test_connections_that_end_while_they_open_leave_no_task_behind() -> None:
+    """The server says nothing of it: `server` looks for a traceback."""
+    few = SERVER.replace("payload_limit=", "max_connections=1, payload_limit=")
+    with server(few) as target, ExitStack() as stack:
+        counted(stack, target.port)
+        for _ in range(200):
+            with ExitStack() as burst:
+                for connection in connect(burst, target.port, PROBES):
+                    connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+
+
 def until_status(number: int, status: int) -> None:
     for _ in range(PATIENCE * 100):
         if ask(number, *EMBED)[0] == status:

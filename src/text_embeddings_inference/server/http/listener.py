@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import socket
 import ssl
 import time
@@ -32,7 +33,7 @@ READ_ROUNDS = 2
 """Of the event loop, in which what has come during a pause is read before a connection is ended for its silence."""
 SWEPT_AT_ONCE = 500
 """Connections looked at before requests have their turn: about half a millisecond."""
-ACCEPTED_AT_ONCE = PROBES // 2
+ACCEPTED_AT_ONCE = PROBES // 8
 """Connections accepted before those accepted earlier are read from."""
 GOODBYE_S = 1.0
 """Seconds that a client has to answer the end of a TLS connection; one that rests in a pool never does."""
@@ -100,8 +101,7 @@ class Listener:
         """Ends the connections, whatever is going on in them."""
         for connection in list(self._site.connections):
             connection.abort()
-        for opening, _since in list(self._opening.values()):
-            opening.cancel()
+        self._cancel_openings()
 
     async def __aexit__(self, *_: object) -> None:
         """Closes the socket and idle connections, and lets running requests end, unless they are aborted.
@@ -109,8 +109,7 @@ class Listener:
         Slow clients hold it up no longer than they may at any time.
         """
         self.stop_accepting()
-        for opening, _since in list(self._opening.values()):
-            opening.cancel()
+        self._cancel_openings()
         for connection in list(self._site.connections):
             connection.shut_down()
         while self._accepted:
@@ -184,10 +183,17 @@ class Listener:
 
     def _end(self, connection: Connection) -> None:
         self._beyond.pop(connection, None)
-        if connection in self._opening:
-            self._opening[connection][0].cancel()
-        else:
+        if connection in self._site.connections:
             connection.abort()
+        else:
+            self._opening[connection][0].cancel()
+
+    def _cancel_openings(self, before: float = math.inf) -> None:
+        """Ends connections that were accepted before that time and are not open yet. uvloop would end one that has just
+        opened without a word to it."""
+        for connection, (opening, since) in list(self._opening.items()):
+            if since <= before and connection not in self._site.connections:
+                opening.cancel()
 
     def _left(self, connection: Connection) -> None:
         if connection not in self._accepted:
@@ -224,9 +230,7 @@ class Listener:
         for _ in range(READ_ROUNDS):
             await asyncio.sleep(0)
         now = self._time.now
-        for opening, since in list(self._opening.values()):
-            if now - since >= HANDSHAKE_S:
-                opening.cancel()
+        self._cancel_openings(before=now - HANDSHAKE_S)
         for number, connection in enumerate(list(self._site.connections), 1):
             connection.sweep(now, self._timeouts)
             if number % SWEPT_AT_ONCE == 0:
