@@ -12,6 +12,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -21,6 +22,8 @@ MAX_WAITING = 1 << 22
 """Characters of the lines that wait to be written; what comes on top is dropped."""
 MAX_WRITE = 1 << 16
 """Characters that are written at a time, if there are several lines."""
+GATHER_S = 0.005
+"""Seconds after a write in which lines gather: each that wakes the thread takes the interpreter from whoever logs."""
 FLUSH_S = 1.0
 """Seconds that the end of the process waits for the last lines to be written."""
 
@@ -94,6 +97,8 @@ class LogWriter(logging.Handler):
                 self._done += size
             if isinstance(item, threading.Event):
                 item.set()
+            elif item is not None:
+                time.sleep(GATHER_S)
 
     def _write_lines(self, lines: list[str]) -> None:
         """Never raises: the thread has to go on."""
