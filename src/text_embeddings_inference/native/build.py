@@ -1,0 +1,94 @@
+"""Compiles the kernels: each level for its kind of CPU, all in one shared object. No Python headers are needed.
+
+A compiler is looked for in this order: `CC`, `cc`, `gcc`, `clang`, and the one in the `ziglang` package from PyPI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..errors import StartError
+
+SOURCES = Path(__file__).parent / "csrc"
+COMMON = ("team.c", "run.c", "engine.c", "cpu.c")
+"""What is the same at every level."""
+FLAGS = (
+    *("-std=gnu11", "-O3", "-fPIC", "-pthread", "-Wall", "-Wextra"),
+    "-ffp-contract=off",  # a * b + c is one rounding where we say so, or the same row would differ from place to place
+    *("-fno-math-errno", "-fno-trapping-math"),
+)
+AVX2 = ("-mavx2", "-mfma")
+AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+LEVELS: dict[str, dict[str, tuple[str, ...]]] = {
+    "x86_64": {
+        "plain": (),
+        "avx2": AVX2,
+        "avx_vnni": (*AVX2, "-mavxvnni"),
+        "avx512": AVX512,
+        "avx512_vnni": (*AVX512, "-mavx512vnni"),
+        "avx512_bf16": (*AVX512, "-mavx512vnni", "-mavx512bf16"),
+    },
+}
+"""By machine: each level's flags. On other machines there is `plain`, vectors in the compiler's own terms."""
+
+
+def find_compiler() -> list[str] | None:
+    """The command of a C compiler; None if there is none."""
+    if chosen := os.environ.get("CC"):
+        return shlex.split(chosen)
+    for name in ("cc", "gcc", "clang"):
+        if path := shutil.which(name):
+            return [path]
+    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
+
+
+def levels(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
+    """The levels of a machine with their flags."""
+    return LEVELS.get(machine, {"plain": ()})
+
+
+def source_hash(flags: Sequence[str] = ()) -> str:
+    """Of all sources and flags: what a built library is known by."""
+    digest = hashlib.sha256(repr((FLAGS, levels(), *flags)).encode())
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build(out: Path, *, compiler: Sequence[str], flags: Sequence[str] = (), threads: int | None = None) -> None:
+    """Compiles the library to `out`, which appears when it is complete. flags: further ones, for all sources.
+
+    Raises StartError with the compiler's words where it fails.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        objects = Path(folder)
+        made = [f"-DLEVEL_{name.upper()}" for name in levels()]
+        jobs = [[str(SOURCES / name), *made, "-o", str(objects / f"{name}.o")] for name in COMMON]
+        for name, level in levels().items():
+            jobs.append([str(SOURCES / "level.c"), f"-DLEVEL={name}", *level, "-o", str(objects / f"{name}.o")])
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            list(pool.map(lambda job: _run([*compiler, *FLAGS, *flags, "-c", *job]), jobs))
+        whole = objects / "library.so"
+        _run([*compiler, *flags, "-shared", "-pthread", *(job[-1] for job in jobs), "-lm", "-o", str(whole)])
+        os.replace(whole, out)
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise StartError(f"there is no compiler `{command[0]}`", hint="set CC to one") from None
+    except subprocess.CalledProcessError as problem:
+        raise StartError(f"the native kernels could not be compiled: {problem.stderr.strip()}") from None

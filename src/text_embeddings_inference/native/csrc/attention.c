@@ -1,0 +1,283 @@
+/* TEI_ATTENTION and TEI_DISENTANGLED, without padding: one item is some heads of up to QUERY_ROWS queries of a sequence.
+ *
+ * The keys of the sequence are arranged once per item, as B of a product: `[S / LANES][H][LANES]`, the values as rows
+ * `[S][H]` filled up to whole vectors. TILE_ROWS queries at a time see the keys in blocks of KEY_BLOCK, with a softmax
+ * that is corrected from block to block (Milakov & Gimelshein, arXiv:1805.02867): no [S, S] is ever in memory. Blocks
+ * are counted from the sequence's first token, so that a sequence's results do not depend on its neighbours. */
+
+#define KEY_BLOCK 384 /* a multiple of every PANEL */
+
+/* One head of one sequence, as an item's queries see it. */
+typedef struct {
+    const tei_step *step;
+    int length;       /* of the sequence */
+    int seen;         /* so many of its first tokens are keys */
+    int first, last;  /* keys that are arranged, `first` a multiple of LANES */
+    int width, vectors; /* H; vectors of a value */
+    const float *by_distance; /* what is added to a score, [key - query + length]; NULL: nothing */
+    /* disentangled: */
+    const int32_t *rows; /* [query - key + length]: of the tables by distance */
+    int n_rows;
+    const float *query_scores, *key_scores; /* [TILE_ROWS][n_rows] of these queries, [S][n_rows] of all keys; NULL: none */
+} head;
+
+/* Where an item keeps what it arranges. */
+typedef struct {
+    float *keys, *values, *scores, *sums, *by_distance;
+    float *table, *query_scores, *key_scores;
+    int32_t *rows;
+} attention_memory;
+
+static int32_t attention_items(const tei_step *s, const tei_batch *batch)
+{
+    int32_t chunks = 0;
+    for (int b = 0; b < batch->sequences; b++)
+        chunks += (batch->starts[b + 1] - batch->starts[b] + QUERY_ROWS - 1) / QUERY_ROWS;
+    return chunks * s->key_heads;
+}
+
+/* Divides `memory` and returns its size in floats; memory may be NULL. */
+static size_t divide(const tei_step *s, int longest, float *memory, attention_memory *m)
+{
+    const size_t n = up_to((size_t)longest, LANES) + PANEL, width = (size_t)(s->x.width / s->heads);
+    const size_t sizes[] = {n * width,
+                            n * up_to(width, LANES),
+                            TILE_ROWS * KEY_BLOCK,
+                            TILE_ROWS * up_to(width, LANES),
+                            2 * n,
+                            up_to((size_t)s->table_rows, LANES) * width,
+                            TILE_ROWS * up_to((size_t)s->table_rows, PANEL),
+                            n * up_to((size_t)s->table_rows, PANEL) * (s->c != NULL),
+                            2 * n};
+    float **const places[] = {&m->keys,  &m->values,       &m->scores,     &m->sums, &m->by_distance,
+                              &m->table, &m->query_scores, &m->key_scores, (float **)&m->rows};
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        *places[i] = memory ? memory + used : NULL;
+        used += up_to(sizes[i] + LANES, 16);
+    }
+    return used;
+}
+
+/* Rows from `first` to before `last` as columns: `[n / LANES][width][LANES]`, zeros at the end. */
+static void arrange_columns(rows_of x, int first, int last, int width, float *out)
+{
+    for (int r = first; r < last; r += LANES, out += width * LANES)
+        for (int lane = 0; lane < LANES; lane++) {
+            const float *row = x.p + (size_t)(r + lane) * x.stride;
+            for (int i = 0; i < width; i++)
+                out[i * LANES + lane] = r + lane < last ? row[i] : 0;
+        }
+}
+
+static void arrange_values(rows_of x, int first, int last, int width, float *out)
+{
+    const size_t stride = up_to((size_t)width, LANES);
+    for (int r = first; r < last; r++, out += stride) {
+        memcpy(out, x.p + (size_t)r * x.stride, sizeof(float) * (size_t)width);
+        memset(out + width, 0, sizeof(float) * (stride - (size_t)width));
+    }
+}
+
+/* C[rows, count] = A B for columns arranged in single vectors. stride: floats of a row of C. */
+static void multiply(int rows, const float *a, size_t a_stride, const float *b, int width, int count, float *c, size_t stride)
+{
+    const size_t vector = (size_t)width * LANES;
+    for (int j = 0; j < count;) {
+        const int left = (count - j + LANES - 1) / LANES;
+        const char *column = (const char *)(b + (size_t)(j / LANES) * vector);
+#define MULTIPLY(n)                                                                                                   \
+    switch (rows) {                                                                                                   \
+        EACH_TILE_ROWS(tile_f32_of, n, (const char *)a, a_stride * 4, column, vector * 4, LANES * 4, width, c + j, stride * 4) \
+    }                                                                                                                 \
+    j += (n) * LANES;
+#if TILE_VECTORS == 3
+        if (left >= 3) {
+            MULTIPLY(3)
+        } else
+#endif
+        if (left >= 2) {
+            MULTIPLY(2)
+        } else {
+            MULTIPLY(1)
+        }
+    }
+}
+
+/* sums = sums * correction + weights V, for `rows` queries and `count` keys. */
+static void add_values(int rows, const float *weights, const float *values, int vectors, int count, const float *correction,
+                       float *sums)
+{
+    const size_t stride = (size_t)vectors * LANES;
+    float tile[TILE_ROWS * PANEL] __attribute__((aligned(64)));
+    for (int j = 0; j < vectors;) {
+        const int n = vectors - j == 1 || vectors - j == 3 ? 1 : 2;
+        const char *b = (const char *)(values + j * LANES);
+#define ADD_VALUES(n)                                                                                              \
+    switch (rows) {                                                                                                \
+        EACH_TILE_ROWS(tile_f32_of, n, (const char *)weights, KEY_BLOCK * 4, b, LANES * 4, stride * 4, count, tile, \
+                       PANEL * 4)                                                                                  \
+    }
+        if (n == 2) {
+            ADD_VALUES(2)
+        } else {
+            ADD_VALUES(1)
+        }
+        for (int i = 0; i < rows; i++)
+            for (int k = 0; k < n; k++) {
+                float *sum = sums + (size_t)i * stride + (size_t)(j + k) * LANES;
+                v_store(sum, v_fma(v_load(sum), v_set1(correction[i]), v_load(tile + i * PANEL + k * LANES)));
+            }
+        j += n;
+    }
+}
+
+/* The terms of a disentangled score that know the distance, added to a row of scores: query `i`, keys from `key` on. */
+static void add_by_rows(const head *h, int i, int query, int key, int count, float *scores)
+{
+    for (int j = 0; j < count; j++) {
+        const int row = h->rows[query - (key + j) + h->length];
+        if (h->query_scores)
+            scores[j] += h->query_scores[(size_t)i * up_to((size_t)h->n_rows, PANEL) + (size_t)row];
+        if (h->key_scores)
+            scores[j] += h->key_scores[(size_t)(key + j) * up_to((size_t)h->n_rows, PANEL) + (size_t)row];
+    }
+}
+
+/* The keys that a query sees. */
+static int first_seen(const head *h, int query)
+{
+    return h->step->window < 0 || query < h->step->window ? 0 : query - h->step->window;
+}
+static int last_seen(const head *h, int query)
+{
+    int last = h->step->causal ? query + 1 : h->step->window < 0 ? h->seen : query + h->step->window + 1;
+    return last < h->seen ? last : h->seen;
+}
+
+/* A row of products with the keys from `key` on to weights, in place: e^(score - largest). Returns by how much sums so
+ * far have to be multiplied; `largest` and `total` are carried from block to block. */
+static float weigh(const head *h, int query, int key, int count, float *scores, float *largest, float *total)
+{
+    const vf lowest = v_set1(-INFINITY), scale = v_set1(h->step->scale);
+    const int first = first_seen(h, query) - key, last = last_seen(h, query) - key;
+    const float *added = h->by_distance ? h->by_distance + (key - query + h->length) : NULL;
+    vf high = lowest;
+    for (int j = 0; j < count; j += LANES) {
+        vf v = v_mul(v_load(scores + j), scale);
+        if (added)
+            v = v_add(v, v_load(added + j));
+        if (first > j || last < j + LANES)
+            v = v_keep(v, first - j, last - j, lowest);
+        v_store(scores + j, v);
+        high = v_max(high, v);
+    }
+    const float before = *largest, highest = fmaxf(before, v_largest(high));
+    const vf base = v_set1(highest == -INFINITY ? 0 : highest);
+    vf sum = v_zero();
+    for (int j = 0; j < count; j += LANES) {
+        const vf weight = v_exp(v_sub(v_load(scores + j), base));
+        sum = v_add(sum, weight);
+        v_store(scores + j, weight);
+    }
+    const float correction = before == -INFINITY ? 0 : expf(before - highest);
+    *largest = highest;
+    *total = *total * correction + v_sum(sum);
+    return correction;
+}
+
+/* `rows` queries from `query` on: q and out are at the first one. */
+static void attend(const head *h, const attention_memory *m, int query, int rows, rows_of q, rows_of out)
+{
+    const size_t stride = (size_t)h->vectors * LANES;
+    float largest[TILE_ROWS], total[TILE_ROWS], correction[TILE_ROWS];
+    for (int i = 0; i < rows; i++)
+        largest[i] = -INFINITY, total[i] = 0;
+    memset(m->sums, 0, sizeof(float) * (size_t)rows * stride);
+    const int last = last_seen(h, query + rows - 1);
+    for (int key = first_seen(h, query) / LANES * LANES; key < last; key += KEY_BLOCK) {
+        const int count = last - key < KEY_BLOCK ? last - key : KEY_BLOCK, at = key - h->first;
+        multiply(rows, q.p, q.stride, m->keys + (size_t)at * (size_t)h->width, h->width, count, m->scores, KEY_BLOCK);
+        for (int i = 0; i < rows; i++) {
+            float *scores = m->scores + i * KEY_BLOCK;
+            if (h->rows)
+                add_by_rows(h, i, query + i, key, count, scores);
+            correction[i] = weigh(h, query + i, key, count, scores, largest + i, total + i);
+        }
+        add_values(rows, m->scores, m->values + (size_t)at * stride, h->vectors, count, correction, m->sums);
+    }
+    for (int i = 0; i < rows; i++, out.p += out.stride) {
+        const vf share = v_set1(1 / total[i]);
+        EACH_VECTOR(h->width, j, n, store(out.p + j, v_mul(v_load(m->sums + (size_t)i * stride + j), share), n);)
+    }
+}
+
+/* The bias and the slope of a head by distance, from -length to length. */
+static const float *fill_by_distance(const tei_step *s, int number, int length, float *out)
+{
+    const float *bias = s->a, *slopes = s->b;
+    if (!bias && !slopes)
+        return NULL;
+    for (int d = -length; d <= length; d++) {
+        const int near = d < -s->reach ? -s->reach : d > s->reach ? s->reach : d;
+        out[d + length] = (bias ? bias[(size_t)(near + s->reach) * (size_t)s->heads + (size_t)number] : 0) -
+                          (slopes ? slopes[number] * (float)abs(d) : 0);
+    }
+    return out;
+}
+
+/* What a head of a disentangled step needs besides: rows by distance, and the scores of all keys by row. */
+static void prepare_rows(head *h, const attention_memory *m, const rows_of *keys, int number)
+{
+    const tei_step *s = h->step;
+    const int32_t *rows = s->a;
+    for (int d = -h->length; d <= h->length; d++)
+        m->rows[d + h->length] = rows[s->reach + (d < -s->reach ? -s->reach : d > s->reach ? s->reach : d)];
+    h->rows = m->rows;
+    h->n_rows = s->table_rows;
+    const size_t stride = (size_t)(s->heads * h->width), columns = up_to((size_t)h->n_rows, PANEL);
+    if (s->c) {
+        arrange_columns((rows_of){(float *)s->c + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
+        for (int r = 0; r < h->seen; r += TILE_ROWS)
+            multiply(h->seen - r < TILE_ROWS ? h->seen - r : TILE_ROWS, keys->p + (size_t)r * keys->stride, keys->stride, m->table,
+                     h->width, h->n_rows, m->key_scores + (size_t)r * columns, columns);
+        h->key_scores = m->key_scores;
+    }
+    if (s->b) {
+        arrange_columns((rows_of){(float *)s->b + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
+        h->query_scores = m->query_scores;
+    }
+}
+
+static void step_attention(const tei_task *t, int32_t item)
+{
+    const tei_step *s = t->step;
+    const tei_batch *batch = t->run->batch;
+    const int32_t *chunk = t->run->chunks + 2 * (item / s->key_heads);
+    const int key_head = item % s->key_heads, group = s->heads / s->key_heads, begin = batch->starts[chunk[0]];
+    attention_memory m;
+    divide(s, batch->longest, (float *)t->scratch, &m);
+    head h = {.step = s, .length = batch->starts[chunk[0] + 1] - begin, .width = s->x.width / s->heads};
+    h.seen = batch->attended ? batch->attended[chunk[0]] : h.length;
+    h.vectors = (h.width + LANES - 1) / LANES;
+    const int end = chunk[1] + QUERY_ROWS < h.length ? chunk[1] + QUERY_ROWS : h.length;
+    h.first = first_seen(&h, chunk[1]) / LANES * LANES;
+    h.last = last_seen(&h, end - 1);
+    const rows_of q = all_rows_in(t, s->x), k = all_rows_in(t, s->y), v = all_rows_in(t, s->z), out = all_rows_in(t, s->out);
+    const rows_of keys = corner(k, begin, key_head * h.width, h.width), values = corner(v, begin, key_head * h.width, h.width);
+    arrange_columns(keys, h.first, h.last, h.width, m.keys);
+    arrange_values(values, h.first, h.last, h.width, m.values);
+    for (int number = key_head * group; number < (key_head + 1) * group; number++) {
+        if (s->op == TEI_DISENTANGLED)
+            prepare_rows(&h, &m, &keys, number);
+        else
+            h.by_distance = fill_by_distance(s, number, h.length, m.by_distance);
+        for (int query = chunk[1]; query < end; query += TILE_ROWS) {
+            const int rows = end - query < TILE_ROWS ? end - query : TILE_ROWS;
+            const rows_of at = corner(q, begin + query, number * h.width, h.width);
+            if (h.query_scores)
+                multiply(rows, at.p, at.stride, m.table, h.width, h.n_rows, m.query_scores, up_to((size_t)h.n_rows, PANEL));
+            attend(&h, &m, query, rows, at, corner(out, begin + query, number * h.width, h.width));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+/* What the rows of a product's input become before they are multiplied: rows of 4-byte groups, and for integers what
+ * turns their sums back into floats. Each row by itself. */
+
+typedef struct {
+    const char *p;        /* the first row */
+    size_t stride;        /* bytes from one row to the next */
+    const float *scale;   /* integers: of each row */
+    const int32_t *zero;  /* TEI_I8: the number that stands for 0 in each row */
+} operand;
+
+#ifdef HAS_BF16
+static void to_bf16(const float *x, int width, uint16_t *out)
+{
+    EACH_VECTOR(width, i, n, {
+        __m256i rounded = (__m256i)_mm512_cvtneps_pbh(load(x + i, n));
+        _mm256_storeu_si256((__m256i *)(out + i), rounded); /* up to 15 zeros past the end, within the row's stride */
+    })
+}
+#endif
+
+INLINE float largest_size(const float *x, int width)
+{
+    const vf sign = v_set1(-1);
+    vf largest = v_zero();
+    EACH_VECTOR(width, i, n, vf v = load(x + i, n); largest = v_max(largest, v_max(v_mul(v, sign), v));)
+    return v_largest(largest);
+}
+
+#ifdef DOT_I16
+#define I16_LARGEST 8191.0f
+#define I16_SUM 2147483000.0f
+/* A row to 16-bit integers. Its scale is as fine as it can be while no sum can leave 32 bits: by Cauchy and Schwarz no
+ * sum of products, nor a part of it, is larger than |row| * |weights|, and rounding adds at most sqrt(K) / 2 to |row|. */
+static float to_i16(const float *x, int width, float norm, int16_t *out)
+{
+    const float largest = largest_size(x, width);
+    const float length = sqrtf(sum_of_squares(x, width));
+    const float room = I16_SUM / norm - 0.5f * sqrtf((float)width);
+    float steps = largest > 0 ? I16_LARGEST / largest : 0; /* steps per unit */
+    if (length * steps > room)
+        steps = room / length;
+    const vf by = v_set1(steps);
+    EACH_VECTOR(width, i, n, {
+        int32_t lanes[LANES];
+        vi_store(lanes, vi_from_float(v_mul(load(x + i, n), by)));
+        for (int k = 0; k < n; k++)
+            out[i + k] = (int16_t)lanes[k];
+    })
+    return largest > 0 ? 1 / steps : largest; /* not a number stays one */
+}
+#endif
+
+#ifdef DOT_I8
+/* A row to 0..255 between its smallest and its largest number; `zero` stands for 0, exactly. */
+static float to_i8(const float *x, int width, uint8_t *out, int32_t *zero)
+{
+    vf low = v_zero();
+    vf high = v_zero();
+    EACH_VECTOR(width, i, n, vf v = load(x + i, n); low = v_min(low, v); high = v_max(high, v);)
+    const float smallest = v_smallest(low), largest = v_largest(high);
+    const float scale = (largest - smallest) / 255 + 1e-20f;
+    *zero = (int32_t)rintf(-smallest / scale);
+    const vf by = v_set1(1 / scale);
+    const vi offset = vi_set1(*zero);
+    EACH_VECTOR(width, i, n, {
+        int32_t lanes[LANES];
+        vi_store(lanes, vi_add(vi_from_float(v_mul(load(x + i, n), by)), offset));
+        for (int k = 0; k < n; k++)
+            out[i + k] = (uint8_t)(lanes[k] < 0 ? 0 : lanes[k] > 255 ? 255 : lanes[k]);
+    })
+    return scale;
+}
+#endif
+
+/* The rows of x for the matrix, converted into `scratch` (see operand_bytes) where it does not take them as they are. */
+static operand operand_of(const tei_matrix *m, rows_of x, int rows, char *scratch)
+{
+    if (m->format == TEI_F32 || m->format == TEI_F32_B16)
+        return (operand){(const char *)x.p, sizeof(float) * x.stride, NULL, NULL};
+    const size_t stride = up_to((size_t)m->groups * 4, 64);
+    float *scale = (float *)(scratch + BLOCK_ROWS * stride);
+    int32_t *zero = (int32_t *)(scale + BLOCK_ROWS);
+    for (int r = 0; r < rows; r++, x.p += x.stride) {
+        char *row = scratch + (size_t)r * stride;
+        memset(row + stride - 64, 0, 64); /* groups that K does not fill */
+        switch (m->format) {
+#ifdef HAS_BF16
+        case TEI_BF16: to_bf16(x.p, m->inputs, (uint16_t *)row); break;
+#endif
+#ifdef DOT_I16
+        case TEI_I16: scale[r] = to_i16(x.p, m->inputs, m->norm, (int16_t *)row); break;
+#endif
+#ifdef DOT_I8
+        case TEI_I8: scale[r] = to_i8(x.p, m->inputs, (uint8_t *)row, zero + r); break;
+#endif
+        }
+    }
+    return (operand){scratch, stride, scale, zero};
+}
+
+/* Bytes of scratch that `operand_of` takes for a matrix of so many groups. */
+INLINE size_t operand_bytes(size_t groups) { return BLOCK_ROWS * (up_to(groups * 4, 64) + sizeof(float) + sizeof(int32_t)); }

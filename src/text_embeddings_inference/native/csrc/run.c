@@ -1,0 +1,191 @@
+/* Runs a plan's stages on a batch. Within a rowwise stage a thread takes a block of rows through all steps, so that what
+ * lies between them stays in its cache; a batch that is one small block is shared by columns of the products instead.
+ * Stages wait for each other. What a row gets is the same either way. */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "level.h"
+#include "team.h"
+
+typedef struct {
+    const tei_engine *engine;
+    tei_run_state state;
+    tei_team *team; /* NULL: the caller alone */
+    int threads;
+    atomic_int *taken; /* of each stage: blocks or items that a thread has */
+    char *memory;      /* of the threads, each `thread_bytes` */
+    size_t thread_bytes, local_bytes;
+} running;
+
+static int is_skipped(const running *run, const tei_step *step) { return step->for_hidden && !run->state.batch->hidden; }
+
+static tei_task task_of(const running *run, int thread)
+{
+    char *memory = run->memory + (size_t)thread * run->thread_bytes;
+    return (tei_task){.run = &run->state, .parts = 1, .local = (float *)memory, .scratch = memory + run->local_bytes};
+}
+
+static int rows_of_stage(const running *run, const tei_stage *stage)
+{
+    return stage->rows == TEI_TOKENS ? run->state.batch->tokens : run->state.batch->sequences;
+}
+
+static void wait_for_all(running *run)
+{
+    if (run->team)
+        team_barrier(run->team);
+}
+
+/* All rows are one block: each thread has its part of a product's columns, or of the rows. */
+static void run_by_columns(running *run, const tei_stage *stage, int thread)
+{
+    const int rows = rows_of_stage(run, stage), threads = run->threads;
+    tei_task task = task_of(run, thread);
+    task.local = (float *)run->memory; /* the first thread's, for all */
+    for (int i = stage->first; i < stage->first + stage->count; i++) {
+        const tei_step *step = run->engine->plan.steps + i;
+        if (is_skipped(run, step))
+            continue;
+        const int by_columns = step->op == TEI_LINEAR;
+        task.step = step;
+        task.part = by_columns ? thread : 0;
+        task.parts = by_columns ? threads : 1;
+        task.first = by_columns ? 0 : rows * thread / threads;
+        task.last = by_columns ? rows : rows * (thread + 1) / threads;
+        if (task.first < task.last)
+            run->engine->level->rowwise[step->op](&task);
+        wait_for_all(run);
+    }
+}
+
+static void run_by_blocks(running *run, const tei_stage *stage, int number, int thread)
+{
+    const int rows = rows_of_stage(run, stage);
+    const int least = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const int blocks = (least + run->threads - 1) / run->threads * run->threads;
+    tei_task task = task_of(run, thread);
+    for (int b; (b = atomic_fetch_add(run->taken + number, 1)) < blocks;) {
+        task.first = task.block = (int)((int64_t)rows * b / blocks);
+        task.last = (int)((int64_t)rows * (b + 1) / blocks);
+        for (int i = stage->first; i < stage->first + stage->count && task.first < task.last; i++) {
+            task.step = run->engine->plan.steps + i;
+            if (!is_skipped(run, task.step))
+                run->engine->level->rowwise[task.step->op](&task);
+        }
+    }
+    wait_for_all(run);
+}
+
+static void run_items(running *run, const tei_stage *stage, int number, int thread)
+{
+    const tei_level *level = run->engine->level;
+    tei_task task = task_of(run, thread);
+    task.step = run->engine->plan.steps + stage->first;
+    if (is_skipped(run, task.step))
+        return;
+    const int items = level->items(task.step, run->state.batch);
+    for (int i; (i = atomic_fetch_add(run->taken + number, 1)) < items;)
+        level->whole[task.step->op](&task, i);
+    wait_for_all(run);
+}
+
+static void run_stages(void *argument, int thread)
+{
+    running *run = argument;
+    const tei_plan *plan = &run->engine->plan;
+    for (int n = 0; n < plan->n_stages; n++) {
+        const tei_stage *stage = plan->stages + n;
+        if (!stage->rowwise)
+            run_items(run, stage, n, thread);
+        else if (run->threads > 1 && rows_of_stage(run, stage) <= BLOCK_ROWS)
+            run_by_columns(run, stage, thread);
+        else
+            run_by_blocks(run, stage, n, thread);
+    }
+}
+
+#define SLACK 16 /* floats after the last row */
+
+static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+static int n_chunks(const tei_batch *batch)
+{
+    int chunks = 0;
+    for (int b = 0; b < batch->sequences; b++)
+        chunks += (batch->starts[b + 1] - batch->starts[b] + QUERY_ROWS - 1) / QUERY_ROWS;
+    return chunks;
+}
+
+/* What a batch needs in memory, and where it lies in `memory` once that is known. Returns its size. */
+static size_t lay_out(running *run, char *memory)
+{
+    const tei_plan *plan = &run->engine->plan;
+    const tei_batch *batch = run->state.batch;
+    size_t used = 0, scratch = 0;
+    for (int i = 0; i < plan->n_steps; i++) {
+        const size_t bytes = run->engine->level->scratch_bytes(plan->steps + i, batch);
+        scratch = bytes > scratch ? bytes : scratch;
+    }
+#define PLACE(type, count) (type *)(memory ? memory + used : NULL); used += aligned(sizeof(type) * (size_t)(count))
+    int32_t *positions = PLACE(int32_t, batch->tokens);
+    int32_t *chunks = PLACE(int32_t, 2 * n_chunks(batch));
+    float **bases = PLACE(float *, plan->n_buffers);
+    run->taken = PLACE(atomic_int, plan->n_stages);
+    float *tokens = PLACE(float, (size_t)plan->widths[TEI_TOKENS] * (size_t)batch->tokens + SLACK);
+    float *sequences = PLACE(float, (size_t)plan->widths[TEI_SEQUENCES] * (size_t)batch->sequences + SLACK);
+    for (int i = 0; memory && i < plan->n_buffers; i++) {
+        const tei_buffer *buffer = plan->buffers + i;
+        const size_t offset = (size_t)buffer->offset;
+        float *base = buffer->rows == TEI_TOKENS ? tokens + offset * (size_t)batch->tokens
+                                                 : sequences + offset * (size_t)batch->sequences;
+        bases[i] = buffer->place == TEI_POOLED                    ? batch->pooled
+                   : buffer->place == TEI_HIDDEN && batch->hidden ? batch->hidden
+                                                                  : base;
+    }
+    run->local_bytes = aligned(sizeof(float) * BLOCK_ROWS * (size_t)plan->local_width);
+    run->thread_bytes = run->local_bytes + aligned(scratch);
+    run->memory = PLACE(char, run->thread_bytes * (size_t)run->threads);
+#undef PLACE
+    run->state.positions = positions;
+    run->state.chunks = chunks;
+    run->state.bases = bases;
+    return used;
+}
+
+/* Positions of tokens, and chunks of sequences. */
+static void count_tokens(const tei_batch *batch, int32_t *positions, int32_t *chunks)
+{
+    for (int b = 0; b < batch->sequences; b++) {
+        const int begin = batch->starts[b], end = batch->starts[b + 1];
+        for (int i = begin; i < end; i++)
+            positions[i] = i - begin;
+        for (int i = 0; i < end - begin; i += QUERY_ROWS, chunks += 2)
+            chunks[0] = b, chunks[1] = i;
+    }
+}
+
+int32_t tei_run(tei_engine *engine, const tei_batch *batch, tei_team *team)
+{
+    if (team && !team_take(team))
+        team = NULL;
+    running run = {.engine = engine, .state = {.plan = &engine->plan, .batch = batch}, .team = team};
+    run.threads = team ? team_threads(team) : 1;
+    size_t bytes = lay_out(&run, NULL);
+    memory_block *block = take_memory(engine, bytes);
+    if (block) {
+        lay_out(&run, block->memory);
+        count_tokens(batch, (int32_t *)run.state.positions, (int32_t *)run.state.chunks);
+        memset(run.taken, 0, sizeof *run.taken * (size_t)engine->plan.n_stages);
+        if (team)
+            team_run(team, run_stages, &run);
+        else
+            run_stages(&run, 0);
+        give_memory(engine, block);
+    }
+    if (team)
+        team_release(team);
+    return block ? 0 : ENOMEM;
+}

@@ -1,0 +1,58 @@
+/* Vectors of 16 floats: AVX-512 (F, BW, DQ, VL). */
+#include <immintrin.h>
+
+#define LANES 16
+#define TILE_ROWS 8
+#define TILE_VECTORS 3
+
+typedef __m512 vf;
+typedef __m512i vi;
+
+#define v_load(p) _mm512_loadu_ps(p)
+#define v_store(p, v) _mm512_storeu_ps(p, v)
+#define v_set1 _mm512_set1_ps
+#define v_zero _mm512_setzero_ps
+#define v_add _mm512_add_ps
+#define v_sub _mm512_sub_ps
+#define v_mul _mm512_mul_ps
+#define v_div _mm512_div_ps
+#define v_max _mm512_max_ps /* the second where one is not a number, as v_min */
+#define v_min _mm512_min_ps
+#define v_fma _mm512_fmadd_ps /* a * b + c, rounded once */
+#define v_sqrt _mm512_sqrt_ps
+#define v_round(v) _mm512_roundscale_ps(v, 8)
+
+#define vi_zero _mm512_setzero_si512
+#define vi_load(p) _mm512_loadu_si512((const void *)(p))
+#define vi_store(p, v) _mm512_storeu_si512((void *)(p), v)
+#define vi_set1 _mm512_set1_epi32
+#define vi_add _mm512_add_epi32
+#define vi_sub _mm512_sub_epi32
+#define vi_mul _mm512_mullo_epi32
+#define vi_from_float _mm512_cvtps_epi32
+#define vi_to_float _mm512_cvtepi32_ps
+
+INLINE __mmask16 lanes_below(int n) { return (__mmask16)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1); }
+INLINE vf v_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps(lanes_below(n), p); }
+INLINE void v_store_n(float *p, vf v, int n) { _mm512_mask_storeu_ps(p, lanes_below(n), v); }
+
+/* v in lanes from `first` to before `last`, `other` elsewhere. */
+INLINE vf v_keep(vf v, int first, int last, vf other)
+{
+    return _mm512_mask_mov_ps(other, lanes_below(last) & (__mmask16)~lanes_below(first), v);
+}
+
+/* 2^n for whole numbers n from -127 (gives 0) to 127. */
+INLINE vf v_power_of_2(vf n)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+
+#define v_sum _mm512_reduce_add_ps
+#define v_largest _mm512_reduce_max_ps
+#define v_smallest _mm512_reduce_min_ps
+
+INLINE vf v_load_b16(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}

@@ -1,0 +1,357 @@
+"""From the nodes of a model to steps: products take what follows them along, views cost nothing.
+
+- A linear layer with an activation, a factor and a summand behind it is one product.
+- Linear layers of one input whose results are used as they are (queries, keys and values) are one wide product.
+- `split`, `heads` and `merge` are other views of the same columns; rotations happen where the columns lie.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UnsupportedError
+from ..ops.native import Node, Rows
+from ..ops.spec import AttentionSpec, DisentangledSpec, Rope
+from .steps import BINARY, IDS, POOL, REDUCE, UNARY, Op, Step, Store, View, Weights
+
+ENDINGS = frozenset(UNARY) - {"identity", "exp", "log1p"}
+"""Functions that a product can end with."""
+SOURCES = ("constant", *IDS)
+VIEWS = ("part", "heads", "merge")
+NORMS = {"layer_norm": Op.LAYER_NORM, "rms_norm": Op.RMS_NORM, "l2_normalize": Op.L2_NORM}
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A linear layer and what is done to its result at once: act(linear) * factor + summand."""
+
+    linear: Node
+    """The linear layer."""
+    inner: frozenset[Node] = frozenset()
+    """Nodes whose values exist nowhere but in it."""
+    act: str = "identity"
+    """A name of `ENDINGS`."""
+    factor: Node | None = None
+    """Multiplied with."""
+    summand: Node | None = None
+    """Added."""
+
+
+def make_steps(pooled: Node, hidden: Node | None, max_length: int) -> list[Step]:
+    """The steps that give the results `[B, D]` and, where there is one, `[T, W]`.
+
+    max_length: tokens of the longest sequence. Raises UnsupportedError for shapes that no step takes."""
+    return _Fuser(pooled, hidden, max_length).steps
+
+
+def in_order(outputs: Iterable[Node]) -> list[Node]:
+    """All nodes that the outputs are made of, each after its inputs."""
+    order: dict[Node, None] = {}
+    pending = [(node, False) for node in reversed(list(outputs))]
+    while pending:
+        node, ready = pending.pop()
+        if node in order:
+            continue
+        if ready:
+            order[node] = None
+        else:
+            pending += [(node, True), *((x, False) for x in reversed(node.inputs))]
+    return list(order)
+
+
+class _Fuser:
+    def __init__(self, pooled: Node, hidden: Node | None, max_length: int) -> None:
+        outputs = [pooled] if hidden is None else [pooled, hidden]
+        self._nodes = in_order(outputs)
+        self._uses = Counter(x for node in self._nodes for x in node.inputs) + Counter(outputs)
+        self._consumers = defaultdict(list)
+        for node in self._nodes:
+            for x in node.inputs:
+                self._consumers[x].append(node)
+        self._max_length = max_length
+        self._products = self._find_products()
+        self._inner = {node for product in self._products.values() for node in product.inner}
+        self._inner |= {embedding for node in self._nodes if (embedding := self._added_embedding(node))}
+        self._groups = self._find_groups()
+        self._rotations: dict[Rope, tuple[NDArray[np.float32], ...]] = {}
+        self._views: dict[Node, View] = {}
+        self.steps: list[Step] = []
+        for output, node in zip(("pooled", "hidden"), outputs, strict=False):
+            before = len(self.steps)
+            self._compute(node, output)
+            for step in self.steps[before:]:
+                step.for_hidden = output == "hidden"
+
+    # --- what becomes one product ---------------------------------------------------------------------------------
+
+    def _find_products(self) -> dict[Node, Product]:
+        """By the node whose value each gives."""
+        found: dict[Node, Product] = {}
+        inner: set[Node] = set()
+        for node in reversed(self._nodes):
+            product = None if node in inner else self._product(node)
+            if product:
+                found[node] = product
+                inner |= product.inner
+        return found
+
+    def _product(self, node: Node) -> Product | None:
+        """The node as a product, if it is one."""
+        if node.op == "linear":
+            return Product(node)
+        if node.op in ENDINGS:
+            p = self._only_here(node.inputs[0])
+            if p and p.act == "identity" and not p.factor and not p.summand:
+                return replace(p, act=node.op, inner=p.inner | {node.inputs[0]})
+        if node.op in ("add", "mul"):
+            for x, other in (node.inputs, node.inputs[::-1]):
+                p = self._only_here(x) if other.rows is x.rows and other.shape == x.shape and other is not x else None
+                if p and not p.summand and node.op == "add":
+                    return replace(p, summand=other, inner=p.inner | {x})
+                if p and not p.summand and not p.factor and node.op == "mul":
+                    return replace(p, factor=other, inner=p.inner | {x})
+        return None
+
+    def _only_here(self, x: Node) -> Product | None:
+        return self._product(x) if self._uses[x] == 1 else None
+
+    def _find_groups(self) -> dict[Node, list[Node]]:
+        """Linear layers that are one product with others, by each of them."""
+        by_input = defaultdict(list)
+        for node, product in reversed(self._products.items()):
+            if product.linear is node:
+                by_input[node.inputs[0]].append(node)
+        return {node: nodes for nodes in by_input.values() if len(nodes) > 1 for node in nodes}
+
+    # --- from nodes to steps --------------------------------------------------------------------------------------
+
+    def _compute(self, output_node: Node, output: str) -> None:
+        """The node's value in a store that is the caller's; first, in order, what it needs."""
+        for node in in_order([output_node]):
+            if node not in self._inner and node.op not in SOURCES:
+                view = self._view(node)
+        if not view.is_whole or view.store.output:
+            view = self._emit(Op.COPY, output_node, x=view)
+        view.store.output = output
+
+    def _view(self, node: Node) -> View:
+        """Where the node's value is."""
+        if node not in self._views:
+            self._views[node] = self._make(node)
+        return self._views[node]
+
+    def _make(self, node: Node) -> View:
+        if node in self._groups:
+            return self._grouped(node)
+        if product := self._products.get(node):
+            return self._multiplied(node, product)
+        x = node.inputs[0] if node.inputs else node
+        if node.op in VIEWS:
+            begin = node.detail if node.op == "part" else 0
+            return self._view(x).part(begin, node.width)
+        if node.op in UNARY:
+            return self._emit(Op.UNARY, node, x=self._view(x), kind=UNARY.index(node.op))
+        if node.op in REDUCE:
+            return self._emit(Op.REDUCE, node, x=self._view(x), kind=REDUCE.index(node.op), heads=_heads(x))
+        if node.op in BINARY:
+            return self._binary(node)
+        if node.op in NORMS:
+            constants = [constant(weight) for weight in node.inputs[1:]]
+            eps = node.detail or 0.0
+            return self._emit(NORMS[node.op], node, *constants, x=self._view(x), heads=_heads(x), eps=eps)
+        make = getattr(self, f"_make_{node.op}", None)
+        if make is None:
+            raise UnsupportedError(f"the native engine has no step for the operation `{node.op}`")
+        view = make(node)
+        assert isinstance(view, View)
+        return view
+
+    def _emit(
+        self,
+        op: Op,
+        node: Node,
+        *constants: Any,
+        x: View | None = None,
+        y: View | None = None,
+        z: View | None = None,
+        kind: int = 0,
+        out: View | None = None,
+        **numbers: float,
+    ) -> View:
+        """Adds a step that gives the node's value, in a new store unless `out` says where."""
+        if node.rows is Rows.ONE:
+            raise UnsupportedError(f"the native engine does not compute `{node.op}` of constants")
+        out = out or View(Store(node.rows, node.width), 0, node.width)
+        self.steps.append(Step(op, out, x, y, z, kind, constants, numbers))
+        return out
+
+    def _grouped(self, node: Node) -> View:
+        """A product of several linear layers, of which this one is a part."""
+        group = self._groups[node]
+        x = self._view(group[0].inputs[0])
+        store = Store(node.rows, sum(one.width for one in group))
+        whole = View(store, 0, store.width)
+        self._emit(Op.LINEAR, node, _weights(*group), x=x, out=whole)
+        begin = 0
+        for one in group:
+            self._views[one] = whole.part(begin, one.width)
+            begin += one.width
+        return self._views[node]
+
+    def _multiplied(self, node: Node, p: Product) -> View:
+        y, z = (None if value is None else self._view(value) for value in (p.summand, p.factor))
+        x = self._view(p.linear.inputs[0])
+        return self._emit(Op.LINEAR, node, _weights(p.linear), x=x, y=y, z=z, kind=UNARY.index(p.act))
+
+    def _binary(self, node: Node) -> View:
+        x, y = node.inputs
+        if embedding := self._added_embedding(node):
+            return self._make_embedding(embedding, added=self._view(x if embedding is y else y))
+        kind, array = BINARY.index(node.op), constant(y) if y.op == "constant" else None
+        shape = y.shape if array is None else tuple(array.shape[-len(x.shape) :])
+        while len(shape) > 1 and shape[0] == 1:
+            shape = shape[1:]
+        heads, head_stride, step = _broadcast(x.shape, shape)
+        operand = None if array is not None else self._view(y)
+        return self._emit(
+            *(Op.BINARY, node, array),
+            x=self._view(x),
+            y=operand,
+            kind=kind,
+            heads=heads,
+            y_head_stride=head_stride,
+            y_step=step,
+        )
+
+    def _added_embedding(self, node: Node) -> Node | None:
+        """The embedding that is added where it is looked up, if the node is such a sum."""
+        if node.op != "add" or node in self._products:
+            return None
+        for one, other in (node.inputs[::-1], node.inputs):
+            if one.op == "embedding" and self._uses[one] == 1 and (one.rows, one.shape) == (other.rows, other.shape):
+                return one
+        return None
+
+    def _make_embedding(self, node: Node, added: View | None = None) -> View:
+        table, ids = node.inputs
+        if ids.op not in IDS:
+            raise UnsupportedError("the native engine looks up token ids, token types and positions only")
+        return self._emit(Op.EMBED, node, constant(table), y=added, kind=IDS.index(ids.op))
+
+    def _make_concat(self, node: Node) -> View:
+        whole, begin = View(Store(node.rows, node.width), 0, node.width), 0
+        for x in node.inputs:
+            self._emit(Op.COPY, x, x=self._view(x), out=whole.part(begin, x.width))
+            begin += x.width
+        return whole
+
+    def _make_keep_largest(self, node: Node) -> View:
+        [x] = node.inputs
+        return self._emit(Op.KEEP_LARGEST, node, x=self._view(x), heads=_heads(x), count=node.detail)
+
+    def _make_shift(self, node: Node) -> View:
+        return self._emit(Op.SHIFT, node, x=self._view(node.inputs[0]), count=node.detail)
+
+    def _make_pool(self, node: Node) -> View:
+        return self._emit(Op.POOL, node, x=self._view(node.inputs[0]), kind=POOL.index(node.detail))
+
+    def _make_rope(self, node: Node) -> View:
+        [x], rope = node.inputs, node.detail
+        if rope not in self._rotations:
+            angles = np.outer(np.arange(self._max_length), rope.inverse_frequencies)
+            self._rotations[rope] = tuple((f(angles) * rope.scale).astype(np.float32) for f in (np.cos, np.sin))
+        view = self._view(x)
+        place = view if self._is_read_once(x) else None
+        pairs = len(rope.inverse_frequencies)
+        return self._emit(Op.ROPE, node, *self._rotations[rope], x=view, out=place, heads=_heads(x), count=pairs)
+
+    def _make_attention(self, node: Node) -> View:
+        spec: AttentionSpec = node.detail
+        q, k, v = node.inputs[:3]
+        bias = None if spec.bias is None else constant(spec.bias.table.raw)
+        slopes = None if spec.alibi is None else np.array(spec.alibi, np.float32)
+        scale = q.shape[-1] ** -0.5 if spec.scale is None else spec.scale
+        return self._emit(
+            *(Op.ATTENTION, node, bias, slopes),
+            x=self._view(q),
+            y=self._view(k),
+            z=self._view(v),
+            heads=_heads(q),
+            key_heads=_heads(k),
+            scale=scale,
+            causal=spec.causal,
+            window=-1 if spec.window is None else spec.window,
+            reach=0 if spec.bias is None else spec.bias.reach,
+        )
+
+    def _make_disentangled_attention(self, node: Node) -> View:
+        spec: DisentangledSpec = node.detail
+        q, k, v = node.inputs
+        tables = [None if table is None else constant(table.raw) for table in (spec.keys, spec.queries)]
+        return self._emit(
+            *(Op.DISENTANGLED, node, spec.rows, *tables),
+            x=self._view(q),
+            y=self._view(k),
+            z=self._view(v),
+            heads=_heads(q),
+            key_heads=_heads(k),
+            scale=spec.scale,
+            window=-1,
+            reach=len(spec.rows) // 2,
+            table_rows=max((len(table) for table in tables if table is not None), default=0),
+        )
+
+    def _is_read_once(self, x: Node) -> bool:
+        """Whether nothing but one step reads these columns, so that it may write there."""
+        if self._uses[x] != 1 or not x.inputs:
+            return False
+        if x.op in ("heads", "merge"):
+            return self._is_read_once(x.inputs[0])
+        if x.op != "part":
+            return True
+        [whole] = x.inputs
+        parts = self._consumers[whole]
+        apart = sorted((part.detail, part.width) for part in parts if part.op == "part")
+        disjoint = all(begin + width <= after for (begin, width), (after, _) in zip(apart, apart[1:], strict=False))
+        return len(apart) == len(parts) == self._uses[whole] and disjoint and whole.op not in VIEWS
+
+
+def constant(node: Node) -> NDArray[Any]:
+    """The array of a constant, float32 or integers, C-contiguous. Raises UnsupportedError for a computed value."""
+    if node.op != "constant":
+        raise UnsupportedError(f"the native engine takes weights as they are stored, not computed by `{node.op}`")
+    array: NDArray[Any] = node.detail
+    wanted = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+    return np.require(array, wanted, "C")
+
+
+def _weights(*linears: Node) -> Weights:
+    return Weights(
+        tuple(constant(node.inputs[1]) for node in linears),
+        tuple(constant(node.inputs[2]) if len(node.inputs) > 2 else None for node in linears),
+    )
+
+
+def _heads(x: Node) -> int:
+    """Vectors of a row."""
+    return x.shape[0] if len(x.shape) > 1 else 1
+
+
+def _broadcast(x: tuple[int, ...], y: Sequence[int]) -> tuple[int, int, int]:
+    """How y goes with x: vectors of a row, floats from one vector of y to the next, and from one number to the next."""
+    y = tuple(y)
+    if y == x:
+        return 1, 0, 1
+    if y == (1,):
+        return 1, 0, 0
+    if len(x) == 2 and y == x[1:]:
+        return x[0], 0, 1
+    if len(x) == 2 and y == (x[0], 1):
+        return x[0], 1, 0
+    raise UnsupportedError(f"the native engine does not combine rows of shape {x} with rows of shape {y}")

@@ -1,0 +1,136 @@
+"""What a plan is made of: steps that read and write columns of stores, as Python sees them (csrc/tei.h has C's view)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..ops.native import Rows
+
+
+class Op(IntEnum):
+    """What a step computes, see `tei_op`; all up to ROPE take each row by itself."""
+
+    EMBED = 0
+    LINEAR = 1
+    UNARY = 2
+    BINARY = 3
+    REDUCE = 4
+    KEEP_LARGEST = 5
+    LAYER_NORM = 6
+    RMS_NORM = 7
+    L2_NORM = 8
+    COPY = 9
+    ROPE = 10
+    SHIFT = 11
+    ATTENTION = 12
+    DISENTANGLED = 13
+    POOL = 14
+
+
+UNARY = ("identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "sqrt", "exp", "log1p", "round")
+BINARY = ("add", "sub", "mul", "div")
+REDUCE = ("sum", "mean", "max", "softmax")
+POOL = ("cls", "last_token", "mean", "max", "mean_sqrt_len", "weighted_mean", "splade")
+IDS = ("input_ids", "type_ids", "positions")
+"""Kinds by their numbers in C; names as in `spec.Ops` and `Pooling`."""
+
+KINDS = {Op.EMBED: IDS, Op.LINEAR: UNARY, Op.UNARY: UNARY, Op.BINARY: BINARY, Op.REDUCE: REDUCE, Op.POOL: POOL}
+"""What the kind of a step means, by its op."""
+
+
+@dataclass(eq=False, slots=True)
+class Store:
+    """A value's memory, before it has a place."""
+
+    rows: Rows
+    """What it has a row for."""
+    width: int
+    """Floats of a row."""
+    output: str | None = None
+    """`pooled` or `hidden`: it is the caller's array."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Some columns of a store."""
+
+    store: Store
+    """Where they are."""
+    column: int
+    """The first one."""
+    width: int
+    """How many."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all columns of its store."""
+        return self.column == 0 and self.width == self.store.width
+
+    def part(self, begin: int, width: int) -> View:
+        """Some of these columns."""
+        return View(self.store, self.column + begin, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """The weights of a product, one below the other where several products of one input were joined."""
+
+    matrices: tuple[NDArray[Any], ...]
+    """Each `[O, I]`."""
+    biases: tuple[NDArray[Any] | None, ...]
+    """Of each matrix, `[O]`; None: 0."""
+
+    @property
+    def outputs(self) -> int:
+        """`O` of all together."""
+        return sum(len(matrix) for matrix in self.matrices)
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One step: `out` from `x`, `y` and `z`; fields that an op does not use stay as they are."""
+
+    op: Op
+    """What it computes."""
+    out: View
+    """Where the result goes."""
+    x: View | None = None
+    """First input; of attention the queries."""
+    y: View | None = None
+    """Second input: what is added, or keys."""
+    z: View | None = None
+    """Third input: what a product is multiplied with, or values."""
+    kind: int = 0
+    """Which function, see `KINDS`."""
+    constants: tuple[Any, ...] = ()
+    """Arrays, or the `Weights` of a product; None for one that is absent."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """Other fields of `tei_step`, by name."""
+    for_hidden: bool = False
+    """Whether only hidden states need it."""
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether it takes each row by itself."""
+        return self.op <= Op.ROPE
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All columns that it reads or writes, the result first."""
+        return tuple(view for view in (self.out, self.x, self.y, self.z) if view is not None)
+
+    @property
+    def overwrites(self) -> tuple[View, ...]:
+        """Inputs whose place the result may take: they are read where it is written, and nowhere else."""
+        same_place = {Op.LINEAR: (self.y, self.z), Op.EMBED: (self.y,), Op.BINARY: (self.x, self.y)}
+        same_place |= dict.fromkeys((Op.UNARY, Op.LAYER_NORM, Op.RMS_NORM, Op.L2_NORM, Op.ROPE), (self.x,))
+        return tuple(view for view in same_place.get(self.op, ()) if view is not None)
+
+    def __str__(self) -> str:
+        inputs = ", ".join(str(view.width) for view in self.views[1:])
+        kind = f" {KINDS[self.op][self.kind]}" if self.op in KINDS else ""
+        return f"{self.op.name.lower()}{kind}: {inputs or 'ids'} -> {self.out.width}"
