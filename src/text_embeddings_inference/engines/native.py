@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
 from ..models.build import build
+from ..native.formats import Formats
 from ..native.library import CBatch, Level, load_library
-from ..native.plan import Plan, float32
+from ..native.plan import Plan
 from ..ops.native import NativeOps, inputs
 from ..types import Batch, Encoding, Output, Pooling
 from .measure import Stopwatch, best_batch
@@ -46,7 +47,8 @@ class NativeEngine:
         network = build(checkpoint, ops := NativeOps())
         results = network.run(ops, inputs())
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
-        self.plan = Plan(Level(self._library, level), nodes, checkpoint.longest, float32)
+        kernels = Level(self._library, level)
+        self.plan = Plan(kernels, nodes, checkpoint.longest, Formats(kernels, dtype))
         self._hidden_width = None if nodes[1] is None else nodes[1].width
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
@@ -55,7 +57,7 @@ class NativeEngine:
         if checkpoint.pooling is Pooling.SPLADE:
             self._most_tokens = max(1, SPLADE_ELEMENTS // network.vocabulary)
         self.batch_tokens = min(BATCH_TOKENS, self._most_tokens)
-        self._engine = self._library.tei_open(Level(self._library, level).pointer, c.byref(self.plan.raw))
+        self._engine = self._library.tei_open(kernels.pointer, c.byref(self.plan.raw))
         self._team = self._library.tei_team_new(threads) if threads > 1 else None
         self._runs = 0
 

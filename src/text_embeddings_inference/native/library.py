@@ -34,7 +34,7 @@ class CMatrix(c.Structure):
 
 STEP_NUMBERS = (
     *("heads", "key_heads", "count", "causal", "window", "reach"),
-    *("table_rows", "y_head_stride", "y_step", "for_hidden"),
+    *("table_rows", "y_head_stride", "y_step", "half", "for_hidden"),
 )
 
 

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import ctypes as c
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ops.native import Node, Rows
+from .formats import Formats
 from .fuse import make_steps
 from .library import STEP_NUMBERS, CBuffer, CMatrix, CPlan, CStage, CStep, CView, Level
 from .pack import Packer
 from .places import Kind, Places, find_places
-from .steps import IDS, Op, Step, Store, View, Weights
+from .steps import IDS, ROUGH, UNARY, Op, Step, Store, View, Weights
 
 ROWS = {Rows.TOKENS: 0, Rows.SEQUENCES: 1}
-FormatOf = Callable[[Step], str]
-"""The format that a product is computed in (`library.FORMATS`)."""
 
 
 class Plan:
     """What runs for each batch. The arrays it points to are kept by it."""
 
-    def __init__(self, level: Level, results: tuple[Node, Node | None], max_length: int, format_of: FormatOf) -> None:
+    def __init__(self, level: Level, results: tuple[Node, Node | None], max_length: int, formats: Formats) -> None:
         """results: pooled, and hidden states if there are any; max_length: tokens of the longest sequence.
 
         Raises UnsupportedError where a step does not take what the model gives it."""
         self.steps = make_steps(*results, max_length)
         self.places = find_places(self.steps)
-        self._format_of = format_of
+        self._formats = formats
         self._packer = Packer(level)
         self._kept: list[Any] = []
         numbers = {store: number for number, store in enumerate(self.places.stores)}
@@ -53,12 +52,13 @@ class Plan:
         return [(IDS[step.kind], step.constants[0]) for step in self.steps if step.op is Op.EMBED]
 
     def __str__(self) -> str:
-        return describe(self.steps, self.places, self._format_of)
+        return describe(self.steps, self.places, self._formats)
 
     def _lower(self, step: Step, numbers: dict[Store, int]) -> CStep:
         absent = CView(-1, 0, 0)
         views = [_view(view, numbers) if view else absent for view in (step.out, step.x, step.y, step.z)]
-        raw = CStep(op=step.op, kind=step.kind, for_hidden=step.for_hidden)
+        rough = self._formats.is_rough and step.op is Op.LINEAR and ROUGH.get(UNARY[step.kind])
+        raw = CStep(op=step.op, kind=rough or step.kind, half=self._formats.half, for_hidden=step.for_hidden)
         raw.out, raw.x, raw.y, raw.z = views
         for name, number in step.numbers.items():
             setattr(raw, name, int(number) if name in STEP_NUMBERS else number)
@@ -70,19 +70,19 @@ class Plan:
         if constant is None:
             return None
         if isinstance(constant, Weights):
-            matrix: CMatrix = self._packer.matrix(constant, self._format_of(step))
+            matrix: CMatrix = self._packer.matrix(constant, self._formats(step))
             return c.addressof(matrix)
         self._kept.append(constant)
         return constant.ctypes.data
 
 
-def describe(steps: Sequence[Step], places: Places, format_of: FormatOf) -> str:
+def describe(steps: Sequence[Step], places: Places, formats: Formats) -> str:
     """The plan to be read: a line for each step, stage by stage."""
     lines = []
     for number, stage in enumerate(places.stages):
         lines.append(f"stage {number}, by {'rows' if stage.rowwise else 'sequences'} of {stage.rows.value}")
         for step in steps[stage.first : stage.first + stage.count]:
-            format_ = f", {format_of(step)}" if step.op is Op.LINEAR else ""
+            format_ = f", {formats(step)}" if step.op is Op.LINEAR else ""
             lines.append(f"  {step}{format_}{', for hidden states' if step.for_hidden else ''}")
     return "\n".join(lines)
 
@@ -98,12 +98,3 @@ def _view(view: View, numbers: dict[Store, int]) -> CView:
 def _array(of: Any, items: list[Any]) -> Any:
     return (of * len(items))(*items)
 
-
-def float32(step: Step) -> str:
-    """All products in float32."""
-    return "f32_b16" if all(_is_b16(m) for m in step.constants[0].matrices) else "f32"
-
-
-def _is_b16(matrix: NDArray[Any]) -> bool:
-    """Whether the float32 numbers are bfloat16 ones: stored so in the checkpoint, or trained in it."""
-    return not (matrix.view(np.uint32) & 0xFFFF).any()

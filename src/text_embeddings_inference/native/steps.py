@@ -32,6 +32,8 @@ class Op(IntEnum):
 
 
 UNARY = ("identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "sqrt", "exp", "log1p", "round")
+ROUGH = {"gelu": len(UNARY)}
+"""Functions that a product may end with to less precision, where its result is rounded to 16 bits or fewer."""
 BINARY = ("add", "sub", "mul", "div")
 REDUCE = ("sum", "mean", "max", "softmax")
 POOL = ("cls", "last_token", "mean", "max", "mean_sqrt_len", "weighted_mean", "splade")

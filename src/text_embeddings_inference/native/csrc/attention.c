@@ -6,13 +6,15 @@
  * are counted from the sequence's first token, so that a sequence's results do not depend on its neighbours. */
 
 #define KEY_BLOCK 384 /* a multiple of every PANEL */
+#define HALF_WIDTH 64  /* numbers of a row that are rounded at once */
+#define LOG2_E 1.44269504088896341f
 
 /* One head of one sequence, as an item's queries see it. */
 typedef struct {
     const tei_step *step;
     int length;       /* of the sequence */
     int seen;         /* so many of its first tokens are keys */
-    int first, last;  /* keys that are arranged, `first` a multiple of LANES */
+    int first;        /* key that is arranged, a multiple of LANES */
     int width, vectors; /* H; vectors of a value */
     const float *by_distance; /* what is added to a score, [key - query + length]; NULL: nothing */
     /* disentangled: */
@@ -21,12 +23,18 @@ typedef struct {
     const float *query_scores, *key_scores; /* [TILE_ROWS][n_rows] of these queries, [S][n_rows] of all keys; NULL: none */
 } head;
 
-/* Where an item keeps what it arranges. */
+/* Where an item keeps what it arranges. Scores become weights where they are, or, in bfloat16, in `weights`. */
 typedef struct {
-    float *keys, *values, *scores, *sums, *by_distance;
+    float *keys, *values, *queries, *scores, *weights, *sums, *by_distance;
     float *table, *query_scores, *key_scores;
     int32_t *rows;
 } attention_memory;
+
+#ifdef HAS_BF16
+#define HALF(step) ((step)->half)
+#else
+#define HALF(step) 0
+#endif
 
 static int32_t attention_items(const tei_step *s, const tei_batch *batch)
 {
@@ -40,8 +48,10 @@ static int32_t attention_items(const tei_step *s, const tei_batch *batch)
 static size_t divide(const tei_step *s, int longest, float *memory, attention_memory *m)
 {
     const size_t n = up_to((size_t)longest, LANES) + PANEL, width = (size_t)(s->x.width / s->heads);
-    const size_t sizes[] = {n * width,
+    const size_t sizes[] = {n * up_to(width, LANES),
                             n * up_to(width, LANES),
+                            TILE_ROWS * up_to(width, 2 * LANES),
+                            TILE_ROWS * KEY_BLOCK,
                             TILE_ROWS * KEY_BLOCK,
                             TILE_ROWS * up_to(width, LANES),
                             2 * n,
@@ -49,8 +59,8 @@ static size_t divide(const tei_step *s, int longest, float *memory, attention_me
                             TILE_ROWS * up_to((size_t)s->table_rows, PANEL),
                             n * up_to((size_t)s->table_rows, PANEL) * (s->c != NULL),
                             2 * n};
-    float **const places[] = {&m->keys,  &m->values,       &m->scores,     &m->sums, &m->by_distance,
-                              &m->table, &m->query_scores, &m->key_scores, (float **)&m->rows};
+    float **const places[] = {&m->keys,        &m->values, &m->queries,      &m->scores,     &m->weights,        &m->sums,
+                              &m->by_distance, &m->table,  &m->query_scores, &m->key_scores, (float **)&m->rows};
     size_t used = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         *places[i] = memory ? memory + used : NULL;
@@ -59,69 +69,123 @@ static size_t divide(const tei_step *s, int longest, float *memory, attention_me
     return used;
 }
 
-/* Rows from `first` to before `last` as columns: `[n / LANES][width][LANES]`, zeros at the end. */
-static void arrange_columns(rows_of x, int first, int last, int width, float *out)
+/* `count` rows of `groups` 4-byte groups as columns: `[groups][LANES]` for up to LANES rows, zeros at the end. */
+static void arrange_vector(const char *rows, size_t stride, int count, int groups, float *out)
 {
-    for (int r = first; r < last; r += LANES, out += width * LANES)
+    int g = 0;
+    if (count == LANES)
+        for (; g + LANES <= groups; g += LANES)
+            v_transpose(rows + 4 * g, stride, out + g * LANES);
+    for (; g < groups; g++)
         for (int lane = 0; lane < LANES; lane++) {
-            const float *row = x.p + (size_t)(r + lane) * x.stride;
-            for (int i = 0; i < width; i++)
-                out[i * LANES + lane] = r + lane < last ? row[i] : 0;
+            float *place = out + g * LANES + lane;
+            if (lane < count)
+                memcpy(place, rows + (size_t)lane * stride + 4 * g, 4);
+            else
+                *place = 0;
         }
 }
 
-static void arrange_values(rows_of x, int first, int last, int width, float *out)
+/* Rows from `first` to before `last` as columns: `[n / LANES][groups][LANES]`, a group being a float or, `half`, two
+ * bfloat16 numbers. */
+INLINE void arrange_columns(const int half, rows_of x, int first, int last, int width, float *out)
 {
-    const size_t stride = up_to((size_t)width, LANES);
-    for (int r = first; r < last; r++, out += stride) {
-        memcpy(out, x.p + (size_t)r * x.stride, sizeof(float) * (size_t)width);
-        memset(out + width, 0, sizeof(float) * (stride - (size_t)width));
+    const int groups = half ? (width + 1) / 2 : width;
+    for (int r = first; r < last; r += LANES, out += (size_t)groups * LANES) {
+        const int count = last - r < LANES ? last - r : LANES;
+        const float *row = x.p + (size_t)r * x.stride;
+#ifdef HAS_BF16
+        if (half) {
+            uint16_t rounded[LANES][HALF_WIDTH];
+            const size_t stride = sizeof rounded[0];
+            for (int part = 0; part < groups; part += HALF_WIDTH / 2) {
+                const int n = groups - part < HALF_WIDTH / 2 ? groups - part : HALF_WIDTH / 2;
+                for (int i = 0; i < count; i++)
+                    to_bf16(row + (size_t)i * x.stride + 2 * part, width - 2 * part < HALF_WIDTH ? width - 2 * part : HALF_WIDTH, rounded[i]);
+                arrange_vector((const char *)rounded, stride, count, n, out + part * LANES);
+            }
+            continue;
+        }
+#endif
+        arrange_vector((const char *)row, sizeof(float) * x.stride, count, groups, out);
     }
 }
 
-/* C[rows, count] = A B for columns arranged in single vectors. stride: floats of a row of C. */
-static void multiply(int rows, const float *a, size_t a_stride, const float *b, int width, int count, float *c, size_t stride)
+/* Values as they are multiplied: `[S][H]`, or, `half`, pairs of rows `[S / 2][H][2]`; H filled up to whole vectors. */
+INLINE void arrange_values(const int half, rows_of x, int first, int last, int width, float *out)
 {
-    const size_t vector = (size_t)width * LANES;
+    const size_t stride = up_to((size_t)width, LANES);
+    for (int r = first; r < last; r += 1 + half, out += stride) {
+        const float *row = x.p + (size_t)r * x.stride;
+#ifdef HAS_BF16
+        if (half) {
+            const float *next = row + x.stride;
+            EACH_VECTOR(width, i, n, vi_store(out + i, v_pairs_b16(load(row + i, n), r + 1 < last ? load(next + i, n) : v_zero()));)
+            continue;
+        }
+#endif
+        EACH_VECTOR(width, i, n, v_store(out + i, load(row + i, n));)
+    }
+}
+
+/* One tile of `rows` rows and n vectors. */
+#ifdef HAS_BF16
+#define ATTENTION_TILE(n, ...)                                                     \
+    if (half)                                                                      \
+        switch (rows) {                                                            \
+            EACH_TILE_ROWS(tile_bf16_of, n, __VA_ARGS__)                           \
+        }                                                                          \
+    else                                                                           \
+        switch (rows) {                                                            \
+            EACH_TILE_ROWS(tile_f32_of, n, __VA_ARGS__)                            \
+        }
+#else
+#define ATTENTION_TILE(n, ...)                                                     \
+    switch (rows) {                                                                \
+        EACH_TILE_ROWS(tile_f32_of, n, __VA_ARGS__)                                \
+    }
+#endif
+
+/* C[rows, count] = A B for columns arranged in single vectors. a_stride: bytes; stride: floats of a row of C. */
+INLINE void multiply(const int half, int rows, const char *a, size_t a_stride, const float *b, int groups, int count, float *c,
+                     size_t stride)
+{
+    (void)half;
+    const size_t vector = (size_t)groups * LANES;
     for (int j = 0; j < count;) {
         const int left = (count - j + LANES - 1) / LANES;
         const char *column = (const char *)(b + (size_t)(j / LANES) * vector);
-#define MULTIPLY(n)                                                                                                   \
-    switch (rows) {                                                                                                   \
-        EACH_TILE_ROWS(tile_f32_of, n, (const char *)a, a_stride * 4, column, vector * 4, LANES * 4, width, c + j, stride * 4) \
-    }                                                                                                                 \
-    j += (n) * LANES;
 #if TILE_VECTORS == 3
         if (left >= 3) {
-            MULTIPLY(3)
-        } else
+            ATTENTION_TILE(3, a, a_stride, column, vector * 4, LANES * 4, groups, c + j, stride * 4)
+            j += 3 * LANES;
+            continue;
+        }
 #endif
         if (left >= 2) {
-            MULTIPLY(2)
+            ATTENTION_TILE(2, a, a_stride, column, vector * 4, LANES * 4, groups, c + j, stride * 4)
+            j += 2 * LANES;
         } else {
-            MULTIPLY(1)
+            ATTENTION_TILE(1, a, a_stride, column, vector * 4, LANES * 4, groups, c + j, stride * 4)
+            j += LANES;
         }
     }
 }
 
-/* sums = sums * correction + weights V, for `rows` queries and `count` keys. */
-static void add_values(int rows, const float *weights, const float *values, int vectors, int count, const float *correction,
-                       float *sums)
+/* sums = sums * correction + weights V, for `rows` queries and `groups` groups of keys. */
+INLINE void add_values(const int half, int rows, const float *weights, const float *values, int vectors, int groups,
+                       const float *correction, float *sums)
 {
-    const size_t stride = (size_t)vectors * LANES;
+    const size_t stride = (size_t)vectors * LANES, weight_stride = KEY_BLOCK * (half ? sizeof(uint16_t) : sizeof(float));
+    const char *a = (const char *)weights;
     float tile[TILE_ROWS * PANEL] __attribute__((aligned(64)));
     for (int j = 0; j < vectors;) {
         const int n = vectors - j == 1 || vectors - j == 3 ? 1 : 2;
         const char *b = (const char *)(values + j * LANES);
-#define ADD_VALUES(n)                                                                                              \
-    switch (rows) {                                                                                                \
-        EACH_TILE_ROWS(tile_f32_of, n, (const char *)weights, KEY_BLOCK * 4, b, LANES * 4, stride * 4, count, tile, \
-                       PANEL * 4)                                                                                  \
-    }
         if (n == 2) {
-            ADD_VALUES(2)
+            ATTENTION_TILE(2, a, weight_stride, b, LANES * 4, stride * 4, groups, tile, PANEL * 4)
         } else {
-            ADD_VALUES(1)
+            ATTENTION_TILE(1, a, weight_stride, b, LANES * 4, stride * 4, groups, tile, PANEL * 4)
         }
         for (int i = 0; i < rows; i++)
             for (int k = 0; k < n; k++) {
@@ -155,11 +219,13 @@ static int last_seen(const head *h, int query)
     return last < h->seen ? last : h->seen;
 }
 
-/* A row of products with the keys from `key` on to weights, in place: e^(score - largest). Returns by how much sums so
- * far have to be multiplied; `largest` and `total` are carried from block to block. */
-static float weigh(const head *h, int query, int key, int count, float *scores, float *largest, float *total)
+/* A row of products with the keys from `key` on to weights, in place or, `half`, in bfloat16: 2^(score - largest), scores
+ * being in units of ln 2. Returns by how much sums so far have to be multiplied; `largest` and `total` are carried from
+ * block to block. */
+INLINE float weigh(const int half, const head *h, int query, int key, int count, float *scores, float *weights, float *largest,
+                   float *total)
 {
-    const vf lowest = v_set1(-INFINITY), scale = v_set1(h->step->scale);
+    const vf lowest = v_set1(-INFINITY), scale = v_set1(h->step->scale * LOG2_E);
     const int first = first_seen(h, query) - key, last = last_seen(h, query) - key;
     const float *added = h->by_distance ? h->by_distance + (key - query + h->length) : NULL;
     vf high = lowest;
@@ -176,35 +242,55 @@ static float weigh(const head *h, int query, int key, int count, float *scores, 
     const vf base = v_set1(highest == -INFINITY ? 0 : highest);
     vf sum = v_zero();
     for (int j = 0; j < count; j += LANES) {
-        const vf weight = v_exp(v_sub(v_load(scores + j), base));
+        const vf d = v_sub(v_load(scores + j), base), weight = half ? v_exp2_rough(d) : v_exp2(d);
         sum = v_add(sum, weight);
-        v_store(scores + j, weight);
+#ifdef HAS_BF16
+        if (half) {
+            v_store_b16((uint16_t *)weights + j, weight);
+            continue;
+        }
+#endif
+        v_store(weights + j, weight);
     }
-    const float correction = before == -INFINITY ? 0 : expf(before - highest);
+    const float correction = before == -INFINITY ? 0 : exp2f(before - highest);
     *largest = highest;
     *total = *total * correction + v_sum(sum);
     return correction;
 }
 
 /* `rows` queries from `query` on: q and out are at the first one. */
-static void attend(const head *h, const attention_memory *m, int query, int rows, rows_of q, rows_of out)
+INLINE void attend(const int half, const head *h, const attention_memory *m, int query, int rows, rows_of q, rows_of out)
 {
     const size_t stride = (size_t)h->vectors * LANES;
+    const int groups = half ? (h->width + 1) / 2 : h->width;
+    const char *a = (const char *)q.p;
+    size_t a_stride = sizeof(float) * q.stride;
+#ifdef HAS_BF16
+    if (half) {
+        a = (const char *)m->queries;
+        a_stride = sizeof(uint16_t) * up_to((size_t)h->width, 2 * LANES);
+        for (int i = 0; i < rows; i++)
+            to_bf16(q.p + (size_t)i * q.stride, h->width, (uint16_t *)(a + (size_t)i * a_stride));
+    }
+#endif
+    float *weights = half ? m->weights : m->scores;
     float largest[TILE_ROWS], total[TILE_ROWS], correction[TILE_ROWS];
     for (int i = 0; i < rows; i++)
         largest[i] = -INFINITY, total[i] = 0;
     memset(m->sums, 0, sizeof(float) * (size_t)rows * stride);
     const int last = last_seen(h, query + rows - 1);
     for (int key = first_seen(h, query) / LANES * LANES; key < last; key += KEY_BLOCK) {
-        const int count = last - key < KEY_BLOCK ? last - key : KEY_BLOCK, at = key - h->first;
-        multiply(rows, q.p, q.stride, m->keys + (size_t)at * (size_t)h->width, h->width, count, m->scores, KEY_BLOCK);
+        const int count = last - key < KEY_BLOCK ? last - key : KEY_BLOCK;
+        const size_t at = (size_t)(key - h->first);
+        multiply(half, rows, a, a_stride, m->keys + at * (size_t)groups, groups, count, m->scores, KEY_BLOCK);
         for (int i = 0; i < rows; i++) {
-            float *scores = m->scores + i * KEY_BLOCK;
+            float *scores = m->scores + i * KEY_BLOCK, *row = half ? weights + i * KEY_BLOCK / 2 : scores;
             if (h->rows)
                 add_by_rows(h, i, query + i, key, count, scores);
-            correction[i] = weigh(h, query + i, key, count, scores, largest + i, total + i);
+            correction[i] = weigh(half, h, query + i, key, count, scores, row, largest + i, total + i);
         }
-        add_values(rows, m->scores, m->values + (size_t)at * stride, h->vectors, count, correction, m->sums);
+        const float *values = m->values + (half ? at / 2 : at) * stride;
+        add_values(half, rows, weights, values, h->vectors, half ? (count + 1) / 2 : count, correction, m->sums);
     }
     for (int i = 0; i < rows; i++, out.p += out.stride) {
         const vf share = v_set1(1 / total[i]);
@@ -212,7 +298,7 @@ static void attend(const head *h, const attention_memory *m, int query, int rows
     }
 }
 
-/* The bias and the slope of a head by distance, from -length to length. */
+/* The bias and the slope of a head by distance, from -length to length, in units of ln 2. */
 static const float *fill_by_distance(const tei_step *s, int number, int length, float *out)
 {
     const float *bias = s->a, *slopes = s->b;
@@ -220,10 +306,16 @@ static const float *fill_by_distance(const tei_step *s, int number, int length, 
         return NULL;
     for (int d = -length; d <= length; d++) {
         const int near = d < -s->reach ? -s->reach : d > s->reach ? s->reach : d;
-        out[d + length] = (bias ? bias[(size_t)(near + s->reach) * (size_t)s->heads + (size_t)number] : 0) -
-                          (slopes ? slopes[number] * (float)abs(d) : 0);
+        const float added = bias ? bias[(size_t)(near + s->reach) * (size_t)s->heads + (size_t)number] : 0;
+        out[d + length] = LOG2_E * (slopes ? added - slopes[number] * (float)abs(d) : added);
     }
     return out;
+}
+
+/* The products of `rows` rows with all rows of a table `[P, H]` arranged as columns. */
+static void multiply_rows(int rows, rows_of x, const float *table, int table_rows, float *out)
+{
+    multiply(0, rows, (const char *)x.p, sizeof(float) * x.stride, table, x.width, table_rows, out, up_to((size_t)table_rows, PANEL));
 }
 
 /* What a head of a disentangled step needs besides: rows by distance, and the scores of all keys by row. */
@@ -237,15 +329,43 @@ static void prepare_rows(head *h, const attention_memory *m, const rows_of *keys
     h->n_rows = s->table_rows;
     const size_t stride = (size_t)(s->heads * h->width), columns = up_to((size_t)h->n_rows, PANEL);
     if (s->c) {
-        arrange_columns((rows_of){(float *)s->c + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
+        arrange_columns(0, (rows_of){(float *)s->c + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
         for (int r = 0; r < h->seen; r += TILE_ROWS)
-            multiply(h->seen - r < TILE_ROWS ? h->seen - r : TILE_ROWS, keys->p + (size_t)r * keys->stride, keys->stride, m->table,
-                     h->width, h->n_rows, m->key_scores + (size_t)r * columns, columns);
+            multiply_rows(h->seen - r < TILE_ROWS ? h->seen - r : TILE_ROWS, corner(*keys, r, 0, h->width), m->table, h->n_rows,
+                          m->key_scores + (size_t)r * columns);
         h->key_scores = m->key_scores;
     }
     if (s->b) {
-        arrange_columns((rows_of){(float *)s->b + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
+        arrange_columns(0, (rows_of){(float *)s->b + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
         h->query_scores = m->query_scores;
+    }
+}
+
+/* One item, with products in float32 or, `half`, in bfloat16. */
+INLINE void attend_item(const int half, const tei_task *t, head *h, const attention_memory *m, int item)
+{
+    const tei_step *s = t->step;
+    const int32_t *chunk = t->run->chunks + 2 * (item / s->key_heads);
+    const int key_head = item % s->key_heads, group = s->heads / s->key_heads, begin = t->run->batch->starts[chunk[0]];
+    const int end = chunk[1] + QUERY_ROWS < h->length ? chunk[1] + QUERY_ROWS : h->length;
+    h->first = first_seen(h, chunk[1]) / LANES * LANES;
+    const int last = last_seen(h, end - 1);
+    const rows_of q = all_rows_in(t, s->x), k = all_rows_in(t, s->y), v = all_rows_in(t, s->z), out = all_rows_in(t, s->out);
+    const rows_of keys = corner(k, begin, key_head * h->width, h->width);
+    arrange_columns(half, keys, h->first, last, h->width, m->keys);
+    arrange_values(half, corner(v, begin, key_head * h->width, h->width), h->first, last, h->width, m->values);
+    for (int number = key_head * group; number < (key_head + 1) * group; number++) {
+        if (s->op == TEI_DISENTANGLED)
+            prepare_rows(h, m, &keys, number);
+        else
+            h->by_distance = fill_by_distance(s, number, h->length, m->by_distance);
+        for (int query = chunk[1]; query < end; query += TILE_ROWS) {
+            const int rows = end - query < TILE_ROWS ? end - query : TILE_ROWS;
+            const rows_of at = corner(q, begin + query, number * h->width, h->width);
+            if (h->query_scores)
+                multiply_rows(rows, at, m->table, h->n_rows, m->query_scores);
+            attend(half, h, m, query, rows, at, corner(out, begin + query, number * h->width, h->width));
+        }
     }
 }
 
@@ -253,31 +373,14 @@ static void step_attention(const tei_task *t, int32_t item)
 {
     const tei_step *s = t->step;
     const tei_batch *batch = t->run->batch;
-    const int32_t *chunk = t->run->chunks + 2 * (item / s->key_heads);
-    const int key_head = item % s->key_heads, group = s->heads / s->key_heads, begin = batch->starts[chunk[0]];
+    const int sequence = t->run->chunks[2 * (item / s->key_heads)];
     attention_memory m;
     divide(s, batch->longest, (float *)t->scratch, &m);
-    head h = {.step = s, .length = batch->starts[chunk[0] + 1] - begin, .width = s->x.width / s->heads};
-    h.seen = batch->attended ? batch->attended[chunk[0]] : h.length;
+    head h = {.step = s, .length = batch->starts[sequence + 1] - batch->starts[sequence], .width = s->x.width / s->heads};
+    h.seen = batch->attended ? batch->attended[sequence] : h.length;
     h.vectors = (h.width + LANES - 1) / LANES;
-    const int end = chunk[1] + QUERY_ROWS < h.length ? chunk[1] + QUERY_ROWS : h.length;
-    h.first = first_seen(&h, chunk[1]) / LANES * LANES;
-    h.last = last_seen(&h, end - 1);
-    const rows_of q = all_rows_in(t, s->x), k = all_rows_in(t, s->y), v = all_rows_in(t, s->z), out = all_rows_in(t, s->out);
-    const rows_of keys = corner(k, begin, key_head * h.width, h.width), values = corner(v, begin, key_head * h.width, h.width);
-    arrange_columns(keys, h.first, h.last, h.width, m.keys);
-    arrange_values(values, h.first, h.last, h.width, m.values);
-    for (int number = key_head * group; number < (key_head + 1) * group; number++) {
-        if (s->op == TEI_DISENTANGLED)
-            prepare_rows(&h, &m, &keys, number);
-        else
-            h.by_distance = fill_by_distance(s, number, h.length, m.by_distance);
-        for (int query = chunk[1]; query < end; query += TILE_ROWS) {
-            const int rows = end - query < TILE_ROWS ? end - query : TILE_ROWS;
-            const rows_of at = corner(q, begin + query, number * h.width, h.width);
-            if (h.query_scores)
-                multiply(rows, at.p, at.stride, m.table, h.width, h.n_rows, m.query_scores, up_to((size_t)h.n_rows, PANEL));
-            attend(&h, &m, query, rows, at, corner(out, begin + query, number * h.width, h.width));
-        }
-    }
+    if (HALF(s))
+        attend_item(1, t, &h, &m, item);
+    else
+        attend_item(0, t, &h, &m, item);
 }

@@ -11,10 +11,7 @@ typedef struct {
 #ifdef HAS_BF16
 static void to_bf16(const float *x, int width, uint16_t *out)
 {
-    EACH_VECTOR(width, i, n, {
-        __m256i rounded = (__m256i)_mm512_cvtneps_pbh(load(x + i, n));
-        _mm256_storeu_si256((__m256i *)(out + i), rounded); /* up to 15 zeros past the end, within the row's stride */
-    })
+    EACH_VECTOR(width, i, n, v_store_b16(out + i, load(x + i, n));) /* zeros past the end, within the row's stride */
 }
 #endif
 
@@ -40,12 +37,7 @@ static float to_i16(const float *x, int width, float norm, int16_t *out)
     if (length * steps > room)
         steps = room / length;
     const vf by = v_set1(steps);
-    EACH_VECTOR(width, i, n, {
-        int32_t lanes[LANES];
-        vi_store(lanes, vi_from_float(v_mul(load(x + i, n), by)));
-        for (int k = 0; k < n; k++)
-            out[i + k] = (int16_t)lanes[k];
-    })
+    EACH_VECTOR(width, i, n, vi_store_i16(out + i, vi_from_float(v_mul(load(x + i, n), by)));)
     return largest > 0 ? 1 / steps : largest; /* not a number stays one */
 }
 #endif
@@ -62,12 +54,7 @@ static float to_i8(const float *x, int width, uint8_t *out, int32_t *zero)
     *zero = (int32_t)rintf(-smallest / scale);
     const vf by = v_set1(1 / scale);
     const vi offset = vi_set1(*zero);
-    EACH_VECTOR(width, i, n, {
-        int32_t lanes[LANES];
-        vi_store(lanes, vi_add(vi_from_float(v_mul(load(x + i, n), by)), offset));
-        for (int k = 0; k < n; k++)
-            out[i + k] = (uint8_t)(lanes[k] < 0 ? 0 : lanes[k] > 255 ? 255 : lanes[k]);
-    })
+    EACH_VECTOR(width, i, n, vi_store_u8(out + i, vi_add(vi_from_float(v_mul(load(x + i, n), by)), offset));)
     return scale;
 }
 #endif

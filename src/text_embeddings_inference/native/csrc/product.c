@@ -3,55 +3,36 @@
  * W lies in panels of PANEL outputs, `[N / PANEL][K / g][PANEL][g]`: the vectors that a tile reads, in its order. A panel
  * is multiplied with all rows of the block before the next one is read. */
 
-typedef void (*tile_function)(int rows, const char *a, size_t a_stride, const char *b, size_t b_vector, size_t b_group,
-                              int groups, void *tile, size_t tile_stride);
-
-static tile_function tile_for(int format)
-{
-    switch (format) {
-    case TEI_F32_B16: return tile_f32_b16;
-#ifdef HAS_BF16
-    case TEI_BF16: return tile_bf16;
-#endif
-#ifdef DOT_I16
-    case TEI_I16: return tile_i16;
-#endif
-#ifdef DOT_I8
-    case TEI_I8: return tile_i8;
-#endif
-    default: return tile_f32;
-    }
-}
-
 /* Bytes of a vector of a panel: LANES columns of one group. */
 INLINE size_t vector_bytes(int format) { return LANES * (format == TEI_F32_B16 ? sizeof(uint16_t) : 4); }
 
-/* Sums of integers to floats, in place: scale of the row * scale of the output * (sum - zero * sum of the weights). */
-static void from_integers(const tei_matrix *m, const operand *a, int row, int rows, int column, float *tile)
-{
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < PANEL; j += LANES) {
-            float *place = tile + i * PANEL + j;
-            vi sum = vi_load(place);
-            if (m->format == TEI_I8)
-                sum = vi_sub(sum, vi_mul(vi_set1(a->zero[row + i]), vi_load(m->sums + column + j)));
-            v_store(place, v_mul(v_mul(vi_to_float(sum), v_load(m->scale + column + j)), v_set1(a->scale[row + i])));
-        }
-}
-
 /* What a finished tile goes through on its way to `out`. */
 typedef struct {
-    const float *bias; /* of the tile's first column; NULL: none */
+    const tei_matrix *m;
+    const operand *a;
+    int row, column;   /* of a and m: where the tile begins */
     rows_of out, y, z; /* at the tile's first row and column; width: columns that there are */
 } ending;
 
-INLINE void end_tile(const int act, const float *tile, int rows, ending e)
+/* Sums as floats. Of integers: scale of the row * scale of the output * (sum - zero * sum of the weights). */
+INLINE vf sums_of(const int format, const float *tile, const ending *e, int i, int j)
+{
+    if (format != TEI_I8 && format != TEI_I16)
+        return v_load(tile);
+    vi sum = vi_load(tile);
+    if (format == TEI_I8)
+        sum = vi_sub(sum, vi_mul(vi_set1(e->a->zero[e->row + i]), vi_load(e->m->sums + e->column + j)));
+    const vf scale = v_mul(v_load(e->m->scale + e->column + j), v_set1(e->a->scale[e->row + i]));
+    return v_mul(vi_to_float(sum), scale);
+}
+
+INLINE void end_tile(const int act, const int format, const float *tile, int rows, ending e)
 {
     for (int i = 0; i < rows; i++, tile += PANEL, e.out.p += e.out.stride, e.y.p += e.y.stride, e.z.p += e.z.stride)
         EACH_VECTOR(e.out.width, j, n, {
-            vf v = v_load(tile + j);
-            if (e.bias)
-                v = v_add(v, v_load(e.bias + j));
+            vf v = sums_of(format, tile + j, &e, i, j);
+            if (e.m->bias)
+                v = v_add(v, v_load(e.m->bias + e.column + j));
             v = v_unary(act, v);
             if (e.z.p)
                 v = v_mul(v, load(e.z.p + j, n));
@@ -60,6 +41,36 @@ INLINE void end_tile(const int act, const float *tile, int rows, ending e)
             store(e.out.p + j, v, n);
         })
 }
+
+/* With the function and the format known to the compiler. */
+static void end_floats(int act, const float *tile, int rows, const ending *e) { FOR_UNARY(act, end_tile, TEI_F32, tile, rows, *e) }
+#ifdef DOT_I16
+static void end_i16(int act, const float *tile, int rows, const ending *e) { FOR_UNARY(act, end_tile, TEI_I16, tile, rows, *e) }
+#endif
+#ifdef DOT_I8
+static void end_i8(int act, const float *tile, int rows, const ending *e) { FOR_UNARY(act, end_tile, TEI_I8, tile, rows, *e) }
+#endif
+
+/* How products of a format are computed. */
+typedef struct {
+    void (*tile)(int rows, const char *a, size_t a_stride, const char *b, size_t b_vector, size_t b_group, int groups,
+                 void *tile, size_t tile_stride);
+    void (*end)(int act, const float *tile, int rows, const ending *e);
+} arithmetic;
+
+static const arithmetic arithmetics[TEI_FORMATS] = {
+    [TEI_F32] = {tile_f32, end_floats},
+    [TEI_F32_B16] = {tile_f32_b16, end_floats},
+#ifdef HAS_BF16
+    [TEI_BF16] = {tile_bf16, end_floats},
+#endif
+#ifdef DOT_I16
+    [TEI_I16] = {tile_i16, end_i16},
+#endif
+#ifdef DOT_I8
+    [TEI_I8] = {tile_i8, end_i8},
+#endif
+};
 
 /* The rows from `row` on, from `column` on. */
 INLINE rows_of corner(rows_of x, int row, int column, int width)
@@ -77,7 +88,7 @@ static void step_linear(const tei_task *t)
         return;
     const rows_of out = rows_in(t, s->out), y = rows_in(t, s->y), z = rows_in(t, s->z);
     const operand a = operand_of(m, rows_in(t, s->x), rows, t->scratch);
-    const tile_function tile_of = tile_for(m->format);
+    const arithmetic how = arithmetics[m->format];
     const size_t vector = vector_bytes(m->format), panel = vector * TILE_VECTORS * (size_t)m->groups;
     const int blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
     float tile[TILE_ROWS * PANEL] __attribute__((aligned(64)));
@@ -86,13 +97,11 @@ static void step_linear(const tei_task *t)
         const int column = p * PANEL, width = m->outputs - column < PANEL ? m->outputs - column : PANEL;
         for (int k = 0; k < blocks; k++) {
             const int row = rows * k / blocks, count = rows * (k + 1) / blocks - row;
-            tile_of(count, a.p + (size_t)row * a.stride, a.stride, b, vector, vector * TILE_VECTORS, m->groups, tile,
-                    sizeof(float) * PANEL);
-            if (m->scale)
-                from_integers(m, &a, row, count, column, tile);
-            const ending e = {m->bias ? m->bias + column : NULL, corner(out, row, column, width),
-                              corner(y, row, column, width), corner(z, row, column, width)};
-            FOR_UNARY(s->kind, end_tile, tile, count, e)
+            how.tile(count, a.p + (size_t)row * a.stride, a.stride, b, vector, vector * TILE_VECTORS, m->groups, tile,
+                     sizeof(float) * PANEL);
+            const ending e = {m, &a, row, column, corner(out, row, column, width), corner(y, row, column, width),
+                              corner(z, row, column, width)};
+            how.end(s->kind, tile, count, &e);
         }
     }
 }

@@ -43,7 +43,8 @@ enum tei_unary {
     TEI_SQRT,
     TEI_EXP,
     TEI_LOG1P,
-    TEI_ROUND
+    TEI_ROUND,
+    TEI_GELU_ROUGH /* to 2e-5: for results that become numbers of 16 bits or fewer */
 };
 enum tei_binary { TEI_ADD, TEI_SUB, TEI_MUL, TEI_DIV };
 enum tei_reduce { TEI_SUM, TEI_MEAN, TEI_LARGEST, TEI_SOFTMAX };
@@ -104,6 +105,7 @@ typedef struct {
     int32_t table_rows;    /* disentangled: P, rows of b and c */
     int32_t y_head_stride; /* binary: floats from one vector of y to the next */
     int32_t y_step;        /* binary: 1, or 0 where a vector of y is one number */
+    int32_t half;          /* attention: its products in bfloat16 */
     int32_t for_hidden;    /* only needed where the caller wants hidden states */
     float scale, eps;
     tei_view out, x, y, z;

@@ -74,8 +74,7 @@ INLINE int32_t group_at(const char *p)
 }
 #define BROADCAST_GROUP(p) vi_set1(group_at(p))
 
-#ifdef __AVX512BF16__
-#define HAS_BF16 1
+#ifdef HAS_BF16
 #define DOT_BF16(c, a, b) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
 DEFINE_TILE(tile_bf16, vf, v_zero, vi, vi_load, BROADCAST_GROUP, DOT_BF16, STORE_F32)
 #endif

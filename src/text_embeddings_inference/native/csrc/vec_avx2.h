@@ -66,3 +66,39 @@ INLINE vf v_load_b16(const uint16_t *p)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
+
+/* LANES rows of LANES 4-byte numbers, `stride` bytes apart, to rows that were columns. */
+INLINE void v_transpose(const char *rows, size_t stride, float *out)
+{
+    __m256 r[8], t[8];
+    UNROLL for (int i = 0; i < 8; i++) r[i] = v_load((const float *)(rows + (size_t)i * stride));
+    UNROLL for (int i = 0; i < 8; i += 2)
+    {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4)
+    {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        v_store(out + 8 * i, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        v_store(out + 8 * (i + 4), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+
+/* The nearest numbers from 0 to 255, or from -32768 to 32767. */
+INLINE void vi_store_i16(int16_t *p, vi v)
+{
+    __m256i pairs = _mm256_permute4x64_epi64(_mm256_packs_epi32(v, v), 0x08);
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(pairs));
+}
+INLINE void vi_store_u8(uint8_t *p, vi v)
+{
+    __m128i pairs = _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packs_epi32(v, v), 0x08));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(pairs, pairs));
+}

@@ -56,3 +56,49 @@ INLINE vf v_load_b16(const uint16_t *p)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
+
+/* LANES rows of LANES 4-byte numbers, `stride` bytes apart, to rows that were columns. */
+INLINE void v_transpose(const char *rows, size_t stride, float *out)
+{
+    __m512i r[16], t[16];
+    UNROLL for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(rows + (size_t)i * stride);
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4) for (int j = 0; j < 2; j++)
+    {
+        r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + 2 + j]);
+        r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + 2 + j]);
+    }
+    UNROLL for (int i = 0; i < 4; i++) for (int j = 0; j < 16; j += 8)
+    {
+        t[j + i] = _mm512_shuffle_i32x4(r[j + i], r[j + i + 4], 0x88);
+        t[j + i + 4] = _mm512_shuffle_i32x4(r[j + i], r[j + i + 4], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        _mm512_storeu_si512(out + 16 * i, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
+        _mm512_storeu_si512(out + 16 * (i + 8), _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
+    }
+}
+
+/* The nearest numbers from 0 to 255, or from -32768 to 32767. */
+INLINE void vi_store_u8(uint8_t *p, vi v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtusepi32_epi8(_mm512_max_epi32(v, _mm512_setzero_si512())));
+}
+INLINE void vi_store_i16(int16_t *p, vi v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(v)); }
+
+#ifdef __AVX512BF16__
+#define HAS_BF16 1
+/* bfloat16 numbers in the lower halves of the lanes. */
+INLINE vi v_to_b16(vf v) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(v)); }
+INLINE void v_store_b16(uint16_t *p, vf v) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v)); }
+/* Pairs of bfloat16 numbers: of each lane the one of `low`, then the one of `high`. */
+INLINE vi v_pairs_b16(vf low, vf high)
+{
+    return _mm512_or_si512(v_to_b16(low), _mm512_slli_epi32(v_to_b16(high), 16));
+}
+#endif

@@ -58,3 +58,11 @@ INLINE float v_largest(vf v) { return fmaxf(fmaxf(v[0], v[2]), fmaxf(v[1], v[3])
 INLINE float v_smallest(vf v) { return fminf(fminf(v[0], v[2]), fminf(v[1], v[3])); }
 
 INLINE vf v_load_b16(const uint16_t *p) { return (vf)((vi){p[0], p[1], p[2], p[3]} << 16); }
+
+/* LANES rows of LANES 4-byte numbers, `stride` bytes apart, to rows that were columns. */
+INLINE void v_transpose(const char *rows, size_t stride, float *out)
+{
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < LANES; j++)
+            memcpy(out + j * LANES + i, rows + (size_t)i * stride + 4 * j, 4);
+}

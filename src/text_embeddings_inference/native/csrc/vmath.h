@@ -17,6 +17,35 @@ INLINE vf v_exp(vf x)
     return v_mul(p, v_power_of_2(n));
 }
 
+/* 2^x (x = n + r, the Taylor series for 2^r). 0 below -127, about 1.7e38 from 127 on. */
+INLINE vf v_exp2(vf x)
+{
+    x = v_min(v_set1(127), v_max(v_set1(-127), x));
+    const vf n = v_round(x), r = v_sub(x, n);
+    vf p = v_set1(1.5252733804e-5f);
+    p = v_fma(p, r, v_set1(1.5403530394e-4f));
+    p = v_fma(p, r, v_set1(1.3333558146e-3f));
+    p = v_fma(p, r, v_set1(9.6181291076e-3f));
+    p = v_fma(p, r, v_set1(5.5504108665e-2f));
+    p = v_fma(p, r, v_set1(2.4022650696e-1f));
+    p = v_fma(p, r, v_set1(6.9314718056e-1f));
+    p = v_fma(p, r, v_set1(1));
+    return v_mul(p, v_power_of_2(n));
+}
+
+/* 2^x to five digits, for results that become 16-bit numbers. */
+INLINE vf v_exp2_rough(vf x)
+{
+    x = v_min(v_set1(127), v_max(v_set1(-127), x));
+    const vf n = v_round(x), r = v_sub(x, n);
+    vf p = v_set1(0.00955408f);
+    p = v_fma(p, r, v_set1(0.05587055f));
+    p = v_fma(p, r, v_set1(0.24024698f));
+    p = v_fma(p, r, v_set1(0.693128f));
+    p = v_fma(p, r, v_set1(0.99999946f));
+    return v_mul(p, v_power_of_2(n));
+}
+
 /* erf x = x P(x^2) / Q(x^2), clamped to +-4 where it is 1 in float32 (the coefficients of XLA's and Eigen's ErfImpl32). */
 INLINE vf v_erf(vf x)
 {
@@ -65,6 +94,21 @@ INLINE vf v_gelu(vf x)
     return v_fma(half, v_erf(v_mul(x, v_set1(0.70710678118654752f))), half);
 }
 
+/* The same to 2e-5, for results that become numbers of 16 bits or fewer: Phi(x) = 1/2 + x P(x^2), clamped to +-3.8. */
+INLINE vf v_gelu_rough(vf x)
+{
+    const vf z = v_min(v_set1(3.8f), v_max(v_set1(-3.8f), x)), u = v_mul(z, z);
+    vf p = v_set1(-1.8030889e-09f);
+    p = v_fma(p, u, v_set1(1.3228569e-07f));
+    p = v_fma(p, u, v_set1(-4.291412e-06f));
+    p = v_fma(p, u, v_set1(8.224336e-05f));
+    p = v_fma(p, u, v_set1(-0.0010535426f));
+    p = v_fma(p, u, v_set1(0.009664781f));
+    p = v_fma(p, u, v_set1(-0.06614257f));
+    p = v_fma(p, u, v_set1(0.39881095f));
+    return v_mul(x, v_fma(z, p, v_set1(0.5f)));
+}
+
 /* Its approximation by tanh (Hendrycks & Gimpel, arXiv:1606.08415). */
 INLINE vf v_gelu_tanh(vf x)
 {
@@ -78,6 +122,7 @@ INLINE vf v_unary(const int kind, vf x)
 {
     switch (kind) {
     case TEI_GELU: return v_gelu(x);
+    case TEI_GELU_ROUGH: return v_gelu_rough(x);
     case TEI_GELU_TANH: return v_gelu_tanh(x);
     case TEI_RELU: return v_max(v_zero(), x);
     case TEI_SILU: return v_mul(x, v_sigmoid(x));
@@ -93,6 +138,7 @@ INLINE vf v_unary(const int kind, vf x)
 #define FOR_UNARY(kind, f, ...)                              \
     switch (kind) {                                          \
     case TEI_GELU: f(TEI_GELU, __VA_ARGS__); break;          \
+    case TEI_GELU_ROUGH: f(TEI_GELU_ROUGH, __VA_ARGS__); break; \
     case TEI_GELU_TANH: f(TEI_GELU_TANH, __VA_ARGS__); break; \
     case TEI_RELU: f(TEI_RELU, __VA_ARGS__); break;          \
     case TEI_SILU: f(TEI_SILU, __VA_ARGS__); break;          \
