@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from openvino import opset15 as op
 
 from extras import needs_torch
+from native import running
+from native.kernels import kernels, levels
 from oracle.numpy_ops import NumpyOps, Sequences
+from text_embeddings_inference.ops.native import Rows
 from text_embeddings_inference.ops.openvino import Float32OpenVINOOps, OpenVINOOps
 from text_embeddings_inference.ops.openvino_layout import PaddedLayout
 from text_embeddings_inference.ops.spec import Layout, Value
@@ -83,6 +86,22 @@ def on_torch_packed(function: Function, *arrays: Array, lengths: Sequence[int], 
     return _on_torch(function, packed, Batch(ids, None, _int32(lengths)), dtype)
 
 
+def on_native(function: Function, *arrays: Array, lengths: Sequence[int], level: str) -> Array:
+    """The result of the native kernels, padded with zeros; rows `[R, D]` are taken as they are."""
+    if arrays and arrays[0].ndim == 2 and arrays[0].dtype.kind == "f":
+        return running.run(function, *arrays, lengths=arrays[0].shape[:1], level=kernels(level)).values
+    if arrays and arrays[0].shape[:2] != (len(lengths), max(lengths)):
+        lengths = arrays[0].shape[1:2] * len(arrays[0])
+    tokens = [tokens_of(array, lengths) for array in arrays]
+    rows, result = running.run(function, *tokens, lengths=lengths, level=kernels(level))
+    if rows is Rows.SEQUENCES:
+        return result
+    padded = np.zeros((len(lengths), max(lengths), *result.shape[1:]), np.float32)
+    for row, part in zip(padded, np.split(result, np.cumsum(lengths)[:-1]), strict=True):
+        row[: len(part)] = part
+    return padded
+
+
 def on_numpy(function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
     """The oracle's result for a padded batch, in float64."""
     ops, layout = NumpyOps(), Layout(Sequences(tuple(lengths), max(lengths)))
@@ -115,6 +134,8 @@ class Engine:
 
     run: Callable[..., Array]
     packed: bool = False
+    by_token: bool = True
+    """Whether it takes constants that differ from token to token, which no model has."""
 
     def tokens(self, function: Function, *arrays: Array, lengths: Sequence[int]) -> Array:
         """What the tokens get, `[T, ...]`; what padding gets has to be finite."""
@@ -127,6 +148,10 @@ _PADDED = [
     pytest.param(Engine(on_openvino), id="openvino"),
     pytest.param(Engine(partial(on_openvino, ops=Float32OpenVINOOps)), id="openvino-float32"),
     pytest.param(Engine(on_torch), id="torch", marks=needs_torch),
+    *(
+        pytest.param(Engine(partial(on_native, level=level), by_token=False), id=f"native-{level}")
+        for level in levels()
+    ),
 ]
 _PACKED = [pytest.param(Engine(on_torch_packed, packed=True), id="torch-packed", marks=needs_torch)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from one_op import MAX_LENGTH, PROPERTIES, Function, check_close, ragged, random
 from openvino import opset15 as op
 
 from extras import needs_torch
+from native import running
+from native.kernels import kernels, levels
 from oracle.numpy_ops import NumpyOps, Sequences
 from text_embeddings_inference.ops.openvino import OpenVINOOps
 from text_embeddings_inference.ops.openvino_layout import PaddedLayout
@@ -60,6 +63,11 @@ def on_torch(function: Function, arrays: list[Array], *, packed: bool = False) -
     return result if packed else tokens_of(result, LENGTHS)
 
 
+def on_native(function: Function, arrays: list[Array], *, level: str) -> Array:
+    tokens = [tokens_of(array, LENGTHS) for array in arrays]
+    return running.run(function, *tokens, lengths=LENGTHS, attended=ATTENDED, level=kernels(level)).values
+
+
 def attention(ops: Ops, layout: Layout, q: Value, k: Value, v: Value) -> Value:
     return ops.attention(q, k, v, AttentionSpec(), layout)
 
@@ -75,6 +83,7 @@ def disentangled(ops: Ops, layout: Layout, q: Value, k: Value, v: Value) -> Valu
 
 
 RUNS = [
+    *(pytest.param(partial(on_native, level=level), id=f"native-{level}") for level in levels()),
     pytest.param(on_openvino, id="openvino"),
     pytest.param(on_numpy_packed, id="numpy-packed"),
     pytest.param(on_torch, id="torch", marks=needs_torch),

@@ -70,6 +70,8 @@ def test_the_two_forms_of_gelu_are_told_apart(engine: Engine) -> None:
 @pytest.mark.parametrize("shape", [(3, 5, 8), (8,), (3, 5, 1), (1, 5, 8), (3, 1, 8), (1, 1, 1)], ids=str)
 @on_each_engine
 def test_binary_with_a_value(engine: Engine, name: str, shape: tuple[int, ...]) -> None:
+    if not engine.by_token and shape not in [(8,), (1, 1, 1)]:
+        pytest.skip("constants are the same for all tokens there")
     y = random(*shape, seed=1)
 
     def function(ops: Ops, _: Any, x: Any) -> Any:

@@ -10,6 +10,7 @@ from oracle.expected import FIXTURES
 
 PAIRS = [
     ("openvino", "numpy-padded", 2e-5),
+    ("native", "numpy-packed", 2e-5),
     ("numpy-packed", "numpy-padded", 1e-6),
     pytest.param("torch-padded", "numpy-padded", 2e-5, marks=needs_torch),
     pytest.param("torch-packed", "torch-padded", 2e-5, marks=needs_torch),

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +43,17 @@ LEVELS: dict[str, dict[str, tuple[str, ...]]] = {
 """By machine: each level's flags. On other machines there is `plain`, vectors in the compiler's own terms."""
 
 
+AVX512_FLAGS = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
+NEEDED: dict[str, set[str]] = {
+    "avx2": {"avx2", "fma"},
+    "avx_vnni": {"avx2", "fma", "avx_vnni"},
+    "avx512": AVX512_FLAGS,
+    "avx512_vnni": AVX512_FLAGS | {"avx512_vnni"},
+    "avx512_bf16": AVX512_FLAGS | {"avx512_vnni", "avx512_bf16"},
+}
+"""What each level needs, as /proc/cpuinfo names it; cpu.c asks the CPU itself."""
+
+
 def find_compiler() -> list[str] | None:
     """The command of a C compiler; None if there is none."""
     if chosen := os.environ.get("CC"):
@@ -53,20 +64,36 @@ def find_compiler() -> list[str] | None:
     return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
 
 
-def levels(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
-    """The levels of a machine with their flags."""
+def all_levels(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
+    """The levels of a kind of machine, with their flags."""
     return LEVELS.get(machine, {"plain": ()})
 
 
-def source_hash(flags: Sequence[str] = ()) -> str:
-    """Of all sources and flags: what a built library is known by."""
-    digest = hashlib.sha256(repr((FLAGS, levels(), *flags)).encode())
-    for path in sorted(SOURCES.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+def levels_here(flags: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The best level for a CPU with these flags (/proc/cpuinfo), and `plain`, which it is compared with."""
+    levels = all_levels()
+    best = [name for name in levels if NEEDED.get(name, set()) <= set(flags)][-1]
+    return {name: levels[name] for name in {"plain": None, best: None}}
 
 
-def build(out: Path, *, compiler: Sequence[str], flags: Sequence[str] = (), threads: int | None = None) -> None:
+def built_library(folder: Path, levels: Mapping[str, Sequence[str]]) -> Path:
+    """The library with these levels, from the folder or, if it is not there, compiled into it.
+
+    Raises StartError where there is no compiler, or it fails."""
+    path = folder / f"kernels-{_digest(levels)}.so"
+    if not path.exists():
+        compiler = find_compiler()
+        if compiler is None:
+            raise StartError(
+                "there is no C compiler for the native kernels", hint="install gcc, or `pip install ziglang`"
+            )
+        build(path, levels, compiler=compiler)
+    return path
+
+
+def build(
+    out: Path, levels: Mapping[str, Sequence[str]], *, compiler: Sequence[str], flags: Sequence[str] = ()
+) -> None:
     """Compiles the library to `out`, which appears when it is complete. flags: further ones, for all sources.
 
     Raises StartError with the compiler's words where it fails.
@@ -74,15 +101,23 @@ def build(out: Path, *, compiler: Sequence[str], flags: Sequence[str] = (), thre
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         objects = Path(folder)
-        made = [f"-DLEVEL_{name.upper()}" for name in levels()]
+        made = [f"-DLEVEL_{name.upper()}" for name in levels]
         jobs = [[str(SOURCES / name), *made, "-o", str(objects / f"{name}.o")] for name in COMMON]
-        for name, level in levels().items():
-            jobs.append([str(SOURCES / "level.c"), f"-DLEVEL={name}", *level, "-o", str(objects / f"{name}.o")])
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for name, own in levels.items():
+            jobs.append([str(SOURCES / "level.c"), f"-DLEVEL={name}", *own, "-o", str(objects / f"{name}.o")])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda job: _run([*compiler, *FLAGS, *flags, "-c", *job]), jobs))
         whole = objects / "library.so"
         _run([*compiler, *flags, "-shared", "-pthread", *(job[-1] for job in jobs), "-lm", "-o", str(whole)])
         os.replace(whole, out)
+
+
+def _digest(levels: Mapping[str, Sequence[str]]) -> str:
+    """Of all sources and flags."""
+    digest = hashlib.sha256(repr((FLAGS, sorted(levels.items()))).encode())
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _run(command: Sequence[str]) -> None:

@@ -8,8 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,29 +17,12 @@ from numpy.typing import NDArray
 from ..errors import UnsupportedError
 from ..ops.native import Node, Rows
 from ..ops.spec import AttentionSpec, DisentangledSpec, Rope
+from .products import Product, find_groups, find_products, in_order
 from .steps import BINARY, IDS, POOL, REDUCE, UNARY, Op, Step, Store, View, Weights
 
-ENDINGS = frozenset(UNARY) - {"identity", "exp", "log1p"}
-"""Functions that a product can end with."""
 SOURCES = ("constant", *IDS)
 VIEWS = ("part", "heads", "merge")
 NORMS = {"layer_norm": Op.LAYER_NORM, "rms_norm": Op.RMS_NORM, "l2_normalize": Op.L2_NORM}
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A linear layer and what is done to its result at once: act(linear) * factor + summand."""
-
-    linear: Node
-    """The linear layer."""
-    inner: frozenset[Node] = frozenset()
-    """Nodes whose values exist nowhere but in it."""
-    act: str = "identity"
-    """A name of `ENDINGS`."""
-    factor: Node | None = None
-    """Multiplied with."""
-    summand: Node | None = None
-    """Added."""
 
 
 def make_steps(pooled: Node, hidden: Node | None, max_length: int) -> list[Step]:
@@ -48,21 +30,6 @@ def make_steps(pooled: Node, hidden: Node | None, max_length: int) -> list[Step]
 
     max_length: tokens of the longest sequence. Raises UnsupportedError for shapes that no step takes."""
     return _Fuser(pooled, hidden, max_length).steps
-
-
-def in_order(outputs: Iterable[Node]) -> list[Node]:
-    """All nodes that the outputs are made of, each after its inputs."""
-    order: dict[Node, None] = {}
-    pending = [(node, False) for node in reversed(list(outputs))]
-    while pending:
-        node, ready = pending.pop()
-        if node in order:
-            continue
-        if ready:
-            order[node] = None
-        else:
-            pending += [(node, True), *((x, False) for x in reversed(node.inputs))]
-    return list(order)
 
 
 class _Fuser:
@@ -75,10 +42,10 @@ class _Fuser:
             for x in node.inputs:
                 self._consumers[x].append(node)
         self._max_length = max_length
-        self._products = self._find_products()
+        self._products = find_products(self._nodes, self._uses)
+        self._groups = find_groups(self._products)
         self._inner = {node for product in self._products.values() for node in product.inner}
         self._inner |= {embedding for node in self._nodes if (embedding := self._added_embedding(node))}
-        self._groups = self._find_groups()
         self._rotations: dict[Rope, tuple[NDArray[np.float32], ...]] = {}
         self._views: dict[Node, View] = {}
         self.steps: list[Step] = []
@@ -88,47 +55,6 @@ class _Fuser:
             for step in self.steps[before:]:
                 step.for_hidden = output == "hidden"
 
-    # --- what becomes one product ---------------------------------------------------------------------------------
-
-    def _find_products(self) -> dict[Node, Product]:
-        """By the node whose value each gives."""
-        found: dict[Node, Product] = {}
-        inner: set[Node] = set()
-        for node in reversed(self._nodes):
-            product = None if node in inner else self._product(node)
-            if product:
-                found[node] = product
-                inner |= product.inner
-        return found
-
-    def _product(self, node: Node) -> Product | None:
-        """The node as a product, if it is one."""
-        if node.op == "linear":
-            return Product(node)
-        if node.op in ENDINGS:
-            p = self._only_here(node.inputs[0])
-            if p and p.act == "identity" and not p.factor and not p.summand:
-                return replace(p, act=node.op, inner=p.inner | {node.inputs[0]})
-        if node.op in ("add", "mul"):
-            for x, other in (node.inputs, node.inputs[::-1]):
-                p = self._only_here(x) if other.rows is x.rows and other.shape == x.shape and other is not x else None
-                if p and not p.summand and node.op == "add":
-                    return replace(p, summand=other, inner=p.inner | {x})
-                if p and not p.summand and not p.factor and node.op == "mul":
-                    return replace(p, factor=other, inner=p.inner | {x})
-        return None
-
-    def _only_here(self, x: Node) -> Product | None:
-        return self._product(x) if self._uses[x] == 1 else None
-
-    def _find_groups(self) -> dict[Node, list[Node]]:
-        """Linear layers that are one product with others, by each of them."""
-        by_input = defaultdict(list)
-        for node, product in reversed(self._products.items()):
-            if product.linear is node:
-                by_input[node.inputs[0]].append(node)
-        return {node: nodes for nodes in by_input.values() if len(nodes) > 1 for node in nodes}
-
     # --- from nodes to steps --------------------------------------------------------------------------------------
 
     def _compute(self, output_node: Node, output: str) -> None:
@@ -137,7 +63,7 @@ class _Fuser:
             if node not in self._inner and node.op not in SOURCES:
                 view = self._view(node)
         if not view.is_whole or view.store.output:
-            view = self._emit(Op.COPY, output_node, x=view)
+            view = self._add(Step(Op.COPY, self._new(output_node), view))
         view.store.output = output
 
     def _view(self, node: Node) -> View:
@@ -156,15 +82,16 @@ class _Fuser:
             begin = node.detail if node.op == "part" else 0
             return self._view(x).part(begin, node.width)
         if node.op in UNARY:
-            return self._emit(Op.UNARY, node, x=self._view(x), kind=UNARY.index(node.op))
+            return self._add(Step(Op.UNARY, self._new(node), self._view(x), kind=UNARY.index(node.op)))
         if node.op in REDUCE:
-            return self._emit(Op.REDUCE, node, x=self._view(x), kind=REDUCE.index(node.op), heads=_heads(x))
+            kind = REDUCE.index(node.op)
+            return self._add(Step(Op.REDUCE, self._new(node), self._view(x), kind=kind, numbers={"heads": _heads(x)}))
         if node.op in BINARY:
             return self._binary(node)
         if node.op in NORMS:
-            constants = [constant(weight) for weight in node.inputs[1:]]
-            eps = node.detail or 0.0
-            return self._emit(NORMS[node.op], node, *constants, x=self._view(x), heads=_heads(x), eps=eps)
+            weights = tuple(constant(weight) for weight in node.inputs[1:])
+            numbers: dict[str, float] = {"heads": _heads(x), "eps": node.detail or 0.0}
+            return self._add(Step(NORMS[node.op], self._new(node), self._view(x), constants=weights, numbers=numbers))
         make = getattr(self, f"_make_{node.op}", None)
         if make is None:
             raise UnsupportedError(f"the native engine has no step for the operation `{node.op}`")
@@ -172,24 +99,16 @@ class _Fuser:
         assert isinstance(view, View)
         return view
 
-    def _emit(
-        self,
-        op: Op,
-        node: Node,
-        *constants: Any,
-        x: View | None = None,
-        y: View | None = None,
-        z: View | None = None,
-        kind: int = 0,
-        out: View | None = None,
-        **numbers: float,
-    ) -> View:
-        """Adds a step that gives the node's value, in a new store unless `out` says where."""
+    def _add(self, step: Step) -> View:
+        """Where the step's result is."""
+        self.steps.append(step)
+        return step.out
+
+    def _new(self, node: Node) -> View:
+        """A new store for the node's value."""
         if node.rows is Rows.ONE:
             raise UnsupportedError(f"the native engine does not compute `{node.op}` of constants")
-        out = out or View(Store(node.rows, node.width), 0, node.width)
-        self.steps.append(Step(op, out, x, y, z, kind, constants, numbers))
-        return out
+        return View(Store(node.rows, node.width), 0, node.width)
 
     def _grouped(self, node: Node) -> View:
         """A product of several linear layers, of which this one is a part."""
@@ -197,7 +116,7 @@ class _Fuser:
         x = self._view(group[0].inputs[0])
         store = Store(node.rows, sum(one.width for one in group))
         whole = View(store, 0, store.width)
-        self._emit(Op.LINEAR, node, _weights(*group), x=x, out=whole)
+        self._add(Step(Op.LINEAR, whole, x, constants=(_weights(*group),)))
         begin = 0
         for one in group:
             self._views[one] = whole.part(begin, one.width)
@@ -207,7 +126,8 @@ class _Fuser:
     def _multiplied(self, node: Node, p: Product) -> View:
         y, z = (None if value is None else self._view(value) for value in (p.summand, p.factor))
         x = self._view(p.linear.inputs[0])
-        return self._emit(Op.LINEAR, node, _weights(p.linear), x=x, y=y, z=z, kind=UNARY.index(p.act))
+        kind, weights = UNARY.index(p.act), _weights(p.linear)
+        return self._add(Step(Op.LINEAR, self._new(node), x, y, z, kind, (weights,)))
 
     def _binary(self, node: Node) -> View:
         x, y = node.inputs
@@ -217,17 +137,10 @@ class _Fuser:
         shape = y.shape if array is None else tuple(array.shape[-len(x.shape) :])
         while len(shape) > 1 and shape[0] == 1:
             shape = shape[1:]
-        heads, head_stride, step = _broadcast(x.shape, shape)
+        numbers = _broadcast(x.shape, shape)
         operand = None if array is not None else self._view(y)
-        return self._emit(
-            *(Op.BINARY, node, array),
-            x=self._view(x),
-            y=operand,
-            kind=kind,
-            heads=heads,
-            y_head_stride=head_stride,
-            y_step=step,
-        )
+        step = Step(Op.BINARY, self._new(node), self._view(x), operand, None, kind, (array,), numbers)
+        return self._add(step)
 
     def _added_embedding(self, node: Node) -> Node | None:
         """The embedding that is added where it is looked up, if the node is such a sum."""
@@ -242,24 +155,27 @@ class _Fuser:
         table, ids = node.inputs
         if ids.op not in IDS:
             raise UnsupportedError("the native engine looks up token ids, token types and positions only")
-        return self._emit(Op.EMBED, node, constant(table), y=added, kind=IDS.index(ids.op))
+        kind = IDS.index(ids.op)
+        return self._add(Step(Op.EMBED, self._new(node), y=added, kind=kind, constants=(constant(table),)))
 
     def _make_concat(self, node: Node) -> View:
-        whole, begin = View(Store(node.rows, node.width), 0, node.width), 0
+        whole, begin = self._new(node), 0
         for x in node.inputs:
-            self._emit(Op.COPY, x, x=self._view(x), out=whole.part(begin, x.width))
+            self._add(Step(Op.COPY, whole.part(begin, x.width), self._view(x)))
             begin += x.width
         return whole
 
     def _make_keep_largest(self, node: Node) -> View:
         [x] = node.inputs
-        return self._emit(Op.KEEP_LARGEST, node, x=self._view(x), heads=_heads(x), count=node.detail)
+        numbers = {"heads": _heads(x), "count": node.detail}
+        return self._add(Step(Op.KEEP_LARGEST, self._new(node), self._view(x), numbers=numbers))
 
     def _make_shift(self, node: Node) -> View:
-        return self._emit(Op.SHIFT, node, x=self._view(node.inputs[0]), count=node.detail)
+        x, numbers = self._view(node.inputs[0]), {"count": node.detail}
+        return self._add(Step(Op.SHIFT, self._new(node), x, numbers=numbers))
 
     def _make_pool(self, node: Node) -> View:
-        return self._emit(Op.POOL, node, x=self._view(node.inputs[0]), kind=POOL.index(node.detail))
+        return self._add(Step(Op.POOL, self._new(node), self._view(node.inputs[0]), kind=POOL.index(node.detail)))
 
     def _make_rope(self, node: Node) -> View:
         [x], rope = node.inputs, node.detail
@@ -267,45 +183,40 @@ class _Fuser:
             angles = np.outer(np.arange(self._max_length), rope.inverse_frequencies)
             self._rotations[rope] = tuple((f(angles) * rope.scale).astype(np.float32) for f in (np.cos, np.sin))
         view = self._view(x)
-        place = view if self._is_read_once(x) else None
-        pairs = len(rope.inverse_frequencies)
-        return self._emit(Op.ROPE, node, *self._rotations[rope], x=view, out=place, heads=_heads(x), count=pairs)
+        place = view if self._is_read_once(x) else self._new(node)
+        numbers = {"heads": _heads(x), "count": len(rope.inverse_frequencies)}
+        return self._add(Step(Op.ROPE, place, view, constants=self._rotations[rope], numbers=numbers))
 
     def _make_attention(self, node: Node) -> View:
         spec: AttentionSpec = node.detail
         q, k, v = node.inputs[:3]
         bias = None if spec.bias is None else constant(spec.bias.table.raw)
         slopes = None if spec.alibi is None else np.array(spec.alibi, np.float32)
-        scale = q.shape[-1] ** -0.5 if spec.scale is None else spec.scale
-        return self._emit(
-            *(Op.ATTENTION, node, bias, slopes),
-            x=self._view(q),
-            y=self._view(k),
-            z=self._view(v),
-            heads=_heads(q),
-            key_heads=_heads(k),
-            scale=scale,
-            causal=spec.causal,
-            window=-1 if spec.window is None else spec.window,
-            reach=0 if spec.bias is None else spec.bias.reach,
-        )
+        numbers = {
+            "heads": _heads(q),
+            "key_heads": _heads(k),
+            "scale": q.shape[-1] ** -0.5 if spec.scale is None else spec.scale,
+            "causal": spec.causal,
+            "window": -1 if spec.window is None else spec.window,
+            "reach": 0 if spec.bias is None else spec.bias.reach,
+        }
+        x, y, z = (self._view(node) for node in (q, k, v))
+        return self._add(Step(Op.ATTENTION, self._new(node), x, y, z, 0, (bias, slopes), numbers))
 
     def _make_disentangled_attention(self, node: Node) -> View:
         spec: DisentangledSpec = node.detail
         q, k, v = node.inputs
         tables = [None if table is None else constant(table.raw) for table in (spec.keys, spec.queries)]
-        return self._emit(
-            *(Op.DISENTANGLED, node, spec.rows, *tables),
-            x=self._view(q),
-            y=self._view(k),
-            z=self._view(v),
-            heads=_heads(q),
-            key_heads=_heads(k),
-            scale=spec.scale,
-            window=-1,
-            reach=len(spec.rows) // 2,
-            table_rows=max((len(table) for table in tables if table is not None), default=0),
-        )
+        numbers = {
+            "heads": _heads(q),
+            "key_heads": _heads(k),
+            "scale": spec.scale,
+            "window": -1,
+            "reach": len(spec.rows) // 2,
+            "table_rows": max((len(table) for table in tables if table is not None), default=0),
+        }
+        x, y, z = (self._view(node) for node in (q, k, v))
+        return self._add(Step(Op.DISENTANGLED, self._new(node), x, y, z, 0, (spec.rows, *tables), numbers))
 
     def _is_read_once(self, x: Node) -> bool:
         """Whether nothing but one step reads these columns, so that it may write there."""
@@ -318,7 +229,7 @@ class _Fuser:
         [whole] = x.inputs
         parts = self._consumers[whole]
         apart = sorted((part.detail, part.width) for part in parts if part.op == "part")
-        disjoint = all(begin + width <= after for (begin, width), (after, _) in zip(apart, apart[1:], strict=False))
+        disjoint = all(begin + width <= after for (begin, width), (after, _) in pairwise(apart))
         return len(apart) == len(parts) == self._uses[whole] and disjoint and whole.op not in VIEWS
 
 
@@ -343,15 +254,15 @@ def _heads(x: Node) -> int:
     return x.shape[0] if len(x.shape) > 1 else 1
 
 
-def _broadcast(x: tuple[int, ...], y: Sequence[int]) -> tuple[int, int, int]:
+def _broadcast(x: tuple[int, ...], y: tuple[int, ...]) -> dict[str, float]:
     """How y goes with x: vectors of a row, floats from one vector of y to the next, and from one number to the next."""
-    y = tuple(y)
-    if y == x:
-        return 1, 0, 1
-    if y == (1,):
-        return 1, 0, 0
-    if len(x) == 2 and y == x[1:]:
-        return x[0], 0, 1
-    if len(x) == 2 and y == (x[0], 1):
-        return x[0], 1, 0
+    forms = [
+        (y == x, (1, 0, 1)),
+        (y == (1,), (1, 0, 0)),
+        (len(x) == 2 and y == x[1:], (x[0], 0, 1)),
+        (len(x) == 2 and y == (x[0], 1), (x[0], 1, 0)),
+    ]
+    for fits, numbers in forms:
+        if fits:
+            return dict(zip(("heads", "y_head_stride", "y_step"), numbers, strict=True))
     raise UnsupportedError(f"the native engine does not combine rows of shape {x} with rows of shape {y}")

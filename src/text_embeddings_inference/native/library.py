@@ -91,7 +91,9 @@ def load_library(path: Path) -> c.CDLL:
     try:
         library = c.CDLL(str(path))
     except OSError as problem:
-        raise StartError(f"can't load the native kernels: {problem}", hint="remove the file, it is built anew") from None
+        raise StartError(
+            f"can't load the native kernels: {problem}", hint="remove the file, it is built anew"
+        ) from None
     for name, (result, arguments) in CALLS.items():
         call = getattr(library, name)
         call.restype, call.argtypes = result, arguments

@@ -41,10 +41,12 @@ class Packer:
         matrix.panels = self._keep(_aligned(filled * groups * size))
         if any(bias is not None for bias in weights.biases):
             bias = np.zeros(filled, np.float32)
-            bias[:outputs] = np.concatenate([
-                np.zeros(len(matrix), np.float32) if bias is None else bias
-                for matrix, bias in zip(weights.matrices, weights.biases, strict=True)
-            ])
+            bias[:outputs] = np.concatenate(
+                [
+                    np.zeros(len(matrix), np.float32) if bias is None else bias
+                    for matrix, bias in zip(weights.matrices, weights.biases, strict=True)
+                ]
+            )
             matrix.bias = self._keep(bias)
         if format_ in INTEGERS:
             matrix.scale, matrix.sums = self._keep(np.zeros(filled, np.float32)), self._keep(np.zeros(filled, np.int32))

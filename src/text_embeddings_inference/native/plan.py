@@ -6,7 +6,6 @@ import ctypes as c
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..ops.native import Node, Rows
@@ -47,9 +46,14 @@ class Plan:
         return self._packer.bytes
 
     @property
-    def tables(self) -> list[tuple[str, NDArray[Any]]]:
-        """Tables `[V, D]`, with the ids that they are looked up by (`steps.IDS`)."""
-        return [(IDS[step.kind], step.constants[0]) for step in self.steps if step.op is Op.EMBED]
+    def table_rows(self) -> dict[str, int]:
+        """Rows of the smallest table that each kind of ids (`steps.IDS`) is looked up in; rotations are by position."""
+        rows: dict[str, int] = {}
+        for step in self.steps:
+            kind = IDS[step.kind] if step.op is Op.EMBED else "positions" if step.op is Op.ROPE else None
+            if kind:
+                rows[kind] = min(rows.get(kind, len(step.constants[0])), len(step.constants[0]))
+        return rows
 
     def __str__(self) -> str:
         return describe(self.steps, self.places, self._formats)
@@ -97,4 +101,3 @@ def _view(view: View, numbers: dict[Store, int]) -> CView:
 
 def _array(of: Any, items: list[Any]) -> Any:
     return (of * len(items))(*items)
-

@@ -1,7 +1,8 @@
-"""What a plan is made of: steps that read and write columns of stores, as Python sees them (csrc/tei.h has C's view)."""
+"""What a plan is made of: steps that read and write columns of stores (csrc/tei.h has what C sees of them)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -110,7 +111,7 @@ class Step:
     """Which function, see `KINDS`."""
     constants: tuple[Any, ...] = ()
     """Arrays, or the `Weights` of a product; None for one that is absent."""
-    numbers: dict[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
     """Other fields of `tei_step`, by name."""
     for_hidden: bool = False
     """Whether only hidden states need it."""

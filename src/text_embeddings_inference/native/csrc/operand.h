@@ -31,14 +31,21 @@ INLINE float largest_size(const float *x, int width)
 static float to_i16(const float *x, int width, float norm, int16_t *out)
 {
     const float largest = largest_size(x, width);
-    const float length = sqrtf(sum_of_squares(x, width));
+    if (largest == 0 || !(largest < INFINITY)) {
+        memset(out, 0, sizeof(int16_t) * up_to((size_t)width, LANES));
+        return sum_of(x, width); /* 0, or not a number */
+    }
+    const vf share = v_set1(1 / largest);
+    vf squares = v_zero();
+    EACH_VECTOR(width, i, n, vf v = v_mul(load(x + i, n), share); squares = v_fma(v, v, squares);)
+    const float length = sqrtf(v_sum(squares)); /* of the row, in units of its largest number */
     const float room = I16_SUM / norm - 0.5f * sqrtf((float)width);
-    float steps = largest > 0 ? I16_LARGEST / largest : 0; /* steps per unit */
-    if (length * steps > room)
-        steps = room / length;
+    const float steps = (length * I16_LARGEST <= room ? I16_LARGEST : room / length) / largest;
+    if (!(steps < INFINITY)) /* not a number in the row, or numbers too small to be scaled */
+        return steps;
     const vf by = v_set1(steps);
     EACH_VECTOR(width, i, n, vi_store_i16(out + i, vi_from_float(v_mul(load(x + i, n), by)));)
-    return largest > 0 ? 1 / steps : largest; /* not a number stays one */
+    return 1 / steps;
 }
 #endif
 
@@ -48,10 +55,12 @@ static float to_i8(const float *x, int width, uint8_t *out, int32_t *zero)
 {
     vf low = v_zero();
     vf high = v_zero();
-    EACH_VECTOR(width, i, n, vf v = load(x + i, n); low = v_min(low, v); high = v_max(high, v);)
+    vf finite = v_zero();
+    EACH_VECTOR(width, i, n, vf v = load(x + i, n); low = v_min(low, v); high = v_max(high, v);
+                finite = v_fma(v, v_zero(), finite);)
     const float smallest = v_smallest(low), largest = v_largest(high);
-    const float scale = (largest - smallest) / 255 + 1e-20f;
-    *zero = (int32_t)rintf(-smallest / scale);
+    const float scale = (largest - smallest) / 255 + 1e-20f + v_sum(finite); /* not a number stays one */
+    *zero = scale == scale ? (int32_t)rintf(-smallest / scale) : 0;
     const vf by = v_set1(1 / scale);
     const vi offset = vi_set1(*zero);
     EACH_VECTOR(width, i, n, vi_store_u8(out + i, vi_add(vi_from_float(v_mul(load(x + i, n), by)), offset));)
