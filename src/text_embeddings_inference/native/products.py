@@ -43,7 +43,7 @@ def find_products(nodes: Sequence[Node], uses: Mapping[Node, int]) -> dict[Node,
     return found
 
 
-def find_groups(products: Mapping[Node, Product]) -> dict[Node, list[Node]]:
+def find_groups(products: dict[Node, Product]) -> dict[Node, list[Node]]:
     """Linear layers that are one product with others, by each of them."""
     by_input = defaultdict(list)
     for node, product in reversed(products.items()):

@@ -69,6 +69,15 @@ static size_t divide(const tei_step *s, int longest, float *memory, attention_me
     return used;
 }
 
+/* Fetches `count` rows from the row `from` on into the first cache: a head's rows lie far apart, which the CPU does not
+ * foresee. */
+INLINE void fetch_rows(rows_of x, int from, int count)
+{
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < x.width; j += 16)
+            __builtin_prefetch(x.p + (size_t)(from + i) * x.stride + j);
+}
+
 /* `count` rows of `groups` 4-byte groups as columns: `[groups][LANES]` for up to LANES rows, zeros at the end. */
 static void arrange_vector(const char *rows, size_t stride, int count, int groups, float *out)
 {
@@ -94,6 +103,7 @@ INLINE void arrange_columns(const int half, rows_of x, int first, int last, int 
     for (int r = first; r < last; r += LANES, out += (size_t)groups * LANES) {
         const int count = last - r < LANES ? last - r : LANES;
         const float *row = x.p + (size_t)r * x.stride;
+        fetch_rows(x, r + LANES, LANES);
 #ifdef HAS_BF16
         if (half) {
             uint16_t rounded[LANES][HALF_WIDTH];
@@ -117,6 +127,7 @@ INLINE void arrange_values(const int half, rows_of x, int first, int last, int w
     const size_t stride = up_to((size_t)width, LANES);
     for (int r = first; r < last; r += 1 + half, out += stride) {
         const float *row = x.p + (size_t)r * x.stride;
+        fetch_rows(x, r + LANES, 1 + half);
 #ifdef HAS_BF16
         if (half) {
             const float *next = row + x.stride;
@@ -230,19 +241,20 @@ INLINE float weigh(const int half, const head *h, int query, int key, int count,
     const float *added = h->by_distance ? h->by_distance + (key - query + h->length) : NULL;
     vf high = lowest;
     for (int j = 0; j < count; j += LANES) {
-        vf v = v_mul(v_load(scores + j), scale);
+        vf v = v_load(scores + j);
         if (added)
-            v = v_add(v, v_load(added + j));
+            v = v_fma(v, scale, v_load(added + j));
         if (first > j || last < j + LANES)
             v = v_keep(v, first - j, last - j, lowest);
-        v_store(scores + j, v);
+        if (added || first > j || last < j + LANES)
+            v_store(scores + j, v);
         high = v_max(high, v);
     }
-    const float before = *largest, highest = fmaxf(before, v_largest(high));
-    const vf base = v_set1(highest == -INFINITY ? 0 : highest);
+    const float unit = added ? 1 : h->step->scale * LOG2_E, before = *largest, highest = fmaxf(before, v_largest(high) * unit);
+    const vf units = v_set1(unit), base = v_set1(highest == -INFINITY ? 0 : -highest);
     vf sum = v_zero();
     for (int j = 0; j < count; j += LANES) {
-        const vf d = v_sub(v_load(scores + j), base), weight = half ? v_exp2_rough(d) : v_exp2(d);
+        const vf d = v_fma(v_load(scores + j), units, base), weight = half ? v_exp2_rough(d) : v_exp2(d);
         sum = v_add(sum, weight);
 #ifdef HAS_BF16
         if (half) {
@@ -273,6 +285,7 @@ INLINE void attend(const int half, const head *h, const attention_memory *m, int
             to_bf16(q.p + (size_t)i * q.stride, h->width, (uint16_t *)(a + (size_t)i * a_stride));
     }
 #endif
+    fetch_rows(q, rows, rows);
     float *weights = half ? m->weights : m->scores;
     float largest[TILE_ROWS], total[TILE_ROWS], correction[TILE_ROWS];
     for (int i = 0; i < rows; i++)
