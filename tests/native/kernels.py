@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ctypes import CDLL
 from functools import cache
 from pathlib import Path
 
@@ -12,15 +13,24 @@ from text_embeddings_inference.native.library import Level, level_names, load_li
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "text-embeddings-inference"
 
 
+FLAGS = os.environ.get("NATIVE_FLAGS", "").split()
+"""Of the compiler, besides: `make test-native` has every access checked."""
+
+
+@cache
+def library() -> CDLL:
+    return load_library(built_library(CACHE, all_levels(), FLAGS))
+
+
 @cache
 def kernels(level: str) -> Level:
-    return Level(load_library(built_library(CACHE, all_levels())), level)
+    return Level(library(), level)
 
 
 @cache
 def levels() -> list[str]:
     """Those that this CPU can run, the best one first."""
-    return level_names(load_library(built_library(CACHE, all_levels())))
+    return level_names(library())
 
 
 def best_kernels() -> Level:

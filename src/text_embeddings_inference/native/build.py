@@ -76,18 +76,18 @@ def levels_here(flags: Collection[str]) -> dict[str, tuple[str, ...]]:
     return {name: levels[name] for name in {"plain": None, best: None}}
 
 
-def built_library(folder: Path, levels: Mapping[str, Sequence[str]]) -> Path:
-    """The library with these levels, from the folder or, if it is not there, compiled into it.
+def built_library(folder: Path, levels: Mapping[str, Sequence[str]], flags: Sequence[str] = ()) -> Path:
+    """The library with these levels, from the folder or, if it is not there, compiled into it. flags: as of `build`.
 
     Raises StartError where there is no compiler, or it fails."""
-    path = folder / f"kernels-{_digest(levels)}.so"
+    path = folder / f"kernels-{_digest(levels, flags)}.so"
     if not path.exists():
         compiler = find_compiler()
         if compiler is None:
             raise StartError(
                 "there is no C compiler for the native kernels", hint="install gcc, or `pip install ziglang`"
             )
-        build(path, levels, compiler=compiler)
+        build(path, levels, compiler=compiler, flags=flags)
     return path
 
 
@@ -112,9 +112,9 @@ def build(
         os.replace(whole, out)
 
 
-def _digest(levels: Mapping[str, Sequence[str]]) -> str:
+def _digest(levels: Mapping[str, Sequence[str]], flags: Sequence[str]) -> str:
     """Of all sources and flags."""
-    digest = hashlib.sha256(repr((FLAGS, sorted(levels.items()))).encode())
+    digest = hashlib.sha256(repr((FLAGS, tuple(flags), sorted(levels.items()))).encode())
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
