@@ -40,9 +40,23 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 def has_vnni(root: Path = Path("/")) -> bool:
     """Whether the CPUs multiply 8-bit integers four at a time (AVX-VNNI or AVX512-VNNI), as /proc/cpuinfo says."""
-    found = (line.partition(":")[2].split() for line in _lines(root / "proc/cpuinfo") if line.startswith("flags"))
-    flags = next(found, [])
-    return "avx512_vnni" in flags or "avx_vnni" in flags
+    return bool(cpu_flags(root) & {"avx512_vnni", "avx_vnni"})
+
+
+def cpu_flags(root: Path = Path("/")) -> set[str]:
+    """What the CPUs can do, as /proc/cpuinfo says."""
+    return set(_cpu_field("flags", root).split())
+
+
+def cpu_model(root: Path = Path("/")) -> str:
+    """The name of the CPUs, and what they can do."""
+    return f"{_cpu_field('model name', root)} {_cpu_field('flags', root)}"
+
+
+def _cpu_field(name: str, root: Path) -> str:
+    """Of the first CPU in /proc/cpuinfo; empty where it is not there."""
+    lines = (line for line in _lines(root / "proc/cpuinfo") if line.partition(":")[0].strip() == name)
+    return next((line.partition(":")[2].strip() for line in lines), "")
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

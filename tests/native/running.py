@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 def record(function: Callable[..., Value], *arrays: Array) -> Node:
     """What the function gives. arrays: rows of tokens `[T, ...]`, or ids, `[T]`: they stand for what is looked up."""
-    ops = NativeOps()
+    ops = NativeOps(MAX_LENGTH)
     ids = Node("input_ids", (), Rows.TOKENS, ())
 
     def value(array: Array) -> Value:
@@ -46,8 +46,8 @@ def record(function: Callable[..., Value], *arrays: Array) -> Node:
 
 def as_numbers(ids: Node) -> Node:
     """Ids `[T]` as values `[T, 1]`."""
-    numbers = NativeOps().constant(np.arange(1000, dtype=np.float32)[:, None])
-    node: Node = NativeOps().embedding(numbers, Value(ids)).raw
+    numbers = NativeOps(MAX_LENGTH).constant(np.arange(1000, dtype=np.float32)[:, None])
+    node: Node = NativeOps(MAX_LENGTH).embedding(numbers, Value(ids)).raw
     return node
 
 
@@ -64,7 +64,7 @@ def run(
     level = level or best_kernels()
     recorded = record(function, *arrays)
     node = recorded if recorded.shape else as_numbers(recorded)
-    ops: Ops = NativeOps()
+    ops: Ops = NativeOps(MAX_LENGTH)
     of_tokens = node.rows is Rows.TOKENS
     pooled = ops.pool(Value(node), Pooling.CLS, Layout(None)).raw if of_tokens else node
     plan = Plan(level, (pooled, node if of_tokens else None), max(MAX_LENGTH, *lengths), Formats(level, dtype))

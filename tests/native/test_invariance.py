@@ -7,6 +7,7 @@ import pytest
 
 from native.kernels import kernels, levels
 from oracle.expected import FIXTURES, Fixture
+from text_embeddings_inference.engines.base import Offer
 from text_embeddings_inference.engines.native import NativeEngine
 from text_embeddings_inference.native.formats import DTYPES
 from text_embeddings_inference.types import Encoding
@@ -28,7 +29,7 @@ def test_rows_are_bitwise_the_same_in_every_batch(level: str, name: str) -> None
     wanted = encodings(fixture)
     dtypes = [dtype for dtype, format_ in DTYPES.items() if kernels(level).group(format_)]
     for dtype in dtypes:
-        engine = NativeEngine(fixture.open(), kernels(level), dtype=dtype, threads=max(THREADS))
+        engine = NativeEngine(fixture.open(), kernels(level), Offer("native", dtype, max(THREADS), 1))
         alone = [engine.run(engine.arrange([encoding]), cores=1).pooled[0] for encoding in wanted]
         for order in ([0, 1, 2, 3, 4, 5], [5, 2, 0, 1, 3, 4], [3, 3, 1], [2] * 9):
             batch = engine.arrange([wanted[i] for i in order])

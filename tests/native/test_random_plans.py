@@ -58,9 +58,7 @@ class Sketch:
     def _attention(self, ops: Ops, layout: Layout, x: Value, rng: np.random.Generator) -> Value:
         keys, group, half = int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(1, 20))
         heads, width = keys * group, 2 * half
-        q, k, v = (
-            ops.heads(self._linear(ops, rng, x, self._width, n * width), n) for n in (heads, keys, keys)
-        )
+        q, k, v = (ops.heads(self._linear(ops, rng, x, self._width, n * width), n) for n in (heads, keys, keys))
         if rng.integers(2):
             rope = Rope(1.0 / 100 ** (np.arange(int(rng.integers(1, half + 1))) / half))
             q, k = ops.rope(q, rope, layout), ops.rope(k, rope, layout)

@@ -19,7 +19,7 @@ from ..native.library import CBatch, Level
 from ..native.plan import Plan
 from ..ops.native import NativeOps, inputs
 from ..types import Batch, Encoding, Output, Pooling
-from .base import Capacity, Trials
+from .base import Capacity, Offer, Trials
 
 BATCH_TOKENS = 1024
 """Larger batches were not faster, and need more memory (docs/log.md)."""
@@ -38,25 +38,22 @@ class NativeEngine:
         self,
         checkpoint: Checkpoint,
         level: Level,
+        offer: Offer,
         *,
-        dtype: str,
-        threads: int,
-        streams: int | None = None,
         batch_tokens: int | None = None,
     ) -> None:
-        """level: the kernels; streams: batches side by side, None for one on each thread; batch_tokens: set by hand,
-        None for what does well.
+        """level: the kernels; batch_tokens: set by hand, None for what does well.
 
         Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.build.build`), and
         UnsupportedError for a dtype that the kernels don't have."""
-        self.dtype = dtype
-        self.cores = threads
+        self.dtype = offer.dtype
+        self.cores = offer.threads
         self._checkpoint = checkpoint
         self._library = level.library
-        network = build(checkpoint, ops := NativeOps())
+        network = build(checkpoint, ops := NativeOps(checkpoint.longest))
         results = network.run(ops, inputs())
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
-        self.plan = Plan(level, nodes, checkpoint.longest, Formats(level, dtype))
+        self.plan = Plan(level, nodes, ops.max_length, Formats(level, offer.dtype))
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         self._hidden_width: int | None = None if nodes[1] is None else nodes[1].width
@@ -64,7 +61,7 @@ class NativeEngine:
         most = 1 << 30
         if checkpoint.pooling is Pooling.SPLADE:
             most = max(1, SPLADE_ELEMENTS // network.vocabulary)
-        self.capacity = Capacity(streams or threads, min(batch_tokens or BATCH_TOKENS, most))
+        self.capacity = Capacity(offer.streams, min(batch_tokens or BATCH_TOKENS, most))
         self.trials = Trials(tuple(size for size in TRIAL_SIZES if size <= most))
         self._engine: int | None = _made(self._library.tei_open(level.pointer, c.byref(self.plan.raw)))
         self._teams: defaultdict[int, list[int]] = defaultdict(list)

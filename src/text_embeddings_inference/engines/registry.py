@@ -6,12 +6,13 @@ import logging
 
 from ..errors import UnsupportedError
 from .base import EngineKind, Need, Offer, Refusal
+from .native_kind import NativeKind
 from .openvino_kind import OpenVINOKind
 from .torch_kinds import TorchKind, TransformersKind
 
 logger = logging.getLogger(__name__)
 
-KINDS: tuple[EngineKind, ...] = (TorchKind(), OpenVINOKind(), TransformersKind())
+KINDS: tuple[EngineKind, ...] = (TorchKind(), OpenVINOKind(), NativeKind(), TransformersKind())
 """In order of preference."""
 
 

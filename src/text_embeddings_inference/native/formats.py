@@ -16,6 +16,14 @@ DTYPES = {"float32": "f32", "bfloat16": "bf16", "int16": "i16", "int8": "i8"}
 """The format of an engine's products, by its dtype."""
 
 
+def choose_dtype(level: Level, wanted: str) -> str | None:
+    """The dtype that is asked for, None where the level has no kernels for it; `auto` is bfloat16 where there are
+    instructions for it, else float32."""
+    if wanted == "auto":
+        return "bfloat16" if level.group("bf16") else "float32"
+    return wanted if wanted == "bfloat16" or level.group(DTYPES[wanted]) else None
+
+
 class Formats:
     """Chooses the format of each product."""
 

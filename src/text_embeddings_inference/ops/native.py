@@ -51,6 +51,10 @@ class Node:
 class NativeOps(Ops):
     """Records; see `spec.Ops` for what each operation means."""
 
+    def __init__(self, max_length: int) -> None:
+        """max_length: tokens of the longest sequence that will come."""
+        self.max_length = max_length
+
     def constant(self, array: NDArray[Any]) -> Value:
         return Value(Node("constant", (), Rows.ONE, array.shape, array))
 

@@ -9,7 +9,7 @@ from typing import Literal
 from ..machine import usable_cpus
 from .options import ENGINE, AutoInteger, File, Integer, Option, words
 
-ENGINES = ("openvino", "torch")
+ENGINES = ("native", "openvino", "torch")
 """The words that stand for `engines.registry.KINDS`."""
 
 
@@ -20,8 +20,9 @@ class EngineOptions:
     engine: str = Option(
         words("auto", *ENGINES),
         ENGINE,
-        "What runs the model: OpenVINO on CPUs, PyTorch on GPUs",
-        details="auto: PyTorch where it is installed and finds a GPU, else OpenVINO.",
+        "What runs the model: our own kernels or OpenVINO on CPUs, PyTorch on GPUs",
+        details="auto: PyTorch where it is installed and finds a GPU, else OpenVINO. native: our own kernels, compiled "
+        "once where they were not installed with the package.",
     ).field("auto")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Option(
         words("auto", "float32", "bfloat16", "float16", "int8"),

@@ -1,0 +1,43 @@
+"""How our own kernels run a model on this machine's CPUs."""
+
+from __future__ import annotations
+
+from ..errors import StartError
+from ..models import supported
+from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph
+
+DTYPES = ("float32", "bfloat16", "int8")
+"""Of the engine's own, those that `--dtype` may ask for."""
+
+
+class NativeKind(EngineKind):
+    """Our architectures on CPUs, by kernels of our own."""
+
+    name = option = "native"
+
+    def offer(self, need: Need) -> Offer | Refusal:
+        checkpoint, options = need.checkpoint, need.options
+        if checkpoint.onnx is not None:
+            return refuse_graph(need)
+        if checkpoint.facts.file is None:
+            reason = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported"
+            return Refusal(reason, supported(), is_others=True)
+        from ..native.formats import choose_dtype
+        from ..native.kernels import find_kernels
+
+        if options.dtype not in ("auto", *DTYPES):
+            return Refusal(f"`--dtype {options.dtype}`: CPUs run {', '.join(DTYPES)} only", "use `--dtype auto`")
+        try:
+            level = find_kernels()
+        except StartError as problem:
+            return Refusal(str(problem), problem.hint)
+        dtype = choose_dtype(level, options.dtype)
+        if dtype is None:
+            return Refusal(f"`--dtype {options.dtype}`: this CPU does not compute in it", "use `--dtype auto`")
+        return Offer(self.name, dtype, options.threads, options.streams or options.threads)
+
+    def make(self, need: Need, offer: Offer) -> Engine:
+        from ..native.kernels import find_kernels
+        from .native import NativeEngine
+
+        return NativeEngine(need.checkpoint, find_kernels(), offer, batch_tokens=need.batch_tokens)

@@ -1,0 +1,62 @@
+"""The kernels for this machine: found or compiled, and tested once before they are used."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from ..errors import StartError
+from ..machine import cpu_flags, cpu_model
+from .build import built_library, levels_here
+from .library import Level, level_names, load_library
+from .self_test import passes
+
+logger = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parent / "kernels.so"
+"""The library of a wheel, with all levels; a source install compiles its own."""
+PLAIN = "plain"
+
+
+@cache
+def find_kernels() -> Level:
+    """The best level that this CPU runs, and that computes what the plain one does.
+
+    Raises StartError where there is no library and none can be compiled.
+    """
+    folder = cache_folder()
+    path = SHIPPED if SHIPPED.exists() else built_library(folder, levels_here(cpu_flags()))
+    library = load_library(path)
+    plain = Level(library, PLAIN)
+    for name in level_names(library):
+        level = Level(library, name)
+        if name == PLAIN or _is_tested(level, plain, folder / f"{path.stem}-{name}-{_machine()}.tested"):
+            return level
+        logger.warning("the native kernels `%s` do not compute on this CPU what they should: not used", name)
+    raise StartError(f"{path} has no kernels for this CPU", hint="remove the file, it is built anew")
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels and packed weights are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "text-embeddings-inference"
+
+
+def _is_tested(level: Level, plain: Level, mark: Path) -> bool:
+    """mark: a file that says that the level was tested on this kind of CPU."""
+    if mark.exists():
+        return True
+    if not passes(level, plain):
+        return False
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as problem:
+        logger.debug("%s can't be written, the kernels are tested at each start: %s", mark, problem)
+    return True
+
+
+def _machine() -> str:
+    return sha256(cpu_model().encode()).hexdigest()[:8]

@@ -1,0 +1,62 @@
+"""Whether a level computes on this CPU what the plain kernels compute: one small model with all that models have."""
+
+from __future__ import annotations
+
+import ctypes as c
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ops.native import NativeOps, Node, inputs
+from ..ops.spec import AttentionSpec, Value
+from ..types import Pooling
+from .formats import DTYPES, Formats
+from .library import CBatch, Level
+from .plan import Plan
+
+LENGTHS = (1, 33, 7)
+WIDTH, INNER, HEADS = 70, 100, 2
+"""No multiples of a vector."""
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int16": 5e-3, "int8": 0.15}
+"""Largest difference of a number of about 1."""
+
+
+def passes(level: Level, plain: Level) -> bool:
+    """Whether all products of the level, and all else, come near enough to the plain kernels' results."""
+    exact = _run(plain, "float32")
+    dtypes = [dtype for dtype, format_ in DTYPES.items() if level.group(format_)]
+    return all(float(np.abs(_run(level, dtype) - exact).max()) <= TOLERANCES[dtype] for dtype in dtypes)
+
+
+def _run(level: Level, dtype: str) -> NDArray[np.float32]:
+    """A vector for each sequence, `[B, WIDTH]`."""
+    plan = Plan(level, (_model(), None), max(LENGTHS), Formats(level, dtype))
+    starts = np.cumsum((0, *LENGTHS), dtype=np.int32)
+    ids = np.arange(starts[-1], dtype=np.int32)
+    pooled = np.zeros((len(LENGTHS), WIDTH), np.float32)
+    batch = CBatch(len(ids), len(LENGTHS), max(LENGTHS), ids.ctypes.data, None, starts.ctypes.data, None)
+    batch.pooled = pooled.ctypes.data
+    engine = level.library.tei_open(level.pointer, c.byref(plan.raw))
+    problem = level.library.tei_run(engine, c.byref(batch), None)
+    level.library.tei_close(engine)
+    return np.full_like(pooled, np.nan) if problem else pooled
+
+
+def _model() -> Node:
+    """A block of a Transformer on random weights."""
+    ops, rng, given = NativeOps(max(LENGTHS)), np.random.default_rng(0), inputs()
+
+    def weights(*shape: int) -> Value:
+        return ops.constant((rng.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32))
+
+    def linear(x: Value, width: int, outputs: int) -> Value:
+        return ops.linear(x, weights(outputs, width), weights(outputs))
+
+    one = ops.constant(np.ones(WIDTH, np.float32))
+    x = ops.layer_norm(ops.embedding(weights(sum(LENGTHS), WIDTH), given.input_ids), one, None, 1e-6)
+    q, k, v = (ops.heads(linear(x, WIDTH, WIDTH), HEADS) for _ in range(3))
+    attended = ops.attention(q, k, v, AttentionSpec(window=20, alibi=(0.1, 0.01)), given.layout)
+    x = ops.rms_norm(ops.add(linear(ops.merge(attended), WIDTH, WIDTH), x), one, 1e-6)
+    x = ops.add(linear(ops.gelu(linear(x, WIDTH, INNER)), INNER, WIDTH), x)
+    node: Node = ops.pool(x, Pooling.MEAN, given.layout).raw
+    return node
