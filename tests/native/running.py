@@ -76,7 +76,7 @@ def run(
         np.full((len(lengths), pooled.width), np.nan, np.float32),
         np.full((tokens, node.width), np.nan, np.float32),
     )
-    addresses = [None if array is None else array.ctypes.data for array in (*integers, *results)]
+    addresses = [None if array is None else array.ctypes.data for array in (*integers, None, *results)]
     engine = level.library.tei_open(level.pointer, c.byref(plan.raw))
     team = level.library.tei_team_new(threads) if threads > 1 else None
     raw = CBatch(tokens, len(lengths), max(lengths), *addresses)

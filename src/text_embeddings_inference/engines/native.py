@@ -19,7 +19,7 @@ from ..native.library import CBatch, Level
 from ..native.plan import Plan
 from ..ops.native import NativeOps, inputs
 from ..types import Batch, Encoding, Output, Pooling
-from .base import Capacity, Offer, Trials
+from .base import Capacity, Offer, Trials, check_lengths
 
 BATCH_TOKENS = 1024
 """Larger batches were not faster, and need more memory (docs/log.md)."""
@@ -69,6 +69,7 @@ class NativeEngine:
         checkpoint.weights.release()  # the packed weights are a copy
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
+        check_lengths(encodings, self._checkpoint.longest)
         return Batch.pack(encodings)
 
     def cost(self, longest: int, count: int, tokens: int) -> int:
@@ -86,7 +87,10 @@ class NativeEngine:
         hidden = np.empty((batch.tokens, self._hidden_width or 0), np.float32) if tokens else None
         integers = [batch.input_ids, batch.type_ids, starts, batch.attended]
         kept = [None if array is None else np.ascontiguousarray(array, np.int32) for array in integers]
+        rotations = [np.concatenate([rope.table(n) for n in batch.lengths.tolist()], 1) for rope in self.plan.ropes]
+        tables = (c.c_void_p * len(rotations))(*(table.ctypes.data for table in rotations))
         addresses = [None if array is None else array.ctypes.data for array in (*kept, pooled, hidden)]
+        addresses.insert(len(kept), c.addressof(tables))
         raw = CBatch(batch.tokens, len(batch.lengths), int(batch.lengths.max()), *addresses)
         with self._team(min(cores or self.cores, self.cores)) as team:
             problem = self._library.tei_run(self._engine, c.byref(raw), team)

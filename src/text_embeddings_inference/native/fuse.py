@@ -25,11 +25,13 @@ VIEWS = ("part", "heads", "merge")
 NORMS = {"layer_norm": Op.LAYER_NORM, "rms_norm": Op.RMS_NORM, "l2_normalize": Op.L2_NORM}
 
 
-def make_steps(pooled: Node, hidden: Node | None, max_length: int) -> list[Step]:
-    """The steps that give the results `[B, D]` and, where there is one, `[T, W]`.
+def make_steps(pooled: Node, hidden: Node | None, max_length: int) -> tuple[list[Step], list[Rope]]:
+    """The steps that give the results `[B, D]` and, where there is one, `[T, W]`; and the rotations that depend on a
+    sequence's length, which come with each batch.
 
     max_length: tokens of the longest sequence. Raises UnsupportedError for shapes that no step takes."""
-    return _Fuser(pooled, hidden, max_length).steps
+    fuser = _Fuser(pooled, hidden, max_length)
+    return fuser.steps, fuser.ropes
 
 
 class _Fuser:
@@ -46,7 +48,8 @@ class _Fuser:
         self._groups = find_groups(self._products)
         self._inner = {node for product in self._products.values() for node in product.inner}
         self._inner |= {embedding for node in self._nodes if (embedding := self._added_embedding(node))}
-        self._rotations: dict[Rope, tuple[NDArray[np.float32], ...]] = {}
+        self._rotations: dict[Rope, NDArray[np.float32]] = {}
+        self.ropes: list[Rope] = []
         self._views: dict[Node, View] = {}
         self.steps: list[Step] = []
         for output, node in zip(("pooled", "hidden"), outputs, strict=False):
@@ -179,13 +182,20 @@ class _Fuser:
 
     def _make_rope(self, node: Node) -> View:
         [x], rope = node.inputs, node.detail
-        if rope not in self._rotations:
-            angles = np.outer(np.arange(self._max_length), rope.inverse_frequencies)
-            self._rotations[rope] = tuple((f(angles) * rope.scale).astype(np.float32) for f in (np.cos, np.sin))
+        by_length = rope.depends_on_length(self._max_length)
+        if by_length and rope not in self.ropes:
+            self.ropes.append(rope)
+        if not by_length and rope not in self._rotations:
+            self._rotations[rope] = rope.table(self._max_length)
+        table = () if by_length else tuple(self._rotations[rope])
         view = self._view(x)
         place = view if self._is_read_once(x) else self._new(node)
-        numbers = {"heads": _heads(x), "count": len(rope.inverse_frequencies)}
-        return self._add(Step(Op.ROPE, place, view, constants=self._rotations[rope], numbers=numbers))
+        numbers = {
+            "heads": _heads(x),
+            "count": len(rope.inverse_frequencies),
+            "by_length": 1 + self.ropes.index(rope) if by_length else 0,
+        }
+        return self._add(Step(Op.ROPE, place, view, constants=table, numbers=numbers))
 
     def _make_attention(self, node: Node) -> View:
         spec: AttentionSpec = node.detail

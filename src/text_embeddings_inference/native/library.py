@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import StartError
 
-ABI = 1
+ABI = 2
 """Of the structures below; the library says the same, or is not ours."""
 
 FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")
@@ -34,7 +34,7 @@ class CMatrix(c.Structure):
 
 STEP_NUMBERS = (
     *("heads", "key_heads", "count", "causal", "window", "reach"),
-    *("table_rows", "y_head_stride", "y_step", "half", "for_hidden"),
+    *("table_rows", "y_head_stride", "y_step", "by_length", "half", "for_hidden"),
 )
 
 
@@ -65,7 +65,7 @@ class CPlan(c.Structure):
 class CBatch(c.Structure):
     _fields_ = [
         *((name, c.c_int32) for name in ("tokens", "sequences", "longest")),
-        *((name, c.c_void_p) for name in ("ids", "types", "starts", "attended", "pooled", "hidden")),
+        *((name, c.c_void_p) for name in ("ids", "types", "starts", "attended", "rotations", "pooled", "hidden")),
     ]
 
 

@@ -26,7 +26,7 @@ class Plan:
         """results: pooled, and hidden states if there are any; max_length: tokens of the longest sequence.
 
         Raises UnsupportedError where a step does not take what the model gives it."""
-        self.steps = make_steps(*results, max_length)
+        self.steps, self.ropes = make_steps(*results, max_length)
         self.places = find_places(self.steps)
         self._formats = formats
         self._packer = Packer(level)
@@ -51,7 +51,7 @@ class Plan:
         rows: dict[str, int] = {}
         for step in self.steps:
             kind = IDS[step.kind] if step.op is Op.EMBED else "positions" if step.op is Op.ROPE else None
-            if kind:
+            if kind and step.constants:
                 rows[kind] = min(rows.get(kind, len(step.constants[0])), len(step.constants[0]))
         return rows
 

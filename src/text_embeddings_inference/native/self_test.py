@@ -34,7 +34,7 @@ def _run(level: Level, dtype: str) -> NDArray[np.float32]:
     starts = np.cumsum((0, *LENGTHS), dtype=np.int32)
     ids = np.arange(starts[-1], dtype=np.int32)
     pooled = np.zeros((len(LENGTHS), WIDTH), np.float32)
-    batch = CBatch(len(ids), len(LENGTHS), max(LENGTHS), ids.ctypes.data, None, starts.ctypes.data, None)
+    batch = CBatch(len(ids), len(LENGTHS), max(LENGTHS), ids.ctypes.data, None, starts.ctypes.data)
     batch.pooled = pooled.ctypes.data
     engine = level.library.tei_open(level.pointer, c.byref(plan.raw))
     problem = level.library.tei_run(engine, c.byref(batch), None)

@@ -232,10 +232,13 @@ static void step_rope(const tei_task *t)
 {
     const tei_step *s = t->step;
     const int pairs = s->count, width = s->x.width / s->heads;
+    const tei_batch *batch = t->run->batch;
+    const float *own = s->by_length ? batch->rotations[s->by_length - 1] : NULL;
+    const float *cosines = own ? own : s->a, *sines = own ? own + (size_t)batch->tokens * (size_t)pairs : s->b;
     rows_of x = rows_in(t, s->x), out = rows_in(t, s->out);
     for (int r = t->first; r < t->last; r++, x.p += x.stride, out.p += out.stride) {
-        size_t row = (size_t)t->run->positions[r] * (size_t)pairs;
+        const size_t row = (size_t)(own ? r : t->run->positions[r]) * (size_t)pairs;
         for (int h = 0; h < s->heads; h++)
-            rotate(x.p + h * width, (const float *)s->a + row, (const float *)s->b + row, out.p + h * width, pairs, width);
+            rotate(x.p + h * width, cosines + row, sines + row, out.p + h * width, pairs, width);
     }
 }

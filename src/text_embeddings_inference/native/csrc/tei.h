@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TEI_ABI 1
+#define TEI_ABI 2
 
 /* What a step computes. Steps up to TEI_LAST_ROWWISE take each row by itself. */
 enum tei_op {
@@ -105,6 +105,7 @@ typedef struct {
     int32_t table_rows;    /* disentangled: P, rows of b and c */
     int32_t y_head_stride; /* binary: floats from one vector of y to the next */
     int32_t y_step;        /* binary: 1, or 0 where a vector of y is one number */
+    int32_t by_length;     /* rope: 0, or 1 + the number of the batch's rotations that it takes */
     int32_t half;          /* attention: its products in bfloat16 */
     int32_t for_hidden;    /* only needed where the caller wants hidden states */
     float scale, eps;
@@ -136,7 +137,8 @@ typedef struct {
     const int32_t *types;    /* [T]; NULL: all 0 */
     const int32_t *starts;   /* [B + 1] */
     const int32_t *attended; /* [B]; NULL: all */
-    float *pooled, *hidden;  /* hidden NULL: not wanted */
+    const float *const *rotations; /* each [2, T, R / 2]: cosines and sines of each token */
+    float *pooled, *hidden;        /* hidden NULL: not wanted */
 } tei_batch;
 
 typedef struct tei_level tei_level;

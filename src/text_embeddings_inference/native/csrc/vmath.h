@@ -109,12 +109,11 @@ INLINE vf v_gelu_rough(vf x)
     return v_mul(x, v_fma(z, p, v_set1(0.5f)));
 }
 
-/* Its approximation by tanh (Hendrycks & Gimpel, arXiv:1606.08415). */
+/* Its approximation by tanh (Hendrycks & Gimpel, arXiv:1606.08415), as (1 + tanh y) / 2 = sigmoid 2y. */
 INLINE vf v_gelu_tanh(vf x)
 {
-    vf inner = v_mul(v_set1(0.79788456080286536f), v_fma(v_mul(v_mul(x, x), x), v_set1(0.044715f), x));
-    vf half = v_mul(x, v_set1(0.5f));
-    return v_fma(half, v_tanh(inner), half);
+    const vf inner = v_fma(v_mul(v_mul(x, x), x), v_set1(0.044715f), x);
+    return v_mul(x, v_sigmoid(v_mul(v_set1(1.59576912160573071f), inner)));
 }
 
 /* The function `kind` (tei_unary) of a vector; `kind` is known where it is inlined. */
