@@ -52,7 +52,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_would_be_read_beyond_an_array_is_refused(what: str) -> None:
     engine = make()
-    with pytest.raises(ValueError, match="is not between|packed|each token|attended"):
+    with pytest.raises(ValueError, match=r"is not between|packed|each token|attended"):
         engine.run(REFUSED[what])
     engine.close()
 

@@ -53,7 +53,7 @@ class NativeEngine:
         network = build(checkpoint, ops := NativeOps(checkpoint.longest))
         results = network.run(ops, inputs())
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
-        self.plan = Plan(level, nodes, ops.max_length, Formats(level, offer.dtype))
+        self.plan = Plan(level, nodes, ops.max_length, Formats(level, offer.dtype), offer.threads)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         self._hidden_width: int | None = None if nodes[1] is None else nodes[1].width

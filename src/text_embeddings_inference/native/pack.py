@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,36 @@ INTEGERS = ("i16", "i8")
 
 
 class Packer:
-    """Packs weights for one level, and keeps what it packed."""
+    """Packs weights for one level, and keeps what it packed. What is asked for is packed by `finish`, all at once."""
 
     def __init__(self, level: Level) -> None:
         self._level = level
         self._packed: dict[tuple[object, ...], CMatrix] = {}
         self._kept: list[NDArray[Any]] = []
+        self._pending: list[tuple[CMatrix, Weights]] = []
         self.bytes = 0
         """Of all panels."""
 
     def matrix(self, weights: Weights, format_: str) -> CMatrix:
-        """The weights as a matrix of C."""
+        """The weights as a matrix of C, to be packed."""
         key = (format_, *(id(matrix) for matrix in weights.matrices))
         if key not in self._packed:
             self._kept += weights.matrices  # or another array might get the same id
-            self._packed[key] = self._pack(weights, format_)
+            self._packed[key] = self._prepare(weights, format_)
+            self._pending.append((self._packed[key], weights))
         return self._packed[key]
 
-    def _pack(self, weights: Weights, format_: str) -> CMatrix:
+    def finish(self, threads: int) -> None:
+        """Packs what was asked for, on so many threads."""
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda one: self._pack(*one), self._pending))
+        self._pending.clear()
+
+    def _pack(self, matrix: CMatrix, weights: Weights) -> None:
+        whole = weights.matrices[0] if len(weights.matrices) == 1 else np.concatenate(weights.matrices)
+        self._level.library.tei_pack(self._level.pointer, whole.ctypes.data, c.byref(matrix))
+
+    def _prepare(self, weights: Weights, format_: str) -> CMatrix:
         group, panel = self._level.group(format_), self._level.panel
         inputs, outputs = weights.matrices[0].shape[1], weights.outputs
         groups, filled = -(-inputs // group), -(-outputs // panel) * panel
@@ -50,8 +63,6 @@ class Packer:
             matrix.bias = self._keep(bias)
         if format_ in INTEGERS:
             matrix.scale, matrix.sums = self._keep(np.zeros(filled, np.float32)), self._keep(np.zeros(filled, np.int32))
-        whole = weights.matrices[0] if len(weights.matrices) == 1 else np.concatenate(weights.matrices)
-        self._level.library.tei_pack(self._level.pointer, whole.ctypes.data, c.byref(matrix))
         self.bytes += filled * groups * size
         return matrix
 

@@ -22,8 +22,11 @@ ROWS = {Rows.TOKENS: 0, Rows.SEQUENCES: 1}
 class Plan:
     """What runs for each batch. The arrays it points to are kept by it."""
 
-    def __init__(self, level: Level, results: tuple[Node, Node | None], max_length: int, formats: Formats) -> None:
-        """results: pooled, and hidden states if there are any; max_length: tokens of the longest sequence.
+    def __init__(
+        self, level: Level, results: tuple[Node, Node | None], max_length: int, formats: Formats, threads: int = 1
+    ) -> None:
+        """results: pooled, and hidden states if there are any; max_length: tokens of the longest sequence; threads: to
+        pack weights with.
 
         Raises UnsupportedError where a step does not take what the model gives it."""
         self.steps, self.ropes = make_steps(*results, max_length)
@@ -35,6 +38,7 @@ class Plan:
         buffers = _array(CBuffer, [_buffer(store, place) for store, place in self.places.stores.items()])
         stages = [CStage(s.first, s.count, s.rowwise, ROWS[s.rows]) for s in self.places.stages]
         steps = _array(CStep, [self._lower(step, numbers) for step in self.steps])
+        self._packer.finish(threads)
         widths = self.places.widths
         self.raw = CPlan(steps, _array(CStage, stages), buffers, len(self.steps), len(stages), len(numbers))
         self.raw.widths[:] = [widths.get((Kind.ARENA, rows), 0) for rows in (Rows.TOKENS, Rows.SEQUENCES)]
