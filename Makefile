@@ -33,14 +33,15 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve torch test test-clients test-schema lint lint-deploy format models-page options-page metrics-page \
-	docs audit proto bench bench-peers bench-charts overload soak lock clean
+.PHONY: help serve torch test test-native test-clients test-schema lint lint-deploy format models-page options-page \
+	metrics-page docs audit proto bench bench-peers bench-charts overload soak lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
 	@echo 'make test          run all tests'
 	@echo 'make torch         install PyTorch, the engine for GPUs, whose tests are skipped without it (gigabytes where pip takes'
 	@echo '                   the build for CUDA; a smaller one is named in this file)'
+	@echo 'make test-native   run the tests of the native kernels with every access checked'
 	@echo 'make test-clients  run huggingface_hub, openai, LlamaIndex, LiteLLM and others, as published, against servers'
 	@echo 'make test-schema   run schemathesis: tries what the OpenAPI description says, and what it excludes'
 	@echo 'make lint          ruff (check and format) and mypy --strict'
@@ -74,6 +75,12 @@ serve: $(DONE)/serve
 
 test: $(DONE)/serve $(DONE)/model $(DONE)/test
 	$(BIN)/python -m pytest $(ARGS)
+
+# The native kernels with every access checked, on many random plans.
+test-native: $(DONE)/serve $(DONE)/test
+	NATIVE_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1" NATIVE_SEEDS=200 \
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
+	$(BIN)/python -m pytest tests/native $(ARGS)
 
 test-clients: $(DONE)/serve $(DONE)/model $(DONE)/clients
 	$(CLIENTS)/bin/python -m pytest -W ignore tests/clients $(ARGS)

@@ -103,7 +103,7 @@ def test_all_refusals_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_engine_that_there_is_not() -> None:
-    with pytest.raises(ValueError, match=r"'onnx': it must be one of auto, openvino, torch$"):
+    with pytest.raises(ValueError, match=r"'onnx': it must be one of auto, native, openvino, torch$"):
         need(engine="onnx")
 
 
