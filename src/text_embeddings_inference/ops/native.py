@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -120,13 +121,16 @@ class NativeOps(Ops):
         return _same("keep_largest", x, detail=k)
 
     def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
+        """Of a linear layer: a layer for each part, which may have an activation of its own behind it."""
         assert sum(sizes) == x.raw.shape[-1]
-        begins = [sum(sizes[:i]) for i in range(len(sizes))]
+        ends = list(accumulate(sizes))
+        ranges = [(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        if x.raw.op == "linear":
+            inputs, *weights = x.raw.inputs
+            parts = [[self.constant(weight.detail[begin:end]) for weight in weights] for begin, end in ranges]
+            return [self.linear(Value(inputs), *part) for part in parts]
         *outer, _ = x.raw.shape
-        return [
-            Value(Node("part", (x.raw,), x.raw.rows, (*outer, size), begin))
-            for begin, size in zip(begins, sizes, strict=True)
-        ]
+        return [Value(Node("part", (x.raw,), x.raw.rows, (*outer, end - begin), begin)) for begin, end in ranges]
 
     def concat(self, xs: Sequence[Value]) -> Value:
         *outer, _ = xs[0].raw.shape
