@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import resource
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -91,3 +92,8 @@ def exact(function: Callable[..., Value], *arrays: Array, lengths: Sequence[int]
     ops = NumpyOps()
     layout = Layout(Sequences(tuple(lengths or (len(arrays[0]),)), None))
     return np.asarray(function(ops, layout, *map(ops.constant, arrays)).raw)
+
+
+def memory() -> int:
+    """Bytes that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
