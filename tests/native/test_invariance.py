@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from loaded import need_of
 from native.kernels import kernels, levels
 from oracle.expected import FIXTURES, Fixture
 from text_embeddings_inference.engines.base import Offer
@@ -29,7 +30,7 @@ def test_rows_are_bitwise_the_same_in_every_batch(level: str, name: str) -> None
     wanted = encodings(fixture)
     dtypes = [dtype for dtype, format_ in DTYPES.items() if kernels(level).group(format_)]
     for dtype in dtypes:
-        engine = NativeEngine(fixture.open(), kernels(level), Offer("native", dtype, max(THREADS), 1))
+        engine = NativeEngine(need_of(fixture.open()), Offer("native", dtype, max(THREADS), 1), kernels(level))
         alone = [engine.run(engine.arrange([encoding]), cores=1).pooled[0] for encoding in wanted]
         for order in ([0, 1, 2, 3, 4, 5], [5, 2, 0, 1, 3, 4], [3, 3, 1], [2] * 9):
             batch = engine.arrange([wanted[i] for i in order])

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from loaded import need_of
 from native.kernels import best_kernels, kernels, levels
 from oracle.expected import Fixture
 from text_embeddings_inference.engines.base import Offer
@@ -20,7 +21,7 @@ from text_embeddings_inference.types import Batch, Encoding, Int32Array
 
 
 def make(name: str = "bert", threads: int = 2, dtype: str = "float32") -> NativeEngine:
-    return NativeEngine(Fixture(name).open(), best_kernels(), Offer("native", dtype, threads, threads))
+    return NativeEngine(need_of(Fixture(name).open()), Offer("native", dtype, threads, threads), best_kernels())
 
 
 def integers(*values: int) -> Int32Array:
@@ -131,7 +132,7 @@ def test_each_level_passes_the_test_at_the_start(level: str) -> None:
 
 def test_a_dtype_without_kernels_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="the kernels `plain` have float32, bfloat16"):
-        NativeEngine(Fixture("bert").open(), kernels("plain"), Offer("native", "int8", 1, 1))
+        NativeEngine(need_of(Fixture("bert").open()), Offer("native", "int8", 1, 1), kernels("plain"))
 
 
 def test_a_plan_can_be_read() -> None:

@@ -12,64 +12,47 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint
 from ..models.build import build
 from ..native.formats import Formats
 from ..native.library import CBatch, Level
 from ..native.plan import Plan
 from ..ops.native import NativeOps, inputs
-from ..types import Batch, Encoding, Output, Pooling
-from .base import Capacity, Offer, Trials, check_lengths
+from ..types import Batch, Encoding, Output
+from .base import BatchSizes, Capacity, Need, Offer, check_lengths
 
-BATCH_TOKENS = 1024
+SIZES = BatchSizes(best=1024, trials=(256, 512, 1024, 2048), splade_bytes=1 << 27)
 """Larger batches were not faster, and need more memory (docs/log.md)."""
-TRIAL_SIZES = (256, 512, 1024, 2048)
-"""Batches that are tried, in tokens."""
-SPLADE_ELEMENTS = 1 << 25
-"""SPLADE's logits are `[T, V]`: at most this many of them (128 MB)."""
 
 
 class NativeEngine:
     """Runs packed batches on the CPU (see `base.Engine`): each on its caller's thread, with others where it may."""
 
-    name = "native"
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        level: Level,
-        offer: Offer,
-        *,
-        batch_tokens: int | None = None,
-    ) -> None:
-        """level: the kernels; batch_tokens: set by hand, None for what does well.
+    def __init__(self, need: Need, offer: Offer, level: Level) -> None:
+        """level: the kernels.
 
         Raises UnsupportedError or CheckpointError where the checkpoint can't be built (`models.build.build`), and
         UnsupportedError for a dtype that the kernels don't have."""
-        self.dtype = offer.dtype
+        self.longest = need.checkpoint.longest
         self.cores = offer.threads
-        self._checkpoint = checkpoint
+        self._weights = need.checkpoint.weights
         self._library = level.library
-        network = build(checkpoint, ops := NativeOps(checkpoint.longest))
+        network = build(need.checkpoint, ops := NativeOps(self.longest))
         results = network.run(ops, inputs())
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
-        self.plan = Plan(level, nodes, ops.max_length, Formats(level, offer.dtype), offer.threads)
+        self.plan = Plan(level, nodes, self.longest, Formats(level, offer.dtype), offer.threads)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
+        best, self.trials = SIZES.fit(need, logits_bytes=4 * network.vocabulary)
+        self.capacity = Capacity(offer.streams, best)
         self._hidden_width: int | None = None if nodes[1] is None else nodes[1].width
         self._table_rows = self.plan.table_rows
-        most = 1 << 30
-        if checkpoint.pooling is Pooling.SPLADE:
-            most = max(1, SPLADE_ELEMENTS // network.vocabulary)
-        self.capacity = Capacity(offer.streams, min(batch_tokens or BATCH_TOKENS, most))
-        self.trials = Trials(tuple(size for size in TRIAL_SIZES if size <= most))
         self._engine: int | None = _made(self._library.tei_open(level.pointer, c.byref(self.plan.raw)))
         self._teams: defaultdict[int, list[int]] = defaultdict(list)
         self._lock = threading.Lock()
-        checkpoint.weights.release()  # the packed weights are a copy
+        self._weights.release()  # the packed weights are a copy
 
     def arrange(self, encodings: list[Encoding]) -> Batch:
-        check_lengths(encodings, self._checkpoint.longest)
+        check_lengths(encodings, self.longest)
         return Batch.pack(encodings)
 
     def cost(self, longest: int, count: int, tokens: int) -> int:
@@ -107,7 +90,7 @@ class NativeEngine:
             self._library.tei_team_free(team)
         self._engine = None
         self._teams.clear()
-        self._checkpoint.weights.release()
+        self._weights.release()
 
     @contextmanager
     def _team(self, threads: int) -> Iterator[int | None]:
@@ -129,7 +112,7 @@ class NativeEngine:
         lengths = batch.lengths
         if not batch.is_packed or batch.tokens != batch.input_ids.size:
             raise ValueError("a batch for the native engine is packed, and its lengths are those of its ids")
-        _check_range("a length", lengths, 1, self._table_rows.get("positions", self._checkpoint.longest) + 1)
+        _check_range("a length", lengths, 1, self._table_rows.get("positions", self.longest) + 1)
         _check_range("a token id", batch.input_ids, 0, self._table_rows["input_ids"])
         if batch.type_ids is not None:
             if batch.type_ids.shape != batch.input_ids.shape:

@@ -16,7 +16,7 @@ class NativeKind(EngineKind):
     name = option = "native"
 
     def offer(self, need: Need) -> Offer | Refusal:
-        checkpoint, options = need.checkpoint, need.options
+        checkpoint, options = need.checkpoint, need.settings.engine
         if checkpoint.onnx is not None:
             return refuse_graph(need)
         if checkpoint.facts.file is None:
@@ -40,4 +40,4 @@ class NativeKind(EngineKind):
         from ..native.kernels import find_kernels
         from .native import NativeEngine
 
-        return NativeEngine(need.checkpoint, find_kernels(), offer, batch_tokens=need.batch_tokens)
+        return NativeEngine(need, offer, find_kernels())
