@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from loaded import need_of
-from native.kernels import kernels, levels
+from native.kernels import kernels, levels, needs_kernels
 from oracle.expected import FIXTURES, Fixture
 from text_embeddings_inference.engines.base import Offer
 from text_embeddings_inference.engines.native import NativeEngine
 from text_embeddings_inference.native.formats import DTYPES
 from text_embeddings_inference.types import Encoding
 
+pytestmark = needs_kernels
 THREADS = (1, 2, 7)
 LENGTHS = (17, 1, 40, 9, 33, 5)
 

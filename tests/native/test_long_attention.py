@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from native import running
-from native.kernels import kernels, levels
+from native.kernels import kernels, levels, needs_kernels
 from text_embeddings_inference.ops.spec import AttentionSpec, Ops, RelativeBias
 
+pytestmark = needs_kernels
 LENGTHS = (770, 1, 384, 385)
 WIDTH, HEADS = 24, 2
 TOLERANCES = {"float32": 2e-5, "bfloat16": 3e-2}

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from loaded import need_of
-from native.kernels import best_kernels, kernels, levels
+from native.kernels import best_kernels, kernels, levels, needs_kernels
 from oracle.expected import Fixture
 from text_embeddings_inference.engines.base import Offer
 from text_embeddings_inference.engines.native import NativeEngine
 from text_embeddings_inference.errors import UnsupportedError
 from text_embeddings_inference.native.self_test import passes
 from text_embeddings_inference.types import Batch, Encoding, Int32Array
+
+pytestmark = needs_kernels
 
 
 def make(name: str = "bert", threads: int = 2, dtype: str = "float32") -> NativeEngine:
@@ -123,6 +125,25 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_both_sides_of_a_fork_go_on() -> None:
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=60, check=False).returncode == 0
+
+
+ENDED = """
+import sys, threading
+sys.path.insert(0, "tests")
+from native.test_native_engine import make, text
+engine, ran = make(threads=3), threading.Event()
+batch = engine.arrange([text(30, i) for i in range(20)])
+def repeat():
+    while True:
+        engine.run(batch)
+        ran.set()
+threading.Thread(target=repeat, daemon=True).start()
+ran.wait()
+"""
+
+
+def test_the_interpreter_ends_while_a_batch_runs() -> None:
+    assert subprocess.run([sys.executable, "-c", ENDED], timeout=60, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("level", levels())

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from native import running
-from native.kernels import kernels, levels
+from native.kernels import kernels, levels, needs_kernels
 from text_embeddings_inference.ops.spec import AttentionSpec, DisentangledSpec, Layout, Ops, RelativeBias, Rope, Value
 from text_embeddings_inference.types import Pooling
 
+pytestmark = needs_kernels
 SEEDS = range(int(os.environ.get("NATIVE_SEEDS", "25")))
 TOLERANCE = 1e-4
 

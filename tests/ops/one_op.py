@@ -15,7 +15,7 @@ from openvino import opset15 as op
 
 from extras import needs_torch
 from native import running
-from native.kernels import kernels, levels
+from native.kernels import kernels, levels, needs_kernels
 from oracle.numpy_ops import NumpyOps, Sequences
 from text_embeddings_inference.ops.native import Rows
 from text_embeddings_inference.ops.openvino import Float32OpenVINOOps, OpenVINOOps
@@ -149,7 +149,7 @@ _PADDED = [
     pytest.param(Engine(partial(on_openvino, ops=Float32OpenVINOOps)), id="openvino-float32"),
     pytest.param(Engine(on_torch), id="torch", marks=needs_torch),
     *(
-        pytest.param(Engine(partial(on_native, level=level), by_token=False), id=f"native-{level}")
+        pytest.param(Engine(partial(on_native, level=level), by_token=False), id=f"native-{level}", marks=needs_kernels)
         for level in levels()
     ),
 ]

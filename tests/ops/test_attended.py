@@ -15,7 +15,7 @@ from openvino import opset15 as op
 
 from extras import needs_torch
 from native import running
-from native.kernels import kernels, levels
+from native.kernels import kernels, levels, needs_kernels
 from oracle.numpy_ops import NumpyOps, Sequences
 from text_embeddings_inference.ops.openvino import OpenVINOOps
 from text_embeddings_inference.ops.openvino_layout import PaddedLayout
@@ -83,7 +83,7 @@ def disentangled(ops: Ops, layout: Layout, q: Value, k: Value, v: Value) -> Valu
 
 
 RUNS = [
-    *(pytest.param(partial(on_native, level=level), id=f"native-{level}") for level in levels()),
+    *(pytest.param(partial(on_native, level=level), id=f"native-{level}", marks=needs_kernels) for level in levels()),
     pytest.param(on_openvino, id="openvino"),
     pytest.param(on_numpy_packed, id="numpy-packed"),
     pytest.param(on_torch, id="torch", marks=needs_torch),

@@ -10,6 +10,7 @@ import pytest
 
 from extras import needs_torch
 from loaded import make_engine, need_of
+from native.kernels import needs_kernels
 from oracle.engine import NumpyEngine
 from oracle.expected import Fixture
 from text_embeddings_inference.checkpoint import Checkpoint
@@ -18,9 +19,10 @@ from text_embeddings_inference.engines.registry import KINDS
 from text_embeddings_inference.types import Encoding, Float32Array, Pooling
 
 TORCH = [pytest.param(name, marks=needs_torch) for name in ("torch-padded", "torch-packed")]
-OWN_FORMS = ("torch", "transformers")
-"""Kinds that are tried in several forms, or have models of their own."""
-ENGINES = [*(kind.name for kind in KINDS if kind.name not in OWN_FORMS), "numpy-padded", "numpy-packed", *TORCH]
+NATIVE = pytest.param("native", marks=needs_kernels)
+OWN_FORMS = ("torch", "transformers", "native")
+"""Kinds that are tried in several forms, have models of their own, or are not everywhere."""
+ENGINES = [*(kind.name for kind in KINDS if kind.name not in OWN_FORMS), "numpy-padded", "numpy-packed", NATIVE, *TORCH]
 
 
 @dataclass(frozen=True, slots=True)

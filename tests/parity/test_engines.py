@@ -6,11 +6,12 @@ import pytest
 
 from engines import Models, difference, fixture
 from extras import needs_torch
+from native.kernels import needs_kernels
 from oracle.expected import FIXTURES
 
 PAIRS = [
     ("openvino", "numpy-padded", 2e-5),
-    ("native", "numpy-packed", 2e-5),
+    pytest.param("native", "numpy-packed", 2e-5, marks=needs_kernels),
     ("numpy-packed", "numpy-padded", 1e-6),
     pytest.param("torch-padded", "numpy-padded", 2e-5, marks=needs_torch),
     pytest.param("torch-packed", "torch-padded", 2e-5, marks=needs_torch),

@@ -11,12 +11,14 @@ DTYPES = ("float32", "bfloat16", "int8")
 
 
 class NativeKind(EngineKind):
-    """Our architectures on CPUs, by kernels of our own."""
+    """Our architectures on CPUs, by kernels of our own. `auto` does not take it: a start must not need a compiler."""
 
     name = option = "native"
 
     def offer(self, need: Need) -> Offer | Refusal:
         checkpoint, options = need.checkpoint, need.settings.engine
+        if options.engine != self.option:
+            return Refusal("it is taken only where it is asked for", is_others=True)
         if checkpoint.onnx is not None:
             return refuse_graph(need)
         if checkpoint.facts.file is None:

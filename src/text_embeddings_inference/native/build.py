@@ -71,23 +71,26 @@ def all_levels(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
 
 def levels_here(flags: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The best level for a CPU with these flags (/proc/cpuinfo), and `plain`, which it is compared with."""
-    levels = all_levels()
-    best = [name for name in levels if NEEDED.get(name, set()) <= set(flags)][-1]
-    return {name: levels[name] for name in {"plain": None, best: None}}
+    found = runnable_levels(flags)
+    return {name: found[name] for name in {"plain": None, list(found)[-1]: None}}
+
+
+def runnable_levels(flags: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """All levels for a CPU with these flags, the best one last."""
+    return {name: own for name, own in all_levels().items() if NEEDED.get(name, set()) <= set(flags)}
 
 
 def built_library(folder: Path, levels: Mapping[str, Sequence[str]], flags: Sequence[str] = ()) -> Path:
     """The library with these levels, from the folder or, if it is not there, compiled into it. flags: as of `build`.
 
-    Raises StartError where there is no compiler, or it fails."""
+    Raises StartError where there is no compiler, or it fails, or the folder can't be written."""
     path = folder / f"kernels-{_digest(levels, flags)}.so"
-    if not path.exists():
-        compiler = find_compiler()
-        if compiler is None:
-            raise StartError(
-                "there is no C compiler for the native kernels", hint="install gcc, or `pip install ziglang`"
-            )
-        build(path, levels, compiler=compiler, flags=flags)
+    try:
+        if not path.exists():
+            build(path, levels, compiler=_compiler(), flags=flags)
+    except OSError as problem:
+        hint = "set XDG_CACHE_HOME to a folder that can be written"
+        raise StartError(f"the native kernels can't be kept: {problem}", hint=hint) from None
     return path
 
 
@@ -112,6 +115,12 @@ def build(
         os.replace(whole, out)
 
 
+def _compiler() -> list[str]:
+    if compiler := find_compiler():
+        return compiler
+    raise StartError("there is no C compiler for the native kernels", hint="install gcc, or `pip install ziglang`")
+
+
 def _digest(levels: Mapping[str, Sequence[str]], flags: Sequence[str]) -> str:
     """Of all sources and flags."""
     digest = hashlib.sha256(repr((FLAGS, tuple(flags), sorted(levels.items()))).encode())
@@ -123,7 +132,7 @@ def _digest(levels: Mapping[str, Sequence[str]], flags: Sequence[str]) -> str:
 def _run(command: Sequence[str]) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise StartError(f"there is no compiler `{command[0]}`", hint="set CC to one") from None
+    except OSError as problem:
+        raise StartError(f"no compiler starts as `{command[0]}`: {problem.strerror}", hint="set CC to one") from None
     except subprocess.CalledProcessError as problem:
         raise StartError(f"the native kernels could not be compiled: {problem.stderr.strip()}") from None

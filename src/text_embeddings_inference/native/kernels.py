@@ -40,8 +40,12 @@ def find_kernels() -> Level:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels and packed weights are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "text-embeddings-inference"
+    """Where compiled kernels are kept. Raises StartError where there is no such place."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "text-embeddings-inference"
+    except RuntimeError:
+        hint = "set XDG_CACHE_HOME to a folder that can be written"
+        raise StartError("the native kernels can't be kept: the user has no home directory", hint=hint) from None
 
 
 def _is_tested(level: Level, plain: Level, mark: Path) -> bool:

@@ -387,7 +387,7 @@ static void step_attention(const tei_task *t, int32_t item)
     const tei_step *s = t->step;
     const tei_batch *batch = t->run->batch;
     const int sequence = t->run->chunks[2 * (item / s->key_heads)];
-    attention_memory m;
+    attention_memory m = {0};
     divide(s, batch->longest, (float *)t->scratch, &m);
     head h = {.step = s, .length = batch->starts[sequence + 1] - batch->starts[sequence], .width = s->x.width / s->heads};
     h.seen = batch->attended ? batch->attended[sequence] : h.length;
