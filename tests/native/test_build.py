@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 
 from loaded import need_of
-from native.kernels import needs_kernels
 from oracle.expected import Fixture
 from text_embeddings_inference.engines.base import Refusal
 from text_embeddings_inference.engines.native_kind import NativeKind
 from text_embeddings_inference.errors import StartError
 from text_embeddings_inference.native import build, kernels
-
-PLAIN = {"plain": ()}
+from text_embeddings_inference.native.library import load_library
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Refusal:
@@ -64,17 +62,7 @@ def test_auto_neither_takes_it_nor_compiles(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(NativeKind().offer(need_of(Fixture("bert").open())), Refusal)
 
 
-@needs_kernels
-def test_kernels_are_compiled_without_a_warning(tmp_path: Path) -> None:
-    compiler = build.find_compiler()
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    build.build(tmp_path / "kernels.so", PLAIN, compiler=compiler, flags=["-O1", "-Werror"])
-
-
 def test_a_file_that_is_no_library(tmp_path: Path) -> None:
-    from text_embeddings_inference.native.library import load_library
-
     (tmp_path / "kernels.so").write_bytes(b"none")
     with pytest.raises(StartError, match="can't load the native kernels"):
         load_library(tmp_path / "kernels.so")

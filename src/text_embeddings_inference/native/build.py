@@ -27,6 +27,7 @@ FLAGS = (
     *("-std=gnu11", "-O3", "-fPIC", "-pthread", "-Wall", "-Wextra"),
     "-ffp-contract=off",  # a * b + c is one rounding where we say so, or the same row would differ from place to place
     *("-fno-math-errno", "-fno-trapping-math"),
+    "-fno-strict-aliasing",  # memory of a batch holds floats, integers and halves in turn
 )
 AVX2 = ("-mavx2", "-mfma")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")

@@ -59,13 +59,15 @@ static size_t divide(const tei_step *s, int longest, float *memory, attention_me
                             TILE_ROWS * up_to((size_t)s->table_rows, PANEL),
                             n * up_to((size_t)s->table_rows, PANEL) * (s->c != NULL),
                             2 * n};
+    float *rows;
     float **const places[] = {&m->keys,        &m->values, &m->queries,      &m->scores,     &m->weights,        &m->sums,
-                              &m->by_distance, &m->table,  &m->query_scores, &m->key_scores, (float **)&m->rows};
+                              &m->by_distance, &m->table,  &m->query_scores, &m->key_scores, &rows};
     size_t used = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         *places[i] = memory ? memory + used : NULL;
         used += up_to(sizes[i] + LANES, 16);
     }
+    m->rows = (int32_t *)rows;
     return used;
 }
 
@@ -387,7 +389,7 @@ static void step_attention(const tei_task *t, int32_t item)
     const tei_step *s = t->step;
     const tei_batch *batch = t->run->batch;
     const int sequence = t->run->chunks[2 * (item / s->key_heads)];
-    attention_memory m = {0};
+    attention_memory m;
     divide(s, batch->longest, (float *)t->scratch, &m);
     head h = {.step = s, .length = batch->starts[sequence + 1] - batch->starts[sequence], .width = s->x.width / s->heads};
     h.seen = batch->attended ? batch->attended[sequence] : h.length;
