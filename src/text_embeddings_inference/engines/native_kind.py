@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..errors import StartError
-from ..models import supported
-from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph
+from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph, refuse_unknown
 
 DTYPES = ("float32", "bfloat16", "int8")
 """Of the engine's own, those that `--dtype` may ask for."""
@@ -16,14 +15,11 @@ class NativeKind(EngineKind):
     name = option = "native"
 
     def offer(self, need: Need) -> Offer | Refusal:
-        checkpoint, options = need.checkpoint, need.settings.engine
+        options = need.settings.engine
         if options.engine != self.option:
             return Refusal("it is taken only where it is asked for", is_others=True)
-        if checkpoint.onnx is not None:
-            return refuse_graph(need)
-        if checkpoint.facts.file is None:
-            reason = f"config.json: `model_type` is {checkpoint.model_type!r}, which is not supported"
-            return Refusal(reason, supported(), is_others=True)
+        if refusal := refuse_graph(need) or refuse_unknown(need):
+            return refusal
         from ..native.formats import choose_dtype
         from ..native.kernels import find_kernels
 
