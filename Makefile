@@ -78,8 +78,8 @@ test: $(DONE)/serve $(DONE)/model $(DONE)/test
 
 # The native kernels with every access checked, on many random plans. The compiler itself runs without.
 test-native: $(DONE)/serve $(DONE)/test
-	CC="env -u LD_PRELOAD cc" NATIVE_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1" NATIVE_SEEDS=200 \
-	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
+	CC="env -u LD_PRELOAD gcc" NATIVE_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1" NATIVE_SEEDS=200 \
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(BIN)/python -m pytest tests/native $(ARGS)
 
 test-clients: $(DONE)/serve $(DONE)/model $(DONE)/clients
