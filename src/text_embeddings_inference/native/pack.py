@@ -23,8 +23,6 @@ class Packer:
         self._packed: dict[tuple[object, ...], CMatrix] = {}
         self._kept: list[NDArray[Any]] = []
         self._pending: list[tuple[CMatrix, Weights]] = []
-        self.bytes = 0
-        """Of all panels."""
 
     def matrix(self, weights: Weights, format_: str) -> CMatrix:
         """The weights as a matrix of C, to be packed."""
@@ -63,7 +61,6 @@ class Packer:
             matrix.bias = self._keep(bias)
         if format_ in INTEGERS:
             matrix.scale, matrix.sums = self._keep(np.zeros(filled, np.float32)), self._keep(np.zeros(filled, np.int32))
-        self.bytes += filled * groups * size
         return matrix
 
     def _keep(self, array: NDArray[Any]) -> int:

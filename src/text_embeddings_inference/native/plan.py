@@ -45,11 +45,6 @@ class Plan:
         self.raw.local_width = widths.get((Kind.LOCAL, Rows.TOKENS), 0)
 
     @property
-    def weight_bytes(self) -> int:
-        """Of the packed weights."""
-        return self._packer.bytes
-
-    @property
     def table_rows(self) -> dict[str, int]:
         """Rows of the smallest table that each kind of ids (`steps.IDS`) is looked up in; rotations are by position."""
         rows: dict[str, int] = {}
