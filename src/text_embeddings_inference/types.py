@@ -8,13 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int32Array: TypeAlias = NDArray[np.int32]
 Float32Array: TypeAlias = NDArray[np.float32]
+
+BFLOAT16: np.dtype[Any] = np.dtype([("bfloat16", "<u2")])
+"""The upper half of a float32. NumPy has no such type: arrays of it can be cut and turned, not computed with."""
+
+
+def as_float32(array: NDArray[Any]) -> Float32Array:
+    """Stored numbers as float32, C-contiguous, aligned and writable: the array itself where it is so, else a copy."""
+    if array.dtype == BFLOAT16:
+        values = np.empty(array.shape, np.uint32)
+        np.left_shift(array["bfloat16"], 16, out=values, dtype=np.uint32)
+        return values.view(np.float32)
+    return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+
 
 Pair: TypeAlias = tuple[str, str]
 Input: TypeAlias = str | Pair | list[int]

@@ -8,7 +8,8 @@ from .hub.locate import locate
 from .hub.preview import File, Preview, preview
 from .modules import Dense
 from .onnx import OnnxGraph
-from .tensors.weights import Weights, open_weights
+from .tensors.tensor import MappedFile
+from .tensors.weights import StoredWeights, Weights, open_weights
 
 __all__ = [
     "Checkpoint",
@@ -17,9 +18,11 @@ __all__ = [
     "File",
     "Findings",
     "HubAccess",
+    "MappedFile",
     "OnnxGraph",
     "Preview",
     "Request",
+    "StoredWeights",
     "Weights",
     "examine_checkpoint",
     "expand",

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import StoredWeights
 from ..models.build import build
 from ..native.formats import Formats
 from ..native.library import CBatch, Level
@@ -36,7 +37,8 @@ class NativeEngine:
         self.cores = offer.threads
         self._weights = need.checkpoint.weights
         self._library = level.library
-        network = build(need.checkpoint, ops := NativeOps(self.longest))
+        ops = NativeOps(self.longest)
+        network = build(need.checkpoint, ops, StoredWeights(self._weights))
         results = network.run(ops, inputs())
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
         self.plan = Plan(level, nodes, self.longest, Formats(level, offer.dtype), offer.threads)
@@ -90,6 +92,7 @@ class NativeEngine:
             self._library.tei_team_free(team)
         self._engine = None
         self._teams.clear()
+        self.plan.close()
         self._weights.release()
 
     @contextmanager

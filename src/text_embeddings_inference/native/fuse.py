@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from ..errors import UnsupportedError
 from ..ops.native import Node, Rows
 from ..ops.spec import AttentionSpec, DisentangledSpec, Rope
+from ..types import as_float32
+from .library import NUMBERS
 from .products import Product, find_groups, find_products, in_order
 from .steps import BINARY, IDS, POOL, REDUCE, UNARY, Op, Step, Store, View, Weights
 
@@ -159,7 +161,7 @@ class _Fuser:
         if ids.op not in IDS:
             raise UnsupportedError("the native engine looks up token ids, token types and positions only")
         kind = IDS.index(ids.op)
-        return self._add(Step(Op.EMBED, self._new(node), y=added, kind=kind, constants=(constant(table),)))
+        return self._add(Step(Op.EMBED, self._new(node), y=added, kind=kind, constants=(_table(table),)))
 
     def _make_concat(self, node: Node) -> View:
         whole, begin = self._new(node), 0
@@ -243,19 +245,30 @@ class _Fuser:
         return len(apart) == len(parts) == self._uses[whole] and disjoint and whole.op not in VIEWS
 
 
-def constant(node: Node) -> NDArray[Any]:
-    """The array of a constant, float32 or integers, C-contiguous. Raises UnsupportedError for a computed value."""
+def stored(node: Node) -> NDArray[Any]:
+    """The array of a constant, in the type that it is stored in. Raises UnsupportedError for a computed value."""
     if node.op != "constant":
         raise UnsupportedError(f"the native engine takes weights as they are stored, not computed by `{node.op}`")
     array: NDArray[Any] = node.detail
-    wanted = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
-    return np.require(array, wanted, "C")
+    return array
+
+
+def constant(node: Node) -> NDArray[Any]:
+    """The array of a constant, float32 or integers, C-contiguous. Raises as `stored`."""
+    array = stored(node)
+    return np.require(array, None, "C") if array.dtype.kind in "iu" else as_float32(array)
+
+
+def _table(node: Node) -> NDArray[Any]:
+    """The rows of a table of embeddings: as they are stored, where rows of it can be looked up."""
+    array = stored(node)
+    return array if array.flags.c_contiguous and array.dtype in NUMBERS else as_float32(array)
 
 
 def _weights(*linears: Node) -> Weights:
     return Weights(
-        tuple(constant(node.inputs[1]) for node in linears),
-        tuple(constant(node.inputs[2]) if len(node.inputs) > 2 else None for node in linears),
+        tuple(stored(node.inputs[1]) for node in linears),
+        tuple(stored(node.inputs[2]) if len(node.inputs) > 2 else None for node in linears),
     )
 
 

@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import StartError
+import numpy as np
 
-ABI = 2
+from ..errors import StartError
+from ..types import BFLOAT16
+
+ABI = 3
 """Of the structures below; the library says the same, or is not ours."""
 
 FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")
@@ -18,6 +21,10 @@ FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")
 
 class CBuffer(c.Structure):
     _fields_ = [(name, c.c_int32) for name in ("place", "rows", "width", "offset")]
+
+
+NUMBERS: dict[np.dtype[Any], int] = {np.dtype("<f4"): 0, BFLOAT16: 1, np.dtype("<f2"): 2, np.dtype("<f8"): 3}
+"""Types of stored numbers, by their numbers in C (`tei_number`)."""
 
 
 class CView(c.Structure):
@@ -32,9 +39,17 @@ class CMatrix(c.Structure):
     ]
 
 
+class CSource(c.Structure):
+    _fields_ = [
+        ("p", c.c_void_p),
+        *((name, c.c_int64) for name in ("row_stride", "column_stride")),
+        *((name, c.c_int32) for name in ("type", "rows")),
+    ]
+
+
 STEP_NUMBERS = (
     *("heads", "key_heads", "count", "causal", "window", "reach"),
-    *("table_rows", "y_head_stride", "y_step", "by_length", "half", "for_hidden"),
+    *("table_rows", "y_head_stride", "y_step", "by_length", "half", "for_hidden", "table"),
 )
 
 
@@ -75,7 +90,10 @@ CALLS: dict[str, tuple[Any, list[Any]]] = {
     "tei_level_name": (c.c_char_p, [c.c_int32]),
     "tei_panel": (c.c_int32, [c.c_void_p]),
     "tei_group": (c.c_int32, [c.c_void_p, c.c_int32]),
-    "tei_pack": (None, [c.c_void_p, c.c_void_p, c.POINTER(CMatrix)]),
+    "tei_pack": (
+        c.c_int32,
+        [c.c_void_p, c.POINTER(CMatrix), c.POINTER(CSource), c.c_int32, c.c_int32, c.POINTER(c.c_float)],
+    ),
     "tei_open": (c.c_void_p, [c.c_void_p, c.POINTER(CPlan)]),
     "tei_close": (None, [c.c_void_p]),
     "tei_team_new": (c.c_void_p, [c.c_int32]),

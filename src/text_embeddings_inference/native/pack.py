@@ -1,75 +1,128 @@
-"""Weights as the kernels read them: packed once, shared by all products that have the same."""
+"""Weights as the kernels read them: packed once, shared by all products that have the same, in one piece of memory."""
 
 from __future__ import annotations
 
 import ctypes as c
+import mmap
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .library import FORMATS, CMatrix, Level
+from ..types import as_float32
+from .library import FORMATS, NUMBERS, CMatrix, CSource, Level
 from .steps import Weights
 
 INTEGERS = ("i16", "i8")
+LINE = 64
+"""Bytes of a cache line, at which every array begins."""
+TASK_BYTES = 1 << 20
+"""Of the panels that a thread packs at a time."""
+
+
+@dataclass(slots=True)
+class _Matrix:
+    """The weights of a product, and where they lie in the memory."""
+
+    raw: CMatrix
+    weights: Weights
+    places: dict[str, int]
+    """Array of `raw` -> its first byte."""
+    filled: int
+    """Outputs, whole panels of them."""
+    panels: int
+    panel_bytes: int
 
 
 class Packer:
-    """Packs weights for one level, and keeps what it packed. What is asked for is packed by `finish`, all at once."""
+    """Packs the weights of a plan's products for one level: first all are named, then they get memory."""
 
     def __init__(self, level: Level) -> None:
         self._level = level
-        self._packed: dict[tuple[object, ...], CMatrix] = {}
-        self._kept: list[NDArray[Any]] = []
-        self._pending: list[tuple[CMatrix, Weights]] = []
+        self._matrices: dict[object, _Matrix] = {}
+        self._memory: mmap.mmap | None = None
+        self.size = 0
+        """Bytes of all together."""
 
     def matrix(self, weights: Weights, format_: str) -> CMatrix:
-        """The weights as a matrix of C, to be packed."""
-        key = (format_, *(id(matrix) for matrix in weights.matrices))
-        if key not in self._packed:
-            self._kept += weights.matrices  # or another array might get the same id
-            self._packed[key] = self._prepare(weights, format_)
-            self._pending.append((self._packed[key], weights))
-        return self._packed[key]
+        """The weights as a matrix of C, which has no memory yet."""
+        arrays = [array for array in (*weights.matrices, *weights.biases) if array is not None]
+        key = (format_, *((a.ctypes.data, a.shape, a.strides, a.dtype.str) for a in arrays))
+        if key not in self._matrices:
+            self._matrices[key] = self._lay_out(weights, format_)
+        return self._matrices[key].raw
 
-    def finish(self, threads: int) -> None:
-        """Packs what was asked for, on so many threads."""
+    def place(self, memory: mmap.mmap, begin: int = 0) -> None:
+        """The matrices lie in this memory from `begin` on, a multiple of `LINE`; it is kept until `close`."""
+        self._memory = memory
+        address = np.frombuffer(memory, np.uint8).ctypes.data + begin
+        for matrix in self._matrices.values():
+            for name, place in matrix.places.items():
+                setattr(matrix.raw, name, address + place)
+
+    def pack(self, threads: int) -> None:
+        """Packs what was named, on so many threads, into where it was placed, or else into memory of its own.
+
+        Raises MemoryError where there is too little."""
+        if self._memory is None:
+            self.place(mmap.mmap(-1, max(self.size, 1)))
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda one: self._pack(*one), self._pending))
-        self._pending.clear()
+            tasks = {
+                id(matrix): [pool.submit(self._pack, matrix, *part) for part in _parts(matrix)]
+                for matrix in self._matrices.values()
+            }
+            for matrix in self._matrices.values():
+                matrix.raw.norm = max(task.result() for task in tasks[id(matrix)])
 
-    def _pack(self, matrix: CMatrix, weights: Weights) -> None:
-        whole = weights.matrices[0] if len(weights.matrices) == 1 else np.concatenate(weights.matrices)
-        self._level.library.tei_pack(self._level.pointer, whole.ctypes.data, c.byref(matrix))
+    def close(self) -> None:
+        """Gives back the memory; no matrix may be in use."""
+        self._memory = None
 
-    def _prepare(self, weights: Weights, format_: str) -> CMatrix:
+    def _lay_out(self, weights: Weights, format_: str) -> _Matrix:
         group, panel = self._level.group(format_), self._level.panel
         inputs, outputs = weights.matrices[0].shape[1], weights.outputs
-        groups, filled = -(-inputs // group), -(-outputs // panel) * panel
-        size = 2 if format_ == "f32_b16" else 4  # bytes of a group
-        matrix = CMatrix(FORMATS.index(format_), inputs, outputs, groups)
-        matrix.panels = self._keep(_aligned(filled * groups * size))
+        groups, panels = -(-inputs // group), -(-outputs // panel)
+        filled = panels * panel
+        panel_bytes = panel * groups * (2 if format_ == "f32_b16" else 4)  # of a group
+        sizes = {"panels": panels * panel_bytes}
         if any(bias is not None for bias in weights.biases):
-            bias = np.zeros(filled, np.float32)
-            bias[:outputs] = np.concatenate(
-                [
-                    np.zeros(len(matrix), np.float32) if bias is None else bias
-                    for matrix, bias in zip(weights.matrices, weights.biases, strict=True)
-                ]
-            )
-            matrix.bias = self._keep(bias)
+            sizes["bias"] = 4 * filled
         if format_ in INTEGERS:
-            matrix.scale, matrix.sums = self._keep(np.zeros(filled, np.float32)), self._keep(np.zeros(filled, np.int32))
-        return matrix
+            sizes |= {"scale": 4 * filled, "sums": 4 * filled}
+        places = {}
+        for name, size in sizes.items():
+            places[name] = self.size
+            self.size += -(-size // LINE) * LINE
+        return _Matrix(
+            CMatrix(FORMATS.index(format_), inputs, outputs, groups), weights, places, filled, panels, panel_bytes
+        )
 
-    def _keep(self, array: NDArray[Any]) -> int:
-        self._kept.append(array)
-        return array.ctypes.data
+    def _pack(self, matrix: _Matrix, first: int, last: int) -> float:
+        """Panels from one to before another; the bias with the first one. Returns the norm of these panels."""
+        if first == 0 and "bias" in matrix.places:
+            biases = zip(matrix.weights.matrices, matrix.weights.biases, strict=True)
+            parts = [np.zeros(len(w), np.float32) if bias is None else as_float32(bias) for w, bias in biases]
+            whole = np.concatenate([*parts, np.zeros(matrix.filled - matrix.raw.outputs, np.float32)])
+            c.memmove(matrix.raw.bias, whole.ctypes.data, whole.nbytes)
+        sources = (CSource * len(matrix.weights.matrices))(*map(_source, matrix.weights.matrices))
+        norm = c.c_float()
+        library, level = self._level.library, self._level.pointer
+        if problem := library.tei_pack(level, c.byref(matrix.raw), sources, first, last, c.byref(norm)):
+            raise MemoryError(f"weights can't be packed: {os.strerror(problem)}")
+        return norm.value
 
 
-def _aligned(size: int) -> NDArray[np.uint8]:
-    """Memory that begins at a cache line."""
-    memory = np.empty(size + 64, np.uint8)
-    begin = -memory.ctypes.data % 64
-    return memory[begin : begin + size]
+def _parts(matrix: _Matrix) -> Iterator[tuple[int, int]]:
+    """Ranges of panels, each of about TASK_BYTES."""
+    parts = min(matrix.panels, -(-matrix.panels * matrix.panel_bytes // TASK_BYTES))
+    return pairwise(matrix.panels * part // parts for part in range(parts + 1))
+
+
+def _source(array: NDArray[Any]) -> CSource:
+    """A matrix of the checkpoint, as it is stored."""
+    return CSource(array.ctypes.data, *array.strides, NUMBERS[array.dtype], len(array))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..ops.native import Node, Rows
 from .formats import Formats
 from .fuse import make_steps
-from .library import STEP_NUMBERS, CBuffer, CMatrix, CPlan, CStage, CStep, CView, Level
+from .library import NUMBERS, STEP_NUMBERS, CBuffer, CMatrix, CPlan, CStage, CStep, CView, Level
 from .pack import Packer
 from .places import Kind, Places, find_places
 from .steps import IDS, ROUGH, UNARY, Op, Step, Store, View, Weights
@@ -38,11 +38,15 @@ class Plan:
         buffers = _array(CBuffer, [_buffer(store, place) for store, place in self.places.stores.items()])
         stages = [CStage(s.first, s.count, s.rowwise, ROWS[s.rows]) for s in self.places.stages]
         steps = _array(CStep, [self._lower(step, numbers) for step in self.steps])
-        self._packer.finish(threads)
+        self._packer.pack(threads)
         widths = self.places.widths
         self.raw = CPlan(steps, _array(CStage, stages), buffers, len(self.steps), len(stages), len(numbers))
         self.raw.widths[:] = [widths.get((Kind.ARENA, rows), 0) for rows in (Rows.TOKENS, Rows.SEQUENCES)]
         self.raw.local_width = widths.get((Kind.LOCAL, Rows.TOKENS), 0)
+
+    def close(self) -> None:
+        """Gives back the weights; nothing may run."""
+        self._packer.close()
 
     @property
     def table_rows(self) -> dict[str, int]:
@@ -67,6 +71,8 @@ class Plan:
             setattr(raw, name, int(number) if name in STEP_NUMBERS else number)
         for name, constant in zip("abc", step.constants, strict=False):
             setattr(raw, name, self._address(constant, step))
+        if step.op is Op.EMBED:
+            raw.table = NUMBERS[step.constants[0].dtype]
         return raw
 
     def _address(self, constant: NDArray[Any] | Weights | None, step: Step) -> int | None:

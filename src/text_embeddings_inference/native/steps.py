@@ -83,7 +83,7 @@ class Weights:
     """The weights of a product, one below the other where several products of one input were joined."""
 
     matrices: tuple[NDArray[Any], ...]
-    """Each `[O, I]`."""
+    """Each `[O, I]`, as it is stored."""
     biases: tuple[NDArray[Any] | None, ...]
     """Of each matrix, `[O]`; None: 0."""
 

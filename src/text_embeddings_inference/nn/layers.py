@@ -83,7 +83,7 @@ class PositionEmbedding:
                 f"inputs of {p.max_length} tokens are longer than the table of {rows - first} positions",
                 hint="set `max_seq_length` in sentence_bert_config.json to as many as there are",
             )
-        self.table = p.constant(p.array("weight", (rows, width))[first:])
+        self.table = p.constant(p.stored("weight", (rows, width))[first:])
 
     def __call__(self, ops: Ops, layout: Layout) -> Value:
         return ops.embedding(self.table, ops.positions(layout))
@@ -258,7 +258,7 @@ class Experts:
     def __init__(self, p: Parameters, width: int, inner: int, experts: int, k: int, act: Activation) -> None:
         self.router = Linear(p / "router", width, experts, bias=False)
         p = p / "experts"
-        up, down = (p.array(name, (experts * inner, width)) for name in ("up.weight", "down.weight"))
+        up, down = (p.stored(name, (experts * inner, width)) for name in ("up.weight", "down.weight"))
         self.up = [p.constant(part) for part in np.split(up, experts)]
         self.down = [p.constant(part.T) for part in np.split(down, experts)]
         self.bias = p.tensor("bias", (width,))

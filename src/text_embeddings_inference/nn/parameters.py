@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from ..ops.spec import Constants, Value
+from ..types import as_float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,9 @@ class Tensors(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]: ...
 
-    def array(self, name: str) -> NDArray[Any]: ...
+    def array(self, name: str) -> NDArray[Any]:
+        """float32, or what the engine's `constant` takes besides (`types.BFLOAT16`, ...)."""
+        ...
 
 
 class _Source(NamedTuple):
@@ -120,10 +123,14 @@ class Parameters:
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Value:
         """The parameter as a constant of the engine. Raises CheckpointError if it is missing or of another shape."""
-        return self._ops.constant(self.array(name, shape))
+        return self._ops.constant(self.stored(name, shape))
 
     def array(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The parameter as an array, for what is computed from it once, at load."""
+        """The parameter as an array, for what is computed from it once, at load. Raises as `tensor`."""
+        return as_float32(self.stored(name, shape))
+
+    def stored(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The parameter as the engine takes it, to be cut or turned. Raises as `tensor`."""
         path = self._path + name
         if path not in self._found:
             tensor, parts = self._in_checkpoint(path)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from text_embeddings_inference.checkpoint.tensors.safetensors import read_safetensors
 from text_embeddings_inference.checkpoint.tensors.tensor import Tensor, map_file
 from text_embeddings_inference.errors import CheckpointError, StartError, UnsupportedError
+from text_embeddings_inference.types import BFLOAT16
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -68,7 +69,7 @@ def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
     bits = np.array([0x3F80, 0xC049, 0x7F80, 0x0001], np.uint16)  # 1, -3.140625, infinity, the smallest subnormal
     write_raw_safetensors(tmp_path / "x.safetensors", {"w": entry("BF16", [4])}, bits.tobytes())
     tensor = read(tmp_path / "x.safetensors")["w"]
-    assert tensor.stored.dtype == np.uint16
+    assert tensor.stored.dtype == BFLOAT16
     np.testing.assert_array_equal(tensor.array(), np.array([1, -3.140625, np.inf, 2.0**-133], np.float32))
 
 

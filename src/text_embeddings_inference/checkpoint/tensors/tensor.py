@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
+from ...types import BFLOAT16, as_float32
 from ..files import DOWNLOAD_AGAIN, open_file
 
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # NumPy has no such type: the raw bits
+    "BF16": BFLOAT16,
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
@@ -28,6 +30,9 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
 }
 """The types that can be read, by their names in safetensors files."""
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The types of parameters."""
 
 
 class Tensor(NamedTuple):
@@ -41,7 +46,7 @@ class Tensor(NamedTuple):
     """A key of `NUMPY_TYPES`."""
 
     stored: NDArray[Any]
-    """A view on the file's map, of the stored type, BF16 as uint16; writes stay in this process until a release."""
+    """A view on the file's map, of the stored type; writes stay in this process until a release."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,12 +57,22 @@ class Tensor(NamedTuple):
 
         A view on the file where nothing has to be converted, else a copy.
         """
-        if self.dtype == "BF16":  # the upper half of a float32
-            values = np.empty(self.shape, np.uint32)
-            np.left_shift(self.stored, 16, out=values, dtype=np.uint32)
-            return values.view(np.float32)
-        wanted = np.dtype(np.float32) if self.dtype in ("F64", "F16") else self.stored.dtype
-        return np.require(self.stored, wanted, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+        if self.dtype in FLOATS:
+            return as_float32(self.stored)
+        return np.require(self.stored, None, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+
+
+class MappedFile(mmap.mmap):
+    """A file in memory, and what is known of it."""
+
+    path: Path
+    status: os.stat_result
+    """As it was when it was mapped."""
+
+    @property
+    def address(self) -> int:
+        """Where it begins."""
+        return np.frombuffer(self, np.uint8).ctypes.data
 
 
 class Span(NamedTuple):
@@ -79,14 +94,16 @@ class Span(NamedTuple):
         return Tensor(file, name, dtype, stored)
 
 
-def map_file(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> MappedFile:
     """The whole file, mapped copy-on-write: nothing is read yet, and arrays on it are writable.
 
     Raises `CheckpointError` when the file can't be opened, is no regular file or is empty.
     """
     with open_file(path.parent, path.name) as file:
         try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            data = MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            data.path, data.status = path, os.fstat(file.fileno())
+            return data
         except OSError as error:
             raise CheckpointError(f"Could not map {path}: {error.strerror}") from error
         except ValueError:  # an empty file can't be mapped

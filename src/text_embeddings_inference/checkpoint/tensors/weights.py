@@ -14,7 +14,7 @@ from ..files import DOWNLOAD_AGAIN
 from ..json_files import describe, read_object
 from .pickle import read_pickle
 from .safetensors import read_safetensors
-from .tensor import Tensor, map_file
+from .tensor import FLOATS, MappedFile, Tensor, map_file
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -24,9 +24,6 @@ WEIGHT_FILES = (
 )
 """The names under which weights are looked for, in this order."""
 
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""The types of parameters."""
-
 
 class Weights:
     """The tensors of a checkpoint, mapped into memory and read when they are touched.
@@ -34,9 +31,10 @@ class Weights:
     Raises `CheckpointError` when a tensor is in two files.
     """
 
-    def __init__(self, tensors: Iterable[Tensor], maps: Iterable[mmap.mmap]) -> None:
+    def __init__(self, tensors: Iterable[Tensor], maps: Iterable[MappedFile]) -> None:
         self._tensors: dict[str, Tensor] = {}
-        self._maps = tuple(maps)
+        self.files = tuple(maps)
+        """All files, in memory."""
         for tensor in tensors:
             other = self._tensors.setdefault(tensor.name, tensor)
             if other is not tensor:
@@ -71,6 +69,13 @@ class Weights:
         self.check_float(name)
         return self._tensor(name).array()
 
+    def stored(self, name: str) -> NDArray[Any]:
+        """The values in the type that they are stored in, BF16 as `types.BFLOAT16`: nothing is read or converted.
+
+        Raises as `check_float`."""
+        self.check_float(name)
+        return self._tensor(name).stored
+
     def check_float(self, name: str) -> None:
         """Raises UnsupportedError for integers and booleans, which no parameter of a model is."""
         if self.dtype(name) not in FLOATS:
@@ -85,7 +90,7 @@ class Weights:
         What was written into an array of `array` is lost. Does nothing on systems without `madvise`.
         """
         if hasattr(mmap, "MADV_DONTNEED"):
-            for data in self._maps:
+            for data in self.files:
                 data.madvise(mmap.MADV_DONTNEED)
 
     def _tensor(self, name: str) -> Tensor:
@@ -93,6 +98,22 @@ class Weights:
             return self._tensors[name]
         except KeyError:
             raise CheckpointError(f"there is no tensor `{name}` in the weights") from None
+
+
+class StoredWeights:
+    """The same tensors for an engine that takes them in the types they are stored in."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def names(self) -> Iterable[str]:
+        return self._weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._weights.shape(name)
+
+    def array(self, name: str) -> NDArray[Any]:
+        return self._weights.stored(name)
 
 
 def open_weights(folder: Path) -> Weights:

@@ -35,7 +35,11 @@ int32_t tei_panel(const tei_level *level) { return level->panel; }
 
 int32_t tei_group(const tei_level *level, int32_t format) { return level->groups[format]; }
 
-void tei_pack(const tei_level *level, const float *weights, tei_matrix *matrix) { level->pack(weights, matrix); }
+int32_t tei_pack(const tei_level *level, const tei_matrix *matrix, const tei_source *sources, int32_t first,
+                 int32_t last, float *norm)
+{
+    return level->pack(matrix, sources, first, last, norm);
+}
 
 tei_engine *tei_open(const tei_level *level, const tei_plan *plan)
 {

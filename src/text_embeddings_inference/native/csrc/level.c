@@ -1,4 +1,5 @@
 /* One level: all kernels, compiled for the CPU that the compiler's flags say. LEVEL is its name. */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #include "vmath.h"
 
 #include "task.h"
+#include "widen.h"
 
 #include "rows.c"
 #include "sequences.c"

@@ -38,7 +38,7 @@ struct tei_level {
     int32_t (*items)(const tei_step *, const tei_batch *);
     void (*whole[TEI_OPS])(const tei_task *, int32_t item);
     size_t (*scratch_bytes)(const tei_step *, const tei_batch *);
-    void (*pack)(const float *weights, tei_matrix *matrix);
+    int32_t (*pack)(const tei_matrix *matrix, const tei_source *sources, int32_t first, int32_t last, float *norm);
 };
 
 #endif

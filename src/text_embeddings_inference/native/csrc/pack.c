@@ -9,65 +9,107 @@ static uint16_t round_to_b16(float x)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* Calls `put` for each place of the panels: `at` of the output, input k; x is its weight or 0. */
-#define EACH_PLACE(m, weights, group, at, output, x, put)                                                       \
-    for (size_t p_ = 0, at = 0; p_ < up_to((size_t)(m)->outputs, PANEL); p_ += PANEL)                           \
-        for (size_t g_ = 0; g_ < (size_t)(m)->groups; g_++)                                                     \
-            for (size_t output = p_; output < p_ + PANEL; output++)                                             \
-                for (size_t k_ = g_ * (group); k_ < (g_ + 1) * (group); k_++, at++) {                           \
-                    const float x = output < (size_t)(m)->outputs && k_ < (size_t)(m)->inputs                   \
-                                        ? (weights)[output * (size_t)(m)->inputs + k_]                          \
-                                        : 0;                                                                    \
-                    put                                                                                         \
-                }
+/* The weights of PANEL outputs: rows of floats, `stride` apart, whose groups are filled up with zeros. */
+typedef struct {
+    const tei_matrix *m;
+    const float *rows;
+    size_t stride;
+    size_t output; /* the first one */
+} panel_weights;
+
+/* Calls `put` for each place of a panel: `at` of the output `j` of the panel, x is its weight. */
+#define EACH_PLACE(w, group, at, j, x, put)                                                     \
+    for (size_t g_ = 0, at = 0; g_ < (size_t)(w)->m->groups; g_++)                              \
+        for (size_t j = 0; j < PANEL; j++)                                                      \
+            for (size_t k_ = g_ * (group); k_ < (g_ + 1) * (group); k_++, at++) {               \
+                const float x = (w)->rows[j * (w)->stride + k_];                                \
+                put                                                                             \
+            }
 
 /* The scale of each output's integers, at most `largest` in size, into `scale`. */
-static void scale_outputs(const float *weights, const tei_matrix *m, float largest, float *scale)
+static void scale_outputs(const panel_weights *w, float largest, float *scale)
 {
-    for (int n = 0; n < m->outputs; n++) {
-        float size = largest_size(weights + (size_t)n * (size_t)m->inputs, m->inputs);
-        scale[n] = size > 0 ? size / largest : 1;
+    for (size_t j = 0; j < PANEL; j++) {
+        float size = largest_size(w->rows + j * w->stride, w->m->inputs);
+        scale[j] = size > 0 ? size / largest : 1;
     }
 }
 
-static void pack_i8(const float *weights, tei_matrix *m, int8_t *panels)
+static void pack_i8(const panel_weights *w, int8_t *panel)
 {
-    float *scale = (float *)m->scale;
-    int32_t *sums = (int32_t *)m->sums;
-    scale_outputs(weights, m, 127, scale);
-    memset(sums, 0, sizeof(int32_t) * up_to((size_t)m->outputs, PANEL));
-    EACH_PLACE(m, weights, 4, at, output, x, {
-        panels[at] = x == 0 ? 0 : (int8_t)rintf(x / scale[output]);
-        sums[output] += panels[at];
+    float *scale = (float *)w->m->scale + w->output;
+    int32_t *sums = (int32_t *)w->m->sums + w->output;
+    scale_outputs(w, 127, scale);
+    memset(sums, 0, sizeof(int32_t) * PANEL);
+    EACH_PLACE(w, 4, at, j, x, {
+        panel[at] = x == 0 ? 0 : (int8_t)rintf(x / scale[j]);
+        sums[j] += panel[at];
     })
 }
 
 #define I16_WEIGHT 2047.0f
-static void pack_i16(const float *weights, tei_matrix *m, int16_t *panels)
+/* Returns the square of the largest euclidean norm of an output's weights, as integers. */
+static double pack_i16(const panel_weights *w, int16_t *panel)
 {
-    float *scale = (float *)m->scale;
-    scale_outputs(weights, m, I16_WEIGHT, scale);
-    EACH_PLACE(m, weights, 2, at, output, x, { panels[at] = x == 0 ? 0 : (int16_t)rintf(x / scale[output]); })
-    double largest = 1;
-    for (int n = 0; n < m->outputs; n++) {
-        double squares = 0;
-        for (int k = 0; k < m->inputs; k++) {
-            const double q = rintf(weights[(size_t)n * (size_t)m->inputs + (size_t)k] / scale[n]);
-            squares += q * q;
-        }
-        largest = squares > largest ? squares : largest;
-    }
-    m->norm = (float)(sqrt(largest) * 1.0001);
+    float *scale = (float *)w->m->scale + w->output;
+    scale_outputs(w, I16_WEIGHT, scale);
+    double squares[PANEL] = {0}, largest = 1;
+    EACH_PLACE(w, 2, at, j, x, {
+        panel[at] = x == 0 ? 0 : (int16_t)rintf(x / scale[j]);
+        squares[j] += (double)panel[at] * panel[at];
+    })
+    for (size_t j = 0; j < PANEL; j++)
+        largest = squares[j] > largest ? squares[j] : largest;
+    return largest;
 }
 
-static void pack(const float *weights, tei_matrix *m)
+/* The rows of the panel's outputs from where they lie, one source below the other. */
+static void gather_panel(const tei_source *sources, const panel_weights *w, float *rows)
 {
-    void *panels = (void *)m->panels; /* made for this, and constant from here on */
-    switch (m->format) {
-    case TEI_F32: EACH_PLACE(m, weights, 1, at, output, x, { ((float *)panels)[at] = x; }) break;
-    case TEI_F32_B16: EACH_PLACE(m, weights, 1, at, output, x, { ((uint16_t *)panels)[at] = round_to_b16(x); }) break;
-    case TEI_BF16: EACH_PLACE(m, weights, 2, at, output, x, { ((uint16_t *)panels)[at] = round_to_b16(x); }) break;
-    case TEI_I16: pack_i16(weights, m, panels); break;
-    case TEI_I8: pack_i8(weights, m, panels); break;
+    size_t output = w->output;
+    for (size_t j = 0; j < PANEL; j++, output++, rows += w->stride) {
+        if (output >= (size_t)w->m->outputs) {
+            memset(rows, 0, sizeof(float) * w->stride);
+            continue;
+        }
+        size_t row = output;
+        const tei_source *source = sources;
+        for (; row >= (size_t)source->rows; source++)
+            row -= (size_t)source->rows;
+        widen(source->type, (const char *)source->p + (int64_t)row * source->row_stride, source->column_stride,
+              w->m->inputs, rows);
     }
+}
+
+static void pack_panel(const panel_weights *w, char *panel, double *norm)
+{
+    switch (w->m->format) {
+    case TEI_F32: EACH_PLACE(w, 1, at, j, x, { ((float *)panel)[at] = x; }) break;
+    case TEI_F32_B16: EACH_PLACE(w, 1, at, j, x, { ((uint16_t *)panel)[at] = round_to_b16(x); }) break;
+    case TEI_BF16: EACH_PLACE(w, 2, at, j, x, { ((uint16_t *)panel)[at] = round_to_b16(x); }) break;
+    case TEI_I16: {
+        const double squares = pack_i16(w, (int16_t *)panel);
+        *norm = squares > *norm ? squares : *norm;
+        break;
+    }
+    case TEI_I8: pack_i8(w, (int8_t *)panel); break;
+    }
+}
+
+static int32_t pack(const tei_matrix *m, const tei_source *sources, int32_t first, int32_t last, float *norm)
+{
+    const size_t stride = up_to((size_t)m->inputs, 4);
+    const size_t bytes = (size_t)m->groups * PANEL * (m->format == TEI_F32_B16 ? sizeof(uint16_t) : 4);
+    float *rows = calloc(PANEL * stride, sizeof(float));
+    if (!rows)
+        return ENOMEM;
+    double squares = 0;
+    for (int32_t p = first; p < last; p++) {
+        const panel_weights w = {m, rows, stride, (size_t)p * PANEL};
+        gather_panel(sources, &w, rows);
+        pack_panel(&w, (char *)m->panels + (size_t)p * bytes, &squares);
+    }
+    free(rows);
+    *norm = (float)(sqrt(squares) * 1.0001);
+    return 0;
 }

@@ -22,14 +22,19 @@ static void step_embed(const tei_task *t)
     const tei_step *s = t->step;
     const tei_batch *batch = t->run->batch;
     const int32_t *ids = s->kind == TEI_INPUT_IDS ? batch->ids : s->kind == TEI_TYPE_IDS ? batch->types : t->run->positions;
-    const float *table = s->a;
     rows_of out = rows_in(t, s->out), y = rows_in(t, s->y);
+    const size_t number = bytes_of(s->table);
     for (int r = t->first; r < t->last; r++, out.p += out.stride, y.p += y.stride) {
-        const float *row = table + (size_t)(ids ? ids[r] : 0) * (size_t)out.width;
-        if (y.p)
-            EACH_VECTOR(out.width, i, n, store(out.p + i, v_add(load(row + i, n), load(y.p + i, n)), n);)
-        else
-            memcpy(out.p, row, sizeof(float) * (size_t)out.width);
+        const char *row = (const char *)s->a + (size_t)(ids ? ids[r] : 0) * (size_t)out.width * number;
+        if (!y.p) {
+            widen(s->table, row, (int64_t)number, out.width, out.p);
+            continue;
+        }
+        EACH_VECTOR(out.width, i, n, {
+            float wide[LANES]; /* y may lie where the result goes */
+            widen(s->table, row + (size_t)i * number, (int64_t)number, n, wide);
+            store(out.p + i, v_add(load(wide, n), load(y.p + i, n)), n);
+        })
     }
 }
 

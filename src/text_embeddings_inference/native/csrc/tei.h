@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TEI_ABI 2
+#define TEI_ABI 3
 
 /* What a step computes. Steps up to TEI_LAST_ROWWISE take each row by itself. */
 enum tei_op {
@@ -61,6 +61,9 @@ enum tei_format {
     TEI_FORMATS
 };
 
+/* Types of stored numbers. */
+enum tei_number { TEI_NUMBER_F32, TEI_NUMBER_B16, TEI_NUMBER_F16, TEI_NUMBER_F64 };
+
 /* Where a buffer lies. */
 enum tei_place {
     TEI_ARENA,  /* all rows of the batch */
@@ -108,9 +111,10 @@ typedef struct {
     int32_t by_length;     /* rope: 0, or 1 + the number of the batch's rotations that it takes */
     int32_t half;          /* attention: its products in bfloat16 */
     int32_t for_hidden;    /* only needed where the caller wants hidden states */
+    int32_t table;         /* embed: the tei_number of its table */
     float scale, eps;
     tei_view out, x, y, z;
-    /* embed: float32 table `[V, D]`. linear: tei_matrix. binary: a constant y. norms: weight, bias. rope: cosines and
+    /* embed: table `[V, D]`. linear: tei_matrix. binary: a constant y. norms: weight, bias. rope: cosines and
      * sines `[positions, count]`. attention: bias `[2 * reach + 1, N]`, slopes `[N]`. disentangled: rows int32
      * `[2 * reach + 1]`, keys and queries `[P, N, H]`. */
     const void *a, *b, *c;
@@ -141,6 +145,13 @@ typedef struct {
     float *pooled, *hidden;        /* hidden NULL: not wanted */
 } tei_batch;
 
+/* Weights as a checkpoint has them: rows of K numbers. Strides in bytes. */
+typedef struct {
+    const void *p;
+    int64_t row_stride, column_stride;
+    int32_t type, rows; /* tei_number */
+} tei_source;
+
 typedef struct tei_level tei_level;
 typedef struct tei_team tei_team;
 typedef struct tei_engine tei_engine;
@@ -153,8 +164,10 @@ const char *tei_level_name(int32_t number);
 /* Columns of a panel; and inputs of a group of a format, 0 where the level has no such products. */
 int32_t tei_panel(const tei_level *level);
 int32_t tei_group(const tei_level *level, int32_t format);
-/* Packs weights `[N, K]` into `panels` (and scale, sums, norm), which the caller made large enough. */
-void tei_pack(const tei_level *level, const float *weights, tei_matrix *matrix);
+/* Packs weights `[N, K]`, the rows of all sources one below the other, into panels from `first` to before `last` (and
+ * into scale and sums), which the caller made large enough. norm: of these panels, see tei_matrix. Returns 0, or ENOMEM. */
+int32_t tei_pack(const tei_level *level, const tei_matrix *matrix, const tei_source *sources, int32_t first,
+                 int32_t last, float *norm);
 /* Threads that work together on one batch; NULL where memory is short. */
 tei_team *tei_team_new(int32_t threads);
 void tei_team_free(tei_team *team);
