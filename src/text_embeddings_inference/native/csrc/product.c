@@ -14,32 +14,56 @@ typedef struct {
     rows_of out, y, z; /* at the tile's first row and column; width: columns that there are */
 } ending;
 
-/* Sums as floats. Of integers: scale of the row * scale of the output * (sum - zero * sum of the weights). */
-INLINE vf sums_of(const int format, const float *tile, const ending *e, int i, int j)
+/* One vector of row `i` of a tile, from column `j` on, to its place. Sums of integers become
+ * scale of the row * scale of the output * (sum - zero * sum of the weights). */
+#define END_VECTOR(j, n)                                                                             \
+    {                                                                                                \
+        vf v = v_load(tile + (j));                                                                   \
+        if (format == TEI_I8 || format == TEI_I16) {                                                 \
+            vi sum = vi_load(tile + (j));                                                            \
+            if (format == TEI_I8)                                                                    \
+                sum = vi_sub(sum, vi_mul(zero, vi_load(sums + (j))));                                \
+            v = v_mul(vi_to_float(sum), v_mul(v_load(scales + (j)), row_scale));                     \
+        }                                                                                            \
+        if (bias)                                                                                    \
+            v = v_add(v, v_load(bias + (j)));                                                        \
+        v = v_unary(act, v);                                                                         \
+        if (z)                                                                                       \
+            v = v_mul(v, load(z + (j), n));                                                          \
+        if (y)                                                                                       \
+            v = v_add(v, load(y + (j), n));                                                          \
+        store(out + (j), v, n);                                                                      \
+    }
+
+INLINE void end_row(const int act, const int format, const float *tile, const ending *e, const int whole, int i, const float *bias,
+                    const float *y, const float *z, float *out)
 {
-    if (format != TEI_I8 && format != TEI_I16)
-        return v_load(tile);
-    vi sum = vi_load(tile);
-    if (format == TEI_I8)
-        sum = vi_sub(sum, vi_mul(vi_set1(e->a->zero[e->row + i]), vi_load(e->m->sums + e->column + j)));
-    const vf scale = v_mul(v_load(e->m->scale + e->column + j), v_set1(e->a->scale[e->row + i]));
-    return v_mul(vi_to_float(sum), scale);
+    const float *scales = format == TEI_F32 ? NULL : e->m->scale + e->column;
+    const int32_t *sums = format == TEI_I8 ? e->m->sums + e->column : NULL;
+    const vf row_scale = v_set1(format == TEI_F32 ? 1 : e->a->scale[e->row + i]);
+    const vi zero = vi_set1(format == TEI_I8 ? e->a->zero[e->row + i] : 0);
+    (void)zero, (void)sums;
+    if (whole)
+        UNROLL for (int j = 0; j < PANEL; j += LANES) END_VECTOR(j, LANES)
+    else
+        EACH_VECTOR(e->out.width, j, n, END_VECTOR(j, n))
 }
 
+/* The same for all rows of a tile; what a product does not have is left out of the loop. */
 INLINE void end_tile(const int act, const int format, const float *tile, int rows, ending e)
 {
-    for (int i = 0; i < rows; i++, tile += PANEL, e.out.p += e.out.stride, e.y.p += e.y.stride, e.z.p += e.z.stride)
-        EACH_VECTOR(e.out.width, j, n, {
-            vf v = sums_of(format, tile + j, &e, i, j);
-            if (e.m->bias)
-                v = v_add(v, v_load(e.m->bias + e.column + j));
-            v = v_unary(act, v);
-            if (e.z.p)
-                v = v_mul(v, load(e.z.p + j, n));
-            if (e.y.p)
-                v = v_add(v, load(e.y.p + j, n));
-            store(e.out.p + j, v, n);
-        })
+    const float *bias = e.m->bias ? e.m->bias + e.column : NULL, *y = e.y.p, *z = e.z.p;
+#define END_ROWS(whole, y_, z_)                                                            \
+    for (int i = 0; i < rows; i++, tile += PANEL, e.out.p += e.out.stride) {               \
+        end_row(act, format, tile, &e, whole, i, bias, y_, z_, e.out.p);                   \
+        y += e.y.stride, z += e.z.stride;                                                  \
+    }
+    if (e.out.width != PANEL || z)
+        END_ROWS(0, y, z)
+    else if (y)
+        END_ROWS(1, y, NULL)
+    else
+        END_ROWS(1, NULL, NULL)
 }
 
 /* With the function and the format known to the compiler. */

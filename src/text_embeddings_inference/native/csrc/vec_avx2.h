@@ -45,10 +45,12 @@ INLINE vf v_keep(vf v, int first, int last, vf other)
     return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_andnot_si256(lanes_below(first), lanes_below(last))));
 }
 
-/* 2^n for whole numbers n from -127 (gives 0) to 127. */
-INLINE vf v_power_of_2(vf n)
+#define LEAST_POWER -127.0f
+/* v 2^n for whole numbers n from LEAST_POWER (gives 0) to 127. */
+INLINE vf v_times_power_of_2(vf v, vf n)
 {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+    __m256i exponents = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(v, _mm256_castsi256_ps(exponents));
 }
 
 #define REDUCE_8(NAME, F)                                                              \

@@ -42,11 +42,8 @@ INLINE vf v_keep(vf v, int first, int last, vf other)
     return _mm512_mask_mov_ps(other, lanes_below(last) & (__mmask16)~lanes_below(first), v);
 }
 
-/* 2^n for whole numbers n from -127 (gives 0) to 127. */
-INLINE vf v_power_of_2(vf n)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
-}
+#define v_times_power_of_2 _mm512_scalef_ps /* v 2^n for whole numbers n */
+#define LEAST_POWER -152.0f /* of a v near 1, which gives 0 */
 
 #define v_sum _mm512_reduce_add_ps
 #define v_largest _mm512_reduce_max_ps

@@ -50,8 +50,9 @@ INLINE vf v_keep(vf v, int first, int last, vf other)
     return v_choose((lane >= vi_set1(first)) & (lane < vi_set1(last)), v, other);
 }
 
-/* 2^n for whole numbers n from -127 (gives 0) to 127. */
-INLINE vf v_power_of_2(vf n) { return (vf)((__builtin_convertvector(n, vi) + 127) << 23); }
+#define LEAST_POWER -127.0f
+/* v 2^n for whole numbers n from LEAST_POWER (gives 0) to 127. */
+INLINE vf v_times_power_of_2(vf v, vf n) { return v * (vf)((__builtin_convertvector(n, vi) + 127) << 23); }
 
 INLINE float v_sum(vf v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 INLINE float v_largest(vf v) { return fmaxf(fmaxf(v[0], v[2]), fmaxf(v[1], v[3])); }

@@ -1,9 +1,9 @@
 /* Functions on vectors of floats, accurate to a few units in the last place. */
 
-/* e^x (Cephes' expf: x = n ln 2 + r, a polynomial for e^r). 0 below -88, about 2.4e38 from 88.4 on. */
+/* e^x (Cephes' expf: x = n ln 2 + r, a polynomial for e^r). 0 below LEAST_POWER ln 2, about 2.4e38 from 88.4 on. */
 INLINE vf v_exp(vf x)
 {
-    x = v_min(v_set1(88.37f), v_max(v_set1(-88.0f), x));
+    x = v_min(v_set1(88.37f), v_max(v_set1(LEAST_POWER * 0.693147f), x));
     vf n = v_round(v_mul(x, v_set1(1.44269504f)));
     vf r = v_fma(n, v_set1(-0.693359375f), x);
     r = v_fma(n, v_set1(2.12194440e-4f), r);
@@ -14,13 +14,13 @@ INLINE vf v_exp(vf x)
     p = v_fma(p, r, v_set1(1.6666665459e-1f));
     p = v_fma(p, r, v_set1(5.0000001201e-1f));
     p = v_fma(p, v_mul(r, r), v_add(r, v_set1(1)));
-    return v_mul(p, v_power_of_2(n));
+    return v_times_power_of_2(p, n);
 }
 
-/* 2^x (x = n + r, the Taylor series for 2^r). 0 below -127, about 1.7e38 from 127 on. */
+/* 2^x for x up to 126 (x = n + r, the Taylor series for 2^r). 0 below LEAST_POWER. */
 INLINE vf v_exp2(vf x)
 {
-    x = v_min(v_set1(127), v_max(v_set1(-127), x));
+    x = v_max(v_set1(LEAST_POWER), x);
     const vf n = v_round(x), r = v_sub(x, n);
     vf p = v_set1(1.5252733804e-5f);
     p = v_fma(p, r, v_set1(1.5403530394e-4f));
@@ -30,20 +30,19 @@ INLINE vf v_exp2(vf x)
     p = v_fma(p, r, v_set1(2.4022650696e-1f));
     p = v_fma(p, r, v_set1(6.9314718056e-1f));
     p = v_fma(p, r, v_set1(1));
-    return v_mul(p, v_power_of_2(n));
+    return v_times_power_of_2(p, n);
 }
 
-/* 2^x to five digits, for results that become 16-bit numbers. */
+/* The same to four digits, for results that become bfloat16 numbers (a polynomial of least relative error, 7.5e-5). */
 INLINE vf v_exp2_rough(vf x)
 {
-    x = v_min(v_set1(127), v_max(v_set1(-127), x));
+    x = v_max(v_set1(LEAST_POWER), x);
     const vf n = v_round(x), r = v_sub(x, n);
-    vf p = v_set1(0.00955408f);
-    p = v_fma(p, r, v_set1(0.05587055f));
-    p = v_fma(p, r, v_set1(0.24024698f));
-    p = v_fma(p, r, v_set1(0.693128f));
-    p = v_fma(p, r, v_set1(0.99999946f));
-    return v_mul(p, v_power_of_2(n));
+    vf p = v_set1(0.05517167f);
+    p = v_fma(p, r, v_set1(0.24261112f));
+    p = v_fma(p, r, v_set1(0.69326099f));
+    p = v_fma(p, r, v_set1(0.99992807f));
+    return v_times_power_of_2(p, n);
 }
 
 /* erf x = x P(x^2) / Q(x^2), clamped to +-4 where it is 1 in float32 (the coefficients of XLA's and Eigen's ErfImpl32). */
