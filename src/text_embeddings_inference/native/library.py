@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import StartError
 from ..types import BFLOAT16
 
-ABI = 3
+ABI = 4
 """Of the structures below; the library says the same, or is not ours."""
 
 FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")
@@ -20,7 +20,7 @@ FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")
 
 
 class CBuffer(c.Structure):
-    _fields_ = [(name, c.c_int32) for name in ("place", "rows", "width", "offset")]
+    _fields_ = [(name, c.c_int32) for name in ("place", "rows", "width", "offset", "half")]
 
 
 NUMBERS: dict[np.dtype[Any], int] = {np.dtype("<f4"): 0, BFLOAT16: 1, np.dtype("<f2"): 2, np.dtype("<f8"): 3}

@@ -119,7 +119,7 @@ class _Span:
 
     @property
     def width(self) -> int:
-        return -(-self.stores[0].width // ALIGNMENT) * ALIGNMENT
+        return -(-self.stores[0].floats // ALIGNMENT) * ALIGNMENT
 
 
 def _lives(steps: Iterable[Step]) -> dict[Store, tuple[int, int]]:
@@ -143,7 +143,7 @@ def _overwritten(
             continue
         for view in step.overwrites:
             before = view.store
-            fits = view.is_whole and before.width == out.width and before.rows is out.rows
+            fits = view.is_whole and (before.width, before.rows, before.half) == (out.width, out.rows, out.half)
             readers = sum(one.store is before for one in step.views)
             if fits and lives[before][1] == number and readers == 1 and not before.output:
                 shared[out] = shared[before]

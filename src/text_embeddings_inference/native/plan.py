@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..ops.native import Node, Rows
 from .formats import Formats
 from .fuse import make_steps
+from .halves import mark_halves
 from .library import NUMBERS, STEP_NUMBERS, CBuffer, CMatrix, CPlan, CStage, CStep, CView, Level
 from .pack import Packer
 from .places import Kind, Places, find_places
@@ -30,8 +31,9 @@ class Plan:
 
         Raises UnsupportedError where a step does not take what the model gives it."""
         self.steps, self.ropes = make_steps(*results, max_length)
-        self.places = find_places(self.steps)
         self._formats = formats
+        mark_halves(self.steps, formats)
+        self.places = find_places(self.steps)
         self._packer = Packer(level)
         self._kept: list[Any] = []
         numbers = {store: number for number, store in enumerate(self.places.stores)}
@@ -97,7 +99,7 @@ def describe(steps: Sequence[Step], places: Places, formats: Formats) -> str:
 
 
 def _buffer(store: Store, place: Any) -> CBuffer:
-    return CBuffer(place.kind.value, ROWS[store.rows], store.width, place.offset)
+    return CBuffer(place.kind.value, ROWS[store.rows], store.floats, place.offset, store.half)
 
 
 def _view(view: View, numbers: dict[Store, int]) -> CView:

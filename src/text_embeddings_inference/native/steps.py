@@ -55,6 +55,13 @@ class Store:
     """Floats of a row."""
     output: str | None = None
     """`pooled` or `hidden`: it is the caller's array."""
+    half: bool = False
+    """Whether it holds bfloat16 numbers, for kernels that would round to them anyway; else float32."""
+
+    @property
+    def floats(self) -> int:
+        """Floats of memory that a row takes; of bfloat16 numbers whole cache lines."""
+        return -(-self.width // 32) * 16 if self.half else self.width
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,8 @@ static size_t divide(const tei_step *s, int longest, float *memory, attention_me
 INLINE void fetch_rows(rows_of x, int from, int count)
 {
     for (int i = 0; i < count; i++)
-        for (int j = 0; j < x.width; j += 16)
-            __builtin_prefetch(x.p + (size_t)(from + i) * x.stride + j);
+        for (int j = 0; j < x.width; j += 16 << x.half)
+            __builtin_prefetch(column_of(x.p + (size_t)(from + i) * x.stride, x.half, j));
 }
 
 /* `count` rows of `groups` 4-byte groups as columns: `[groups][LANES]` for up to LANES rows, zeros at the end. */
@@ -107,6 +107,10 @@ INLINE void arrange_columns(const int half, rows_of x, int first, int last, int 
         const float *row = x.p + (size_t)r * x.stride;
         fetch_rows(x, r + LANES, LANES);
 #ifdef HAS_BF16
+        if (x.half) {
+            arrange_vector((const char *)row, sizeof(float) * x.stride, count, groups, out);
+            continue;
+        }
         if (half) {
             uint16_t rounded[LANES][HALF_WIDTH];
             const size_t stride = sizeof rounded[0];
@@ -131,6 +135,12 @@ INLINE void arrange_values(const int half, rows_of x, int first, int last, int w
         const float *row = x.p + (size_t)r * x.stride;
         fetch_rows(x, r + LANES, 1 + half);
 #ifdef HAS_BF16
+        if (x.half) {
+            const uint16_t *low = (const uint16_t *)row, *high = r + 1 < last ? (const uint16_t *)(row + x.stride) : NULL;
+            for (int i = 0; i < width; i += LANES)
+                vi_store(out + i, high ? v_pairs_of_b16(low + i, high + i) : v_pairs_b16(v_load_b16(low + i), v_zero()));
+            continue;
+        }
         if (half) {
             const float *next = row + x.stride;
             EACH_VECTOR(width, i, n, vi_store(out + i, v_pairs_b16(load(row + i, n), r + 1 < last ? load(next + i, n) : v_zero()));)
@@ -280,7 +290,7 @@ INLINE void attend(const int half, const head *h, const attention_memory *m, int
     const char *a = (const char *)q.p;
     size_t a_stride = sizeof(float) * q.stride;
 #ifdef HAS_BF16
-    if (half) {
+    if (half && !q.half) {
         a = (const char *)m->queries;
         a_stride = sizeof(uint16_t) * up_to((size_t)h->width, 2 * LANES);
         for (int i = 0; i < rows; i++)
@@ -309,7 +319,8 @@ INLINE void attend(const int half, const head *h, const attention_memory *m, int
     }
     for (int i = 0; i < rows; i++, out.p += out.stride) {
         const vf share = v_set1(1 / total[i]);
-        EACH_VECTOR(h->width, j, n, store(out.p + j, v_mul(v_load(m->sums + (size_t)i * stride + j), share), n);)
+        EACH_VECTOR(h->width, j, n, vf v = v_mul(v_load(m->sums + (size_t)i * stride + j), share);
+                    if (out.half) store_b16((uint16_t *)out.p + j, v, n); else store(out.p + j, v, n);)
     }
 }
 
@@ -344,14 +355,14 @@ static void prepare_rows(head *h, const attention_memory *m, const rows_of *keys
     h->n_rows = s->table_rows;
     const size_t stride = (size_t)(s->heads * h->width), columns = up_to((size_t)h->n_rows, PANEL);
     if (s->c) {
-        arrange_columns(0, (rows_of){(float *)s->c + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
+        arrange_columns(0, (rows_of){(float *)s->c + number * h->width, stride, h->width, 0}, 0, h->n_rows, h->width, m->table);
         for (int r = 0; r < h->seen; r += TILE_ROWS)
             multiply_rows(h->seen - r < TILE_ROWS ? h->seen - r : TILE_ROWS, corner(*keys, r, 0, h->width), m->table, h->n_rows,
                           m->key_scores + (size_t)r * columns);
         h->key_scores = m->key_scores;
     }
     if (s->b) {
-        arrange_columns(0, (rows_of){(float *)s->b + number * h->width, stride, h->width}, 0, h->n_rows, h->width, m->table);
+        arrange_columns(0, (rows_of){(float *)s->b + number * h->width, stride, h->width, 0}, 0, h->n_rows, h->width, m->table);
         h->query_scores = m->query_scores;
     }
 }

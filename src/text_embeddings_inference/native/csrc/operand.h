@@ -9,11 +9,29 @@ typedef struct {
 } operand;
 
 #ifdef HAS_BF16
+#ifndef v_pairs_of_b16
+#define v_pairs_of_b16(low, high) v_pairs_b16(v_load_b16(low), v_load_b16(high))
+#endif
 static void to_bf16(const float *x, int width, uint16_t *out)
 {
     EACH_VECTOR(width, i, n, v_store_b16(out + i, load(x + i, n));) /* zeros past the end, within the row's stride */
 }
 #endif
+
+INLINE void store_b16(uint16_t *p, vf v, int n)
+{
+#ifdef HAS_BF16
+    if (n == LANES)
+        v_store_b16(p, v);
+    else {
+        uint16_t numbers[LANES];
+        v_store_b16(numbers, v);
+        memcpy(p, numbers, sizeof(uint16_t) * (size_t)n);
+    }
+#else
+    (void)p, (void)v, (void)n;
+#endif
+}
 
 INLINE float largest_size(const float *x, int width)
 {
@@ -51,19 +69,21 @@ static float to_i16(const float *x, int width, float norm, int16_t *out)
 
 #ifdef DOT_I8
 /* A row to 0..255 between its smallest and its largest number; `zero` stands for 0, exactly. */
-static float to_i8(const float *x, int width, uint8_t *out, int32_t *zero)
+INLINE float to_i8(const int half, const float *x, int width, uint8_t *out, int32_t *zero)
 {
+#define NUMBERS(i, n) (half ? v_keep(v_load_b16((const uint16_t *)x + i), 0, n, v_zero()) : load(x + i, n))
     vf low = v_zero();
     vf high = v_zero();
     vf finite = v_zero();
-    EACH_VECTOR(width, i, n, vf v = load(x + i, n); low = v_min(low, v); high = v_max(high, v);
+    EACH_VECTOR(width, i, n, vf v = NUMBERS(i, n); low = v_min(low, v); high = v_max(high, v);
                 finite = v_fma(v, v_zero(), finite);)
     const float smallest = v_smallest(low), largest = v_largest(high);
     const float scale = (largest - smallest) / 255 + 1e-20f + v_sum(finite); /* not a number stays one */
     *zero = scale == scale ? (int32_t)rintf(-smallest / scale) : 0;
     const vf by = v_set1(1 / scale);
     const vi offset = vi_set1(*zero);
-    EACH_VECTOR(width, i, n, vi_store_u8(out + i, vi_add(vi_from_float(v_mul(load(x + i, n), by)), offset));)
+    EACH_VECTOR(width, i, n, vi_store_u8(out + i, vi_add(vi_from_float(v_mul(NUMBERS(i, n), by)), offset));)
+#undef NUMBERS
     return scale;
 }
 #endif
@@ -71,7 +91,7 @@ static float to_i8(const float *x, int width, uint8_t *out, int32_t *zero)
 /* The rows of x for the matrix, converted into `scratch` (see operand_bytes) where it does not take them as they are. */
 static operand operand_of(const tei_matrix *m, rows_of x, int rows, char *scratch)
 {
-    if (m->format == TEI_F32 || m->format == TEI_F32_B16)
+    if (m->format == TEI_F32 || m->format == TEI_F32_B16 || (m->format == TEI_BF16 && x.half))
         return (operand){(const char *)x.p, sizeof(float) * x.stride, NULL, NULL};
     const size_t stride = up_to((size_t)m->groups * 4, 64);
     float *scale = (float *)(scratch + BLOCK_ROWS * stride);
@@ -87,7 +107,9 @@ static operand operand_of(const tei_matrix *m, rows_of x, int rows, char *scratc
         case TEI_I16: scale[r] = to_i16(x.p, m->inputs, m->norm, (int16_t *)row); break;
 #endif
 #ifdef DOT_I8
-        case TEI_I8: scale[r] = to_i8(x.p, m->inputs, (uint8_t *)row, zero + r); break;
+        case TEI_I8:
+            scale[r] = x.half ? to_i8(1, x.p, m->inputs, (uint8_t *)row, zero + r) : to_i8(0, x.p, m->inputs, (uint8_t *)row, zero + r);
+            break;
 #endif
         }
     }

@@ -32,11 +32,14 @@ typedef struct {
             v = v_mul(v, load(z + (j), n));                                                          \
         if (y)                                                                                       \
             v = v_add(v, load(y + (j), n));                                                          \
-        store(out + (j), v, n);                                                                      \
+        if (half)                                                                                    \
+            store_b16((uint16_t *)out + (j), v, n);                                                  \
+        else                                                                                         \
+            store(out + (j), v, n);                                                                  \
     }
 
-INLINE void end_row(const int act, const int format, const float *tile, const ending *e, const int whole, int i, const float *bias,
-                    const float *y, const float *z, float *out)
+INLINE void end_row(const int act, const int format, const float *tile, const ending *e, const int whole, const int half,
+                    int i, const float *bias, const float *y, const float *z, float *out)
 {
     const float *scales = format == TEI_F32 ? NULL : e->m->scale + e->column;
     const int32_t *sums = format == TEI_I8 ? e->m->sums + e->column : NULL;
@@ -53,17 +56,19 @@ INLINE void end_row(const int act, const int format, const float *tile, const en
 INLINE void end_tile(const int act, const int format, const float *tile, int rows, ending e)
 {
     const float *bias = e.m->bias ? e.m->bias + e.column : NULL, *y = e.y.p, *z = e.z.p;
-#define END_ROWS(whole, y_, z_)                                                            \
+#define END_ROWS(whole, half, y_, z_)                                                      \
     for (int i = 0; i < rows; i++, tile += PANEL, e.out.p += e.out.stride) {               \
-        end_row(act, format, tile, &e, whole, i, bias, y_, z_, e.out.p);                   \
+        end_row(act, format, tile, &e, whole, half, i, bias, y_, z_, e.out.p);             \
         y += e.y.stride, z += e.z.stride;                                                  \
     }
-    if (e.out.width != PANEL || z)
-        END_ROWS(0, y, z)
-    else if (y)
-        END_ROWS(1, y, NULL)
+    if (e.out.width != PANEL)
+        END_ROWS(0, e.out.half, y, z)
+    else if (y || z)
+        END_ROWS(1, e.out.half, y, z)
+    else if (e.out.half)
+        END_ROWS(1, 1, NULL, NULL)
     else
-        END_ROWS(1, NULL, NULL)
+        END_ROWS(1, 0, NULL, NULL)
 }
 
 /* With the function and the format known to the compiler. */
@@ -95,12 +100,6 @@ static const arithmetic arithmetics[TEI_FORMATS] = {
     [TEI_I8] = {tile_i8, end_i8},
 #endif
 };
-
-/* The rows from `row` on, from `column` on. */
-INLINE rows_of corner(rows_of x, int row, int column, int width)
-{
-    return (rows_of){x.p ? x.p + (size_t)row * x.stride + column : NULL, x.stride, width};
-}
 
 static void step_linear(const tei_task *t)
 {

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TEI_ABI 3
+#define TEI_ABI 4
 
 /* What a step computes. Steps up to TEI_LAST_ROWWISE take each row by itself. */
 enum tei_op {
@@ -78,12 +78,13 @@ typedef struct {
     int32_t place, rows; /* tei_place, tei_rows */
     int32_t width;       /* floats of a row */
     int32_t offset;      /* floats of a row before it in the batch's memory, or the thread's */
+    int32_t half;        /* it holds bfloat16 numbers, two in the place of a float */
 } tei_buffer;
 
 /* Some columns of a buffer. */
 typedef struct {
     int32_t buffer; /* -1: there is none */
-    int32_t column, width;
+    int32_t column, width; /* numbers */
 } tei_view;
 
 /* Packed weights of a product: `[N / panel][K / group][panel][group]`, panel and group as the level has them. Arrays by

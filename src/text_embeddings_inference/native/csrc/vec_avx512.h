@@ -98,4 +98,8 @@ INLINE vi v_pairs_b16(vf low, vf high)
 {
     return _mm512_or_si512(v_to_b16(low), _mm512_slli_epi32(v_to_b16(high), 16));
 }
+/* The same of two rows of them. */
+#define v_pairs_of_b16(low, high)                                                                          \
+    _mm512_or_si512(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(low))),                     \
+                    _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(high))), 16))
 #endif
