@@ -30,7 +30,8 @@ class Sketch:
     def __call__(self, ops: Ops, layout: Layout, x: Value) -> Value:
         rng = np.random.default_rng(self._seed)
         for _ in range(rng.integers(1, 6)):
-            part = rng.choice([self._feed_forward, self._gated, self._attention, self._disentangled, self._others])
+            parts = [self._feed_forward, self._gated, self._experts, self._attention, self._disentangled, self._others]
+            part = parts[rng.integers(len(parts))]
             y = part(ops, layout, x, rng)
             x = ops.layer_norm(ops.add(y, x), self._weights(ops, rng, self._width), None, 1e-6)
         if rng.integers(3) == 0:
@@ -55,6 +56,14 @@ class Sketch:
         first, second = ops.split(self._linear(ops, rng, x, self._width, 2 * inner), [inner, inner])
         y = ops.mul(ops.gelu(first, "tanh"), second)
         return self._linear(ops, rng, y, inner, self._width)
+
+    def _experts(self, ops: Ops, _: Layout, x: Value, rng: np.random.Generator) -> Value:
+        count, inner = int(rng.integers(1, 6)), int(rng.integers(1, 90))
+        likelihoods = ops.softmax(self._linear(ops, rng, x, self._width, count))
+        gates = ops.keep_largest(likelihoods, int(rng.integers(1, count + 1)))
+        up = [self._weights(ops, rng, inner, self._width) for _ in range(count)]
+        down = [self._weights(ops, rng, self._width, inner) for _ in range(count)]
+        return ops.experts(x, gates, up, down, lambda ops, y: ops.gelu(y))
 
     def _attention(self, ops: Ops, layout: Layout, x: Value, rng: np.random.Generator) -> Value:
         keys, group, half = int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(1, 20))

@@ -19,8 +19,8 @@ from ..ops.native import Node, Rows
 from ..ops.spec import AttentionSpec, DisentangledSpec, Rope
 from ..types import as_float32
 from .library import NUMBERS
-from .products import Product, find_groups, find_products, in_order
-from .steps import BINARY, IDS, POOL, REDUCE, UNARY, Op, Step, Store, View, Weights
+from .products import ENDINGS, Product, find_groups, find_products, in_order
+from .steps import BINARY, IDS, POOL, REDUCE, UNARY, Experts, Op, Step, Store, View, Weights
 
 SOURCES = ("constant", *IDS)
 VIEWS = ("part", "heads", "merge")
@@ -162,6 +162,17 @@ class _Fuser:
             raise UnsupportedError("the native engine looks up token ids, token types and positions only")
         kind = IDS.index(ids.op)
         return self._add(Step(Op.EMBED, self._new(node), y=added, kind=kind, constants=(_table(table),)))
+
+    def _make_experts(self, node: Node) -> View:
+        x, gates, *matrices = node.inputs
+        if node.detail not in ENDINGS:
+            raise UnsupportedError(f"the native engine has no experts with the activation `{node.detail}`")
+        weights = [Weights((constant(matrix),), (None,)) for matrix in matrices]
+        experts = Experts(tuple(zip(weights[::2], weights[1::2], strict=True)))
+        x_view, y = self._view(x), self._view(gates)
+        numbers = {"count": len(experts.pairs)}
+        kind = UNARY.index(node.detail)
+        return self._add(Step(Op.EXPERTS, self._new(node), x_view, y, None, kind, (experts,), numbers))
 
     def _make_concat(self, node: Node) -> View:
         whole, begin = self._new(node), 0

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import StartError
 from ..types import BFLOAT16
 
-ABI = 4
+ABI = 5
 """Of the structures below; the library says the same, or is not ours."""
 
 FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")

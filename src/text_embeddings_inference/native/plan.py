@@ -15,7 +15,7 @@ from .halves import mark_halves
 from .library import NUMBERS, STEP_NUMBERS, CBuffer, CMatrix, CPlan, CStage, CStep, CView, Level
 from .pack import Packer
 from .places import Kind, Places, find_places
-from .steps import IDS, ROUGH, UNARY, Op, Step, Store, View, Weights
+from .steps import IDS, ROUGH, UNARY, Experts, Op, Step, Store, View, Weights
 
 ROWS = {Rows.TOKENS: 0, Rows.SEQUENCES: 1}
 
@@ -66,7 +66,7 @@ class Plan:
     def _lower(self, step: Step, numbers: dict[Store, int]) -> CStep:
         absent = CView(-1, 0, 0)
         views = [_view(view, numbers) if view else absent for view in (step.out, step.x, step.y, step.z)]
-        rough = self._formats.is_rough and step.op is Op.LINEAR and ROUGH.get(UNARY[step.kind])
+        rough = self._formats.is_rough and step.op in (Op.LINEAR, Op.EXPERTS) and ROUGH.get(UNARY[step.kind])
         raw = CStep(op=step.op, kind=rough or step.kind, half=self._formats.half, for_hidden=step.for_hidden)
         raw.out, raw.x, raw.y, raw.z = views
         for name, number in step.numbers.items():
@@ -77,12 +77,16 @@ class Plan:
             raw.table = NUMBERS[step.constants[0].dtype]
         return raw
 
-    def _address(self, constant: NDArray[Any] | Weights | None, step: Step) -> int | None:
+    def _address(self, constant: NDArray[Any] | Weights | Experts | None, step: Step) -> int | None:
         if constant is None:
             return None
         if isinstance(constant, Weights):
             matrix: CMatrix = self._packer.matrix(constant, self._formats(step))
             return c.addressof(matrix)
+        if isinstance(constant, Experts):
+            pointers = [self._address(weights, step) for pair in constant.pairs for weights in pair]
+            self._kept.append(_array(c.c_void_p, pointers))
+            return c.addressof(self._kept[-1])
         self._kept.append(constant)
         return constant.ctypes.data
 
@@ -93,7 +97,7 @@ def describe(steps: Sequence[Step], places: Places, formats: Formats) -> str:
     for number, stage in enumerate(places.stages):
         lines.append(f"stage {number}, by {'rows' if stage.rowwise else 'sequences'} of {stage.rows.value}")
         for step in steps[stage.first : stage.first + stage.count]:
-            format_ = f", {formats(step)}" if step.op is Op.LINEAR else ""
+            format_ = f", {formats(step)}" if step.op in (Op.LINEAR, Op.EXPERTS) else ""
             lines.append(f"  {step}{format_}{', for hidden states' if step.for_hidden else ''}")
     return "\n".join(lines)
 

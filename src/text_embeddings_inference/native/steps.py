@@ -13,7 +13,7 @@ from ..ops.native import Rows
 
 
 class Op(IntEnum):
-    """What a step computes, see `tei_op`; all up to ROPE take each row by itself."""
+    """What a step computes, see `tei_op`; all up to EXPERTS take each row by itself."""
 
     EMBED = 0
     LINEAR = 1
@@ -26,10 +26,11 @@ class Op(IntEnum):
     L2_NORM = 8
     COPY = 9
     ROPE = 10
-    SHIFT = 11
-    ATTENTION = 12
-    DISENTANGLED = 13
-    POOL = 14
+    EXPERTS = 11
+    SHIFT = 12
+    ATTENTION = 13
+    DISENTANGLED = 14
+    POOL = 15
 
 
 UNARY = ("identity", "gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "sqrt", "exp", "log1p", "round")
@@ -41,7 +42,15 @@ POOL = ("cls", "last_token", "mean", "max", "mean_sqrt_len", "weighted_mean", "s
 IDS = ("input_ids", "type_ids", "positions")
 """Kinds by their numbers in C; names as in `spec.Ops` and `Pooling`."""
 
-KINDS = {Op.EMBED: IDS, Op.LINEAR: UNARY, Op.UNARY: UNARY, Op.BINARY: BINARY, Op.REDUCE: REDUCE, Op.POOL: POOL}
+KINDS = {
+    Op.EMBED: IDS,
+    Op.LINEAR: UNARY,
+    Op.EXPERTS: UNARY,
+    Op.UNARY: UNARY,
+    Op.BINARY: BINARY,
+    Op.REDUCE: REDUCE,
+    Op.POOL: POOL,
+}
 """What the kind of a step means, by its op."""
 
 
@@ -100,6 +109,19 @@ class Weights:
         return sum(len(matrix) for matrix in self.matrices)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Experts:
+    """The weights of a mixture of experts."""
+
+    pairs: tuple[tuple[Weights, Weights], ...]
+    """Of each expert, `[I, D]` and `[D, I]`."""
+
+    @property
+    def matrices(self) -> tuple[NDArray[Any], ...]:
+        """All of them."""
+        return tuple(matrix for pair in self.pairs for weights in pair for matrix in weights.matrices)
+
+
 @dataclass(eq=False, slots=True)
 class Step:
     """One step: `out` from `x`, `y` and `z`; fields that an op does not use stay as they are."""
@@ -111,13 +133,13 @@ class Step:
     x: View | None = None
     """First input; of attention the queries."""
     y: View | None = None
-    """Second input: what is added, or keys."""
+    """Second input: what is added, or keys, or gates."""
     z: View | None = None
     """Third input: what a product is multiplied with, or values."""
     kind: int = 0
     """Which function, see `KINDS`."""
     constants: tuple[Any, ...] = ()
-    """Arrays, or the `Weights` of a product; None for one that is absent."""
+    """Arrays, or the `Weights` of a product, or `Experts`; None for one that is absent."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Other fields of `tei_step`, by name."""
     for_hidden: bool = False
@@ -126,7 +148,7 @@ class Step:
     @property
     def is_rowwise(self) -> bool:
         """Whether it takes each row by itself."""
-        return self.op <= Op.ROPE
+        return self.op <= Op.EXPERTS
 
     @property
     def views(self) -> tuple[View, ...]:

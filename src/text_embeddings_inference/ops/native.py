@@ -7,7 +7,7 @@ each sequence, or, as a constant, one for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate
@@ -167,6 +167,17 @@ class NativeOps(Ops):
 
     def rms_norm(self, x: Value, weight: Value, eps: float) -> Value:
         return _same("rms_norm", x, weight, detail=eps)
+
+    def experts(
+        self, x: Value, gates: Value, up: Sequence[Value], down: Sequence[Value], act: Callable[[Ops, Value], Value]
+    ) -> Value:
+        """One node; its inputs are x, the gates, and up and down of each expert, its detail the activation's name."""
+        given = Node("given", (), x.raw.rows, up[0].raw.shape[:1])
+        acted: Node = act(self, Value(given)).raw
+        if acted.inputs != (given,):
+            return super().experts(x, gates, up, down, act)
+        weights = [value for pair in zip(up, down, strict=True) for value in pair]
+        return _same("experts", x, gates, *weights, detail=acted.op)
 
     def l2_normalize(self, x: Value) -> Value:
         return _same("l2_normalize", x)

@@ -30,6 +30,7 @@
 #include "tile.h"
 #include "operand.h"
 #include "product.c"
+#include "experts.c"
 #include "attention.c"
 #include "pack.c"
 
@@ -42,6 +43,10 @@ static size_t scratch_of(const tei_step *s, const tei_batch *batch)
 {
     if (s->op == TEI_LINEAR)
         return operand_bytes((size_t)((const tei_matrix *)s->a)->groups);
+    if (s->op == TEI_EXPERTS) {
+        expert_memory unused;
+        return divide_for_experts(s, NULL, &unused);
+    }
     if (s->op == TEI_ATTENTION || s->op == TEI_DISENTANGLED) {
         attention_memory unused;
         return sizeof(float) * divide(s, batch->longest, NULL, &unused);
@@ -79,7 +84,8 @@ const tei_level NAME_OF(LEVEL) = {
                 [TEI_RMS_NORM] = step_rms_norm,
                 [TEI_L2_NORM] = step_l2_norm,
                 [TEI_COPY] = step_copy,
-                [TEI_ROPE] = step_rope},
+                [TEI_ROPE] = step_rope,
+                [TEI_EXPERTS] = step_experts},
     .items = items_of,
     .whole = {[TEI_SHIFT] = step_shift,
               [TEI_ATTENTION] = step_attention,

@@ -101,16 +101,11 @@ static const arithmetic arithmetics[TEI_FORMATS] = {
 #endif
 };
 
-static void step_linear(const tei_task *t)
+/* A product's columns of panels from `first` to before `last`, for up to BLOCK_ROWS rows. scratch: see operand_bytes. */
+static void multiply_block(const tei_matrix *m, int act, rows_of x, int rows, int first, int last, rows_of out, rows_of y, rows_of z,
+                           char *scratch)
 {
-    const tei_step *s = t->step;
-    const tei_matrix *m = s->a;
-    const int rows = t->last - t->first, panels = (m->outputs + PANEL - 1) / PANEL;
-    const int first = panels * t->part / t->parts, last = panels * (t->part + 1) / t->parts;
-    if (first == last)
-        return;
-    const rows_of out = rows_in(t, s->out), y = rows_in(t, s->y), z = rows_in(t, s->z);
-    const operand a = operand_of(m, rows_in(t, s->x), rows, t->scratch);
+    const operand a = operand_of(m, x, rows, scratch);
     const arithmetic how = arithmetics[m->format];
     const size_t vector = vector_bytes(m->format), panel = vector * TILE_VECTORS * (size_t)m->groups;
     const int blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
@@ -124,7 +119,19 @@ static void step_linear(const tei_task *t)
                      sizeof(float) * PANEL);
             const ending e = {m, &a, row, column, corner(out, row, column, width), corner(y, row, column, width),
                               corner(z, row, column, width)};
-            how.end(s->kind, tile, count, &e);
+            how.end(act, tile, count, &e);
         }
     }
+}
+
+INLINE int panels_of(const tei_matrix *m) { return (m->outputs + PANEL - 1) / PANEL; }
+
+static void step_linear(const tei_task *t)
+{
+    const tei_step *s = t->step;
+    const tei_matrix *m = s->a;
+    const int first = panels_of(m) * t->part / t->parts, last = panels_of(m) * (t->part + 1) / t->parts;
+    if (first < last)
+        multiply_block(m, s->kind, rows_in(t, s->x), t->last - t->first, first, last, rows_in(t, s->out), rows_in(t, s->y),
+                       rows_in(t, s->z), t->scratch);
 }

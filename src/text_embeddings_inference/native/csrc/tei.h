@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TEI_ABI 4
+#define TEI_ABI 5
 
 /* What a step computes. Steps up to TEI_LAST_ROWWISE take each row by itself. */
 enum tei_op {
@@ -24,7 +24,8 @@ enum tei_op {
     TEI_L2_NORM,      /* out = x / |x| */
     TEI_COPY,         /* out = x */
     TEI_ROPE,         /* out = x, its first 2 * `count` channels rotated by the row's position */
-    TEI_LAST_ROWWISE = TEI_ROPE,
+    TEI_EXPERTS,      /* out = sum over `count` experts of y[e] * act(x Up_e^T) Down_e^T; where y[e] is 0 it is not computed */
+    TEI_LAST_ROWWISE = TEI_EXPERTS,
     TEI_SHIFT,        /* out = the row `count` places further in its sequence, or 0 */
     TEI_ATTENTION,    /* out = softmax(scale x y^T + bias) z within each sequence */
     TEI_DISENTANGLED, /* the same with scores by content and distance */
@@ -99,7 +100,7 @@ typedef struct {
 } tei_matrix;
 
 typedef struct {
-    int32_t op, kind;      /* tei_op; tei_unary (also what TEI_LINEAR applies), tei_binary, tei_reduce, tei_pool, tei_ids */
+    int32_t op, kind;      /* tei_op; tei_unary (also what TEI_LINEAR and TEI_EXPERTS apply), tei_binary, tei_reduce, tei_pool, tei_ids */
     int32_t heads;         /* a row of x is so many vectors */
     int32_t key_heads;     /* attention: heads of y and z */
     int32_t count;         /* see tei_op; rope: pairs of channels that turn */
@@ -110,14 +111,15 @@ typedef struct {
     int32_t y_head_stride; /* binary: floats from one vector of y to the next */
     int32_t y_step;        /* binary: 1, or 0 where a vector of y is one number */
     int32_t by_length;     /* rope: 0, or 1 + the number of the batch's rotations that it takes */
-    int32_t half;          /* attention: its products in bfloat16 */
+    int32_t half;          /* attention: its products in bfloat16; experts: what lies between theirs */
     int32_t for_hidden;    /* only needed where the caller wants hidden states */
     int32_t table;         /* embed: the tei_number of its table */
     float scale, eps;
     tei_view out, x, y, z;
     /* embed: table `[V, D]`. linear: tei_matrix. binary: a constant y. norms: weight, bias. rope: cosines and
      * sines `[positions, count]`. attention: bias `[2 * reach + 1, N]`, slopes `[N]`. disentangled: rows int32
-     * `[2 * reach + 1]`, keys and queries `[P, N, H]`. */
+     * `[2 * reach + 1]`, keys and queries `[P, N, H]`.
+     * experts: two tei_matrix * for each, Up `[I, D]` and Down `[D, I]`. */
     const void *a, *b, *c;
 } tei_step;
 
