@@ -3,18 +3,16 @@ it."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from extras import needs_torch
-from oracle.expected import MODELS
+from native.kernels import needs_kernels
+from wide import write_wide
 
 MB = 1_000_000
 WIDTH, LAYERS = 384, 4
@@ -35,7 +33,8 @@ def resident():
     ctypes.CDLL(None).malloc_trim(0)
     return int(next(l.split()[1] for l in Path("/proc/self/status").open() if l.startswith("RssAnon"))) * 1024
 def life():
-    engine = make(Need(open_checkpoint(Path(sys.argv[1]), facts_of), Settings.of(model_id=sys.argv[1])))
+    settings = Settings.of(model_id=sys.argv[1], no_compile_cache=True)
+    engine = make(Need(open_checkpoint(Path(sys.argv[1]), facts_of), settings))
     for cores in (None, 1):
         engine.run(engine.arrange([Encoding(np.ones(20, np.int32), None, 0)] * 4), tokens=True, cores=cores)
     engine.prepare(engine.capacity.streams)
@@ -53,6 +52,12 @@ from text_embeddings_inference.engines.openvino import OpenVINOEngine
 def make(need):
     return OpenVINOEngine(need, Offer("openvino", {dtype!r}, threads=2, streams=2))
 """
+NATIVE = """
+from text_embeddings_inference.engines.native import NativeEngine
+from text_embeddings_inference.native.kernels import find_kernels
+def make(need):
+    return NativeEngine(need, Offer("native", {dtype!r}, threads=2, streams=2), find_kernels())
+"""
 TORCH = """
 from text_embeddings_inference.engines.torch import TorchEngine
 def make(need):
@@ -62,23 +67,8 @@ def make(need):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fixture `bert`, wider: each of its tensors repeated along the axes that are as long as it is wide."""
     folder = tmp_path_factory.mktemp("wide")
-    for name in ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json"):
-        (folder / name).write_bytes((MODELS / "bert" / name).read_bytes())
-    config = json.loads((MODELS / "bert" / "config.json").read_text())
-    wider = {config["hidden_size"]: WIDTH, config["intermediate_size"]: 4 * WIDTH}
-    small = load_file(MODELS / "bert" / "model.safetensors")
-    rng = np.random.default_rng(1)
-    tensors = {}
-    for name, tensor in small.items():
-        shape = [wider.get(length, length) for length in tensor.shape]
-        for layer in range(LAYERS) if ".layer.0." in name else (None,):
-            own = name if layer is None else name.replace(".layer.0.", f".layer.{layer}.")
-            tensors[own] = (rng.standard_normal(shape) / 50).astype(np.float32)
-    save_file(tensors, folder / "model.safetensors")
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS}
-    (folder / "config.json").write_text(json.dumps(config | sizes))
+    write_wide(folder, WIDTH, LAYERS)
     return folder
 
 
@@ -88,6 +78,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         pytest.param(OPENVINO.format(dtype="float32"), id="openvino"),
         pytest.param(OPENVINO.format(dtype="int8"), id="openvino int8"),
+        pytest.param(NATIVE.format(dtype="float32"), id="native", marks=needs_kernels),
         pytest.param(TORCH, id="torch", marks=needs_torch),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import logging
 import os
 import threading
 from collections import defaultdict
@@ -13,13 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import StoredWeights
+from ..errors import StartError
 from ..models.build import build
 from ..native.formats import Formats
+from ..native.kernels import cache_folder
 from ..native.library import CBatch, Level
+from ..native.packs import Packs
 from ..native.plan import Plan
 from ..ops.native import NativeOps, inputs
 from ..types import Batch, Encoding, Output
 from .base import BatchSizes, Capacity, Need, Offer, check_lengths
+
+logger = logging.getLogger(__name__)
 
 SIZES = BatchSizes(best=1024, trials=(256, 512, 1024, 2048), splade_bytes=1 << 27)
 """Larger batches were not faster, and need more memory (docs/log.md)."""
@@ -41,7 +47,8 @@ class NativeEngine:
         network = build(need.checkpoint, ops, StoredWeights(self._weights))
         results = network.run(ops, inputs())
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
-        self.plan = Plan(level, nodes, self.longest, Formats(level, offer.dtype), offer.threads)
+        formats = Formats(level, offer.dtype)
+        self.plan = Plan(level, nodes, self.longest, formats, offer.threads, _packs(need))
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         best, self.trials = SIZES.fit(need, logits_bytes=4 * network.vocabulary)
@@ -126,6 +133,22 @@ class NativeEngine:
             if batch.attended.shape != lengths.shape or (batch.attended > lengths).any():
                 raise ValueError("no more tokens are attended than there are")
             _check_range("a number of attended tokens", batch.attended, 1, int(lengths.max()) + 1)
+
+
+def _packs(need: Need) -> Packs | None:
+    """Where packed weights are kept; None where they are not."""
+    options, checkpoint = need.settings.engine, need.checkpoint
+    if options.no_compile_cache:
+        return None
+    try:
+        folder = options.compile_cache or cache_folder()
+    except StartError as problem:
+        logger.info("packed weights are not kept: %s", problem)
+        return None
+    heads = (*checkpoint.dense, checkpoint.lexical, checkpoint.vectors)
+    weights = [checkpoint.weights, *(head.weights for head in heads if head is not None)]
+    files = tuple(file for one in weights for file in one.files)
+    return Packs(folder, files, asked=options.compile_cache is not None)
 
 
 def _check_range(what: str, values: NDArray[np.int32], first: int, end: int) -> None:

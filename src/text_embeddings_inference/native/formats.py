@@ -33,6 +33,7 @@ class Formats:
 
         bfloat16 always has one: without instructions for it the weights take 16 bits and are computed with in float32.
         """
+        self.dtype = dtype
         wanted = DTYPES.get(dtype)
         if wanted is None or not (level.group(wanted) or wanted == "bf16"):
             found = ", ".join(name for name, format_ in DTYPES.items() if level.group(format_) or format_ == "bf16")

@@ -167,7 +167,7 @@ class _Fuser:
         x, gates, *matrices = node.inputs
         if node.detail not in ENDINGS:
             raise UnsupportedError(f"the native engine has no experts with the activation `{node.detail}`")
-        weights = [Weights((constant(matrix),), (None,)) for matrix in matrices]
+        weights = [Weights((stored(matrix),), (None,)) for matrix in matrices]
         experts = Experts(tuple(zip(weights[::2], weights[1::2], strict=True)))
         x_view, y = self._view(x), self._view(gates)
         numbers = {"count": len(experts.pairs)}

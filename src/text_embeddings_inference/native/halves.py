@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from .formats import Formats
 from .steps import Op, Step, Store, View
 
 READ_AS_HALVES = ("bf16", "i8")
 """Formats of products that take such inputs. 8-bit integers lose next to nothing by it."""
 
 
-def mark_halves(steps: Sequence[Step], formats: Formats) -> None:
+def mark_halves(steps: Sequence[Step], formats: Mapping[Step, str]) -> None:
     """Sets `half` of the stores that may hold bfloat16 numbers: half the memory to go through, and no conversion later.
 
-    Only products and attention write them, and only products, as their input, and attention read them."""
-    if not formats.half:
-        return
+    Only products and attention write them, and only products, as their input, and attention read them. formats: of all
+    products."""
     stores = {view.store: None for step in steps for view in step.views}
     exact = {store for store in stores if store.output or store.width % 2}
     for step in steps:
@@ -27,13 +25,13 @@ def mark_halves(steps: Sequence[Step], formats: Formats) -> None:
         store.half = store not in exact
 
 
-def _needed_exactly(step: Step, formats: Formats) -> Iterable[View | None]:
+def _needed_exactly(step: Step, formats: Mapping[Step, str]) -> Iterable[View | None]:
     """The columns that the step reads or writes as float32 numbers. Halves are read in pairs, from even columns on."""
     if step.op is Op.ATTENTION and step.x:
         odd = step.x.width // int(step.numbers["heads"]) % 2
         return (step.out, step.x, step.y, step.z) if odd else ()
     if step.op is Op.LINEAR and step.x:
-        exact = formats(step) not in READ_AS_HALVES or (step.x.column | step.x.width) % 2
+        exact = formats[step] not in READ_AS_HALVES or (step.x.column | step.x.width) % 2
         return (step.x, step.y, step.z) if exact else (step.y, step.z)
     return step.views
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import StartError
 from ..types import BFLOAT16
 
-ABI = 5
+ABI = 6
 """Of the structures below; the library says the same, or is not ours."""
 
 FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")
@@ -94,6 +94,7 @@ CALLS: dict[str, tuple[Any, list[Any]]] = {
         c.c_int32,
         [c.c_void_p, c.POINTER(CMatrix), c.POINTER(CSource), c.c_int32, c.c_int32, c.POINTER(c.c_float)],
     ),
+    "tei_checksum": (c.c_uint64, [c.c_void_p, c.c_size_t]),
     "tei_open": (c.c_void_p, [c.c_void_p, c.POINTER(CPlan)]),
     "tei_close": (None, [c.c_void_p]),
     "tei_team_new": (c.c_void_p, [c.c_int32]),

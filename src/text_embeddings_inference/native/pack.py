@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes as c
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -70,7 +71,7 @@ class Packer:
 
         Raises MemoryError where there is too little."""
         if self._memory is None:
-            self.place(mmap.mmap(-1, max(self.size, 1)))
+            self.place(_memory(max(self.size, 1)))
         with ThreadPoolExecutor(threads) as pool:
             tasks = {
                 id(matrix): [pool.submit(self._pack, matrix, *part) for part in _parts(matrix)]
@@ -78,6 +79,16 @@ class Packer:
             }
             for matrix in self._matrices.values():
                 matrix.raw.norm = max(task.result() for task in tasks[id(matrix)])
+
+    def write(self, write: Callable[[mmap.mmap], None]) -> None:
+        """Has the memory written to a file, unless it was given back."""
+        if (memory := self._memory) is not None:
+            write(memory)
+
+    def clear(self) -> None:
+        """Forgets what was named."""
+        self._matrices.clear()
+        self.size = 0
 
     def close(self) -> None:
         """Gives back the memory; no matrix may be in use."""
@@ -115,6 +126,15 @@ class Packer:
         if problem := library.tei_pack(level, c.byref(matrix.raw), sources, first, last, c.byref(norm)):
             raise MemoryError(f"weights can't be packed: {os.strerror(problem)}")
         return norm.value
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Private memory, in large pages where there are some."""
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system may have none
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _parts(matrix: _Matrix) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from .fuse import make_steps
 from .halves import mark_halves
 from .library import NUMBERS, STEP_NUMBERS, CBuffer, CMatrix, CPlan, CStage, CStep, CView, Level
 from .pack import Packer
+from .packs import Packs, PlanPack
 from .places import Kind, Places, find_places
 from .steps import IDS, ROUGH, UNARY, Experts, Op, Step, Store, View, Weights
 
@@ -24,23 +25,38 @@ class Plan:
     """What runs for each batch. The arrays it points to are kept by it."""
 
     def __init__(
-        self, level: Level, results: tuple[Node, Node | None], max_length: int, formats: Formats, threads: int = 1
+        self,
+        level: Level,
+        results: tuple[Node, Node | None],
+        max_length: int,
+        formats: Formats,
+        threads: int = 1,
+        packs: Packs | None = None,
     ) -> None:
         """results: pooled, and hidden states if there are any; max_length: tokens of the longest sequence; threads: to
-        pack weights with.
+        pack weights with; packs: where packed weights are kept, if they are.
 
         Raises UnsupportedError where a step does not take what the model gives it."""
         self.steps, self.ropes = make_steps(*results, max_length)
         self._formats = formats
-        mark_halves(self.steps, formats)
-        self.places = find_places(self.steps)
         self._packer = Packer(level)
+        products = [step for step in self.steps if step.weights]
+        self._pack = None if packs is None else PlanPack(packs, level, formats.dtype, products, threads)
+        found = self._pack and self._pack.find(self._packer)
+        self.formats = found or {step: formats(step) for step in products}
+        """Of each product."""
+        if formats.half:
+            mark_halves(self.steps, self.formats)
+        self.places = find_places(self.steps)
         self._kept: list[Any] = []
         numbers = {store: number for number, store in enumerate(self.places.stores)}
         buffers = _array(CBuffer, [_buffer(store, place) for store, place in self.places.stores.items()])
         stages = [CStage(s.first, s.count, s.rowwise, ROWS[s.rows]) for s in self.places.stages]
         steps = _array(CStep, [self._lower(step, numbers) for step in self.steps])
-        self._packer.pack(threads)
+        if not found:
+            self._packer.pack(threads)
+            if self._pack:
+                self._pack.keep(self._packer, self.formats)
         widths = self.places.widths
         self.raw = CPlan(steps, _array(CStage, stages), buffers, len(self.steps), len(stages), len(numbers))
         self.raw.widths[:] = [widths.get((Kind.ARENA, rows), 0) for rows in (Rows.TOKENS, Rows.SEQUENCES)]
@@ -48,6 +64,8 @@ class Plan:
 
     def close(self) -> None:
         """Gives back the weights; nothing may run."""
+        if self._pack:
+            self._pack.wait()
         self._packer.close()
 
     @property
@@ -61,7 +79,7 @@ class Plan:
         return rows
 
     def __str__(self) -> str:
-        return describe(self.steps, self.places, self._formats)
+        return describe(self.steps, self.places, self.formats)
 
     def _lower(self, step: Step, numbers: dict[Store, int]) -> CStep:
         absent = CView(-1, 0, 0)
@@ -81,23 +99,23 @@ class Plan:
         if constant is None:
             return None
         if isinstance(constant, Weights):
-            matrix: CMatrix = self._packer.matrix(constant, self._formats(step))
+            matrix: CMatrix = self._packer.matrix(constant, self.formats[step])
             return c.addressof(matrix)
         if isinstance(constant, Experts):
-            pointers = [self._address(weights, step) for pair in constant.pairs for weights in pair]
+            pointers = [self._address(weights, step) for weights in constant.all]
             self._kept.append(_array(c.c_void_p, pointers))
             return c.addressof(self._kept[-1])
         self._kept.append(constant)
         return constant.ctypes.data
 
 
-def describe(steps: Sequence[Step], places: Places, formats: Formats) -> str:
+def describe(steps: Sequence[Step], places: Places, formats: Mapping[Step, str]) -> str:
     """The plan to be read: a line for each step, stage by stage."""
     lines = []
     for number, stage in enumerate(places.stages):
         lines.append(f"stage {number}, by {'rows' if stage.rowwise else 'sequences'} of {stage.rows.value}")
         for step in steps[stage.first : stage.first + stage.count]:
-            format_ = f", {formats(step)}" if step.op in (Op.LINEAR, Op.EXPERTS) else ""
+            format_ = f", {formats[step]}" if step in formats else ""
             lines.append(f"  {step}{format_}{', for hidden states' if step.for_hidden else ''}")
     return "\n".join(lines)
 

@@ -117,9 +117,14 @@ class Experts:
     """Of each expert, `[I, D]` and `[D, I]`."""
 
     @property
+    def all(self) -> tuple[Weights, ...]:
+        """One after another."""
+        return tuple(weights for pair in self.pairs for weights in pair)
+
+    @property
     def matrices(self) -> tuple[NDArray[Any], ...]:
         """All of them."""
-        return tuple(matrix for pair in self.pairs for weights in pair for matrix in weights.matrices)
+        return tuple(matrix for weights in self.all for matrix in weights.matrices)
 
 
 @dataclass(eq=False, slots=True)
@@ -144,6 +149,14 @@ class Step:
     """Other fields of `tei_step`, by name."""
     for_hidden: bool = False
     """Whether only hidden states need it."""
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """Those that it multiplies with."""
+        first = self.constants[0] if self.constants else None
+        if isinstance(first, Weights):
+            return (first,)
+        return first.all if isinstance(first, Experts) else ()
 
     @property
     def is_rowwise(self) -> bool:

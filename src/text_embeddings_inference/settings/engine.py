@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..machine import usable_cpus
-from .options import ENGINE, AutoInteger, File, Integer, Option, words
+from .options import ENGINE, AutoInteger, File, Flag, Integer, Option, words
 
 ENGINES = ("native", "openvino", "torch")
 """The words that stand for `engines.registry.KINDS`."""
@@ -55,5 +55,14 @@ class EngineOptions:
         "the server is ready. off: nothing. What is set by `--max-batch-tokens` and `--streams` stays.",
     ).field("fast")
     compile_cache: Path | None = Option(
-        File(), ENGINE, "Folder for compiled models: starts are faster, and need the memory of the weights once more"
+        File(),
+        ENGINE,
+        "Folder for what is made of a model once: starts are faster, and the weights take their size on disk once more",
+        details="The native engine keeps packed weights there, which processes share; OpenVINO compiled models, which "
+        "take the memory of the weights once more.",
+        default_text="for the native engine text-embeddings-inference in the user's cache folder, else none",
+        conflicts=("no_compile_cache",),
     ).field(None)
+    no_compile_cache: bool = Option(
+        Flag(), ENGINE, "Keep no packed weights: the native engine makes them at every start"
+    ).field(False)

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TEI_ABI 5
+#define TEI_ABI 6
 
 /* What a step computes. Steps up to TEI_LAST_ROWWISE take each row by itself. */
 enum tei_op {
@@ -171,6 +171,8 @@ int32_t tei_group(const tei_level *level, int32_t format);
  * into scale and sums), which the caller made large enough. norm: of these panels, see tei_matrix. Returns 0, or ENOMEM. */
 int32_t tei_pack(const tei_level *level, const tei_matrix *matrix, const tei_source *sources, int32_t first,
                  int32_t last, float *norm);
+/* A sum over so many bytes, a multiple of 64, that any change shows in (all but 1 of 2^64). */
+uint64_t tei_checksum(const void *p, size_t bytes);
 /* Threads that work together on one batch; NULL where memory is short. */
 tei_team *tei_team_new(int32_t threads);
 void tei_team_free(tei_team *team);
