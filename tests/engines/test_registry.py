@@ -182,6 +182,13 @@ def test_a_number_type_that_no_cpu_has(dtype: str, monkeypatch: pytest.MonkeyPat
         choose(need(dtype=dtype, engine="openvino"))
 
 
+def test_int16_is_for_our_own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_kinds, "has_gpu_driver", lambda: False)
+    with pytest.raises(UnsupportedError, match=r"^`--dtype int16`: OpenVINO does not compute in it") as caught:
+        choose(need(dtype="int16", engine="openvino"))
+    assert "hint: use `--engine native`" in str(caught.value)
+
+
 @needs_torch
 def test_a_number_type_that_pytorch_does_not_have() -> None:
     with pytest.raises(UnsupportedError, match=r"^`--dtype int8`: PyTorch runs float32, float16, bfloat16 only"):

@@ -20,7 +20,7 @@ from ..native.formats import Formats
 from ..native.kernels import cache_folder
 from ..native.library import CBatch, Level
 from ..native.packs import Packs
-from ..native.plan import Plan
+from ..native.probe import make_plan
 from ..ops.native import NativeOps, inputs
 from ..types import Batch, Encoding, Output
 from .base import BatchSizes, Capacity, Need, Offer, check_lengths
@@ -48,7 +48,7 @@ class NativeEngine:
         results = network.run(ops, inputs())
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
         formats = Formats(level, offer.dtype)
-        self.plan = Plan(level, nodes, self.longest, formats, offer.threads, _packs(need))
+        self.plan = make_plan(level, nodes, self.longest, formats, offer.threads, _packs(need))
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         best, self.trials = SIZES.fit(need, logits_bytes=4 * network.vocabulary)

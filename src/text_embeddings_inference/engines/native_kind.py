@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..errors import StartError
 from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph, refuse_unknown
 
-DTYPES = ("float32", "bfloat16", "int8")
-"""Of the engine's own, those that `--dtype` may ask for."""
+DTYPES = ("float32", "bfloat16", "int16", "int8")
+"""That `--dtype` may ask for."""
 
 
 class NativeKind(EngineKind):

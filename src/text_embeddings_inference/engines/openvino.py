@@ -58,6 +58,8 @@ def choose_dtype(wanted: str) -> str | Refusal:
     native = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted == "auto":
         return "bfloat16" if native else "float32"
+    if wanted == "int16":
+        return Refusal("`--dtype int16`: OpenVINO does not compute in it", "use `--engine native`")
     if wanted not in PRECISIONS:
         return Refusal(f"`--dtype {wanted}`: CPUs run float32, bfloat16 and int8 only", "use `--dtype auto`")
     if wanted == "bfloat16" and not native:

@@ -79,7 +79,8 @@ def _offer_on_device(name: str, need: Need) -> Offer | Refusal:
     """What an engine on PyTorch, which is installed, would do on the device that PyTorch finds."""
     options = need.settings.engine
     if options.dtype not in ("auto", *DTYPES):
-        return Refusal(f"`--dtype {options.dtype}`: PyTorch runs {', '.join(DTYPES)} only", "use `--dtype auto`")
+        hint = "use `--engine native`" if options.dtype == "int16" else "use `--dtype auto`"
+        return Refusal(f"`--dtype {options.dtype}`: PyTorch runs {', '.join(DTYPES)} only", hint)
     from . import torch
 
     device = torch.choose_device()

@@ -77,10 +77,15 @@ class CPlan(c.Structure):
     ]
 
 
+class CProbe(c.Structure):
+    _fields_ = [(name, c.c_void_p) for name in ("rough", "exact", "columns", "rough_values", "exact_values")]
+
+
 class CBatch(c.Structure):
     _fields_ = [
         *((name, c.c_int32) for name in ("tokens", "sequences", "longest")),
         *((name, c.c_void_p) for name in ("ids", "types", "starts", "attended", "rotations", "pooled", "hidden")),
+        ("probes", c.POINTER(CProbe)),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..ops.native import Node, Rows
-from .formats import Formats
+from .formats import EXACT, Formats
 from .fuse import make_steps
 from .halves import mark_halves
 from .library import NUMBERS, STEP_NUMBERS, CBuffer, CMatrix, CPlan, CStage, CStep, CView, Level
@@ -32,19 +32,26 @@ class Plan:
         formats: Formats,
         threads: int = 1,
         packs: Packs | None = None,
+        chosen: Sequence[str] | None = None,
     ) -> None:
         """results: pooled, and hidden states if there are any; max_length: tokens of the longest sequence; threads: to
-        pack weights with; packs: where packed weights are kept, if they are.
+        pack weights with; packs: where packed weights are kept, if they are; chosen: the format of each product, None
+        for those of the kept weights, or what `formats` says.
 
         Raises UnsupportedError where a step does not take what the model gives it."""
         self.steps, self.ropes = make_steps(*results, max_length)
-        self._formats = formats
+        self.width = results[0].width
+        """Of the pooled vectors."""
+        self._half = formats.half
         self._packer = Packer(level)
         products = [step for step in self.steps if step.weights]
-        self._pack = None if packs is None else PlanPack(packs, level, formats.dtype, products, threads)
-        found = self._pack and self._pack.find(self._packer)
-        self.formats = found or {step: formats(step) for step in products}
-        """Of each product."""
+        key = f"{formats.dtype} {formats.most_loss}"
+        self._pack = None if packs is None else PlanPack(packs, level, key, products, threads)
+        found = self._pack.find(self._packer) if self._pack and chosen is None else None
+        self.formats = found or dict(zip(products, chosen or map(formats, products), strict=True))
+        """Of each product, in their order."""
+        self.is_kept = found is not None
+        """Whether these are packed weights that were kept."""
         if formats.half:
             mark_halves(self.steps, self.formats)
         self.places = find_places(self.steps)
@@ -55,12 +62,15 @@ class Plan:
         steps = _array(CStep, [self._lower(step, numbers) for step in self.steps])
         if not found:
             self._packer.pack(threads)
-            if self._pack:
-                self._pack.keep(self._packer, self.formats)
         widths = self.places.widths
         self.raw = CPlan(steps, _array(CStage, stages), buffers, len(self.steps), len(stages), len(numbers))
         self.raw.widths[:] = [widths.get((Kind.ARENA, rows), 0) for rows in (Rows.TOKENS, Rows.SEQUENCES)]
         self.raw.local_width = widths.get((Kind.LOCAL, Rows.TOKENS), 0)
+
+    def keep(self) -> None:
+        """Keeps the packed weights for the next start, if they are to be kept and were not before."""
+        if self._pack and not self.is_kept:
+            self._pack.keep(self._packer, self.formats)
 
     def close(self) -> None:
         """Gives back the weights; nothing may run."""
@@ -84,8 +94,8 @@ class Plan:
     def _lower(self, step: Step, numbers: dict[Store, int]) -> CStep:
         absent = CView(-1, 0, 0)
         views = [_view(view, numbers) if view else absent for view in (step.out, step.x, step.y, step.z)]
-        rough = self._formats.is_rough and step.op in (Op.LINEAR, Op.EXPERTS) and ROUGH.get(UNARY[step.kind])
-        raw = CStep(op=step.op, kind=rough or step.kind, half=self._formats.half, for_hidden=step.for_hidden)
+        rough = self.formats.get(step, EXACT[0]) not in EXACT and ROUGH.get(UNARY[step.kind])
+        raw = CStep(op=step.op, kind=rough or step.kind, half=self._half, for_hidden=step.for_hidden)
         raw.out, raw.x, raw.y, raw.z = views
         for name, number in step.numbers.items():
             setattr(raw, name, int(number) if name in STEP_NUMBERS else number)

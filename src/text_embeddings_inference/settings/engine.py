@@ -24,13 +24,14 @@ class EngineOptions:
         details="auto: PyTorch where it is installed and finds a GPU, else OpenVINO. native: our own kernels, compiled "
         "once where they were not installed with the package.",
     ).field("auto")
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Option(
-        words("auto", "float32", "bfloat16", "float16", "int8"),
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int16", "int8"] = Option(
+        words("auto", "float32", "bfloat16", "float16", "int16", "int8"),
         ENGINE,
         "Number type of weights and computation",
-        details="auto: float16 on GPUs; on CPUs bfloat16 if they compute it natively, else float32. int8: weights in 8 "
-        "bits, on CPUs with VNNI activations too; how near the vectors stay to those of float32 is measured at start "
-        "and logged.",
+        details="auto: float16 on GPUs; on CPUs bfloat16 if they compute it natively, else float32, or int16 with "
+        "`--engine native`. int16: products of 16-bit integers, nearer to float32 than bfloat16 is; those that would "
+        "lose too much stay in float32 (`--engine native` only). int8: weights in 8 bits, on CPUs with VNNI "
+        "activations too. How near the vectors stay to those of float32 is measured at start and logged.",
     ).field("auto")
     threads: int = Option(
         Integer(1),

@@ -30,6 +30,7 @@
 #include "tile.h"
 #include "operand.h"
 #include "product.c"
+#include "probe.c"
 #include "experts.c"
 #include "attention.c"
 #include "pack.c"
@@ -41,8 +42,12 @@ static int32_t items_of(const tei_step *s, const tei_batch *batch)
 
 static size_t scratch_of(const tei_step *s, const tei_batch *batch)
 {
-    if (s->op == TEI_LINEAR)
-        return operand_bytes((size_t)((const tei_matrix *)s->a)->groups);
+    if (s->op == TEI_LINEAR) {
+        const tei_matrix *m = s->a;
+        if (batch->probes)
+            return operand_bytes((size_t)m->inputs) + sizeof(float) * BLOCK_ROWS * (size_t)m->inputs;
+        return operand_bytes((size_t)m->groups);
+    }
     if (s->op == TEI_EXPERTS) {
         expert_memory unused;
         return divide_for_experts(s, NULL, &unused);
@@ -86,6 +91,7 @@ const tei_level NAME_OF(LEVEL) = {
                 [TEI_COPY] = step_copy,
                 [TEI_ROPE] = step_rope,
                 [TEI_EXPERTS] = step_experts},
+    .probe = probe_product,
     .items = items_of,
     .whole = {[TEI_SHIFT] = step_shift,
               [TEI_ATTENTION] = step_attention,

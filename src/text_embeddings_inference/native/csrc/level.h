@@ -34,6 +34,8 @@ struct tei_level {
     int32_t panel;                              /* columns of a panel of weights */
     int32_t groups[TEI_FORMATS];                /* inputs that are multiplied together; 0: no such product here */
     void (*rowwise[TEI_OPS])(const tei_task *); /* steps that take rows by themselves */
+    /* Computes the probe of a product for the rows of the task, before the product itself. */
+    void (*probe)(const tei_task *, const tei_probe *);
     /* Other steps: one of `items` parts of it. */
     int32_t (*items)(const tei_step *, const tei_batch *);
     void (*whole[TEI_OPS])(const tei_task *, int32_t item);

@@ -39,6 +39,16 @@ static void wait_for_all(running *run)
         team_barrier(run->team);
 }
 
+/* One thread's part of a step that takes rows by themselves. */
+static void run_rows(const running *run, const tei_task *task)
+{
+    const tei_level *level = run->engine->level;
+    const tei_probe *probes = run->state.batch->probes;
+    if (probes && task->step->op == TEI_LINEAR && task->part == 0)
+        level->probe(task, probes + (task->step - run->engine->plan.steps));
+    level->rowwise[task->step->op](task);
+}
+
 /* All rows are one block: each thread has its part of a product's columns, or of the rows. */
 static void run_by_columns(running *run, const tei_stage *stage, int thread)
 {
@@ -56,7 +66,7 @@ static void run_by_columns(running *run, const tei_stage *stage, int thread)
         task.first = by_columns ? 0 : rows * thread / threads;
         task.last = by_columns ? rows : rows * (thread + 1) / threads;
         if (task.first < task.last)
-            run->engine->level->rowwise[step->op](&task);
+            run_rows(run, &task);
         wait_for_all(run);
     }
 }
@@ -73,7 +83,7 @@ static void run_by_blocks(running *run, const tei_stage *stage, int number, int 
         for (int i = stage->first; i < stage->first + stage->count && task.first < task.last; i++) {
             task.step = run->engine->plan.steps + i;
             if (!is_skipped(run, task.step))
-                run->engine->level->rowwise[task.step->op](&task);
+                run_rows(run, &task);
         }
     }
     wait_for_all(run);

@@ -138,6 +138,13 @@ typedef struct {
     int32_t local_width; /* and in a thread's own */
 } tei_plan;
 
+/* Some outputs of a product, computed twice from the same rows of its input: to see what a format loses. */
+typedef struct {
+    const tei_matrix *rough, *exact;   /* a panel each, of these outputs; NULL: this step is not looked at */
+    const int32_t *columns;            /* [panel]: which outputs of the product they are */
+    float *rough_values, *exact_values; /* [T, panel]: x W^T + y */
+} tei_probe;
+
 typedef struct {
     int32_t tokens, sequences, longest;
     const int32_t *ids;      /* [T] */
@@ -146,6 +153,7 @@ typedef struct {
     const int32_t *attended; /* [B]; NULL: all */
     const float *const *rotations; /* each [2, T, R / 2]: cosines and sines of each token */
     float *pooled, *hidden;        /* hidden NULL: not wanted */
+    const tei_probe *probes;       /* of each step; NULL: none */
 } tei_batch;
 
 /* Weights as a checkpoint has them: rows of K numbers. Strides in bytes. */
