@@ -49,8 +49,8 @@ static void step_experts(const tei_task *t)
         for (int i = 0; i < rows; i++)
             memcpy(m.x.p + (size_t)i * m.x.stride, x.p + (size_t)chosen[i] * x.stride, bytes);
         const tei_matrix *up = experts[e].up, *down = experts[e].down;
-        multiply_block(up, s->kind, m.x, rows, 0, panels_of(up), m.between, none, none, m.operand);
-        multiply_block(down, TEI_IDENTITY, m.between, rows, 0, panels_of(down), m.out, none, none, m.operand);
+        multiply_block(up, s->kind, operand_of(up, m.x, rows, 0, m.operand), rows, 0, panels_of(up), m.between, none, none);
+        multiply_block(down, TEI_IDENTITY, operand_of(down, m.between, rows, 0, m.operand), rows, 0, panels_of(down), m.out, none, none);
         for (int i = 0; i < rows; i++) {
             float *sum = out.p + (size_t)chosen[i] * out.stride;
             const float *result = m.out.p + (size_t)i * m.out.stride;

@@ -27,6 +27,7 @@ typedef struct {
     int32_t block; /* the row that the thread's own memory begins with */
     float *local;  /* BLOCK_ROWS rows of the plan's TEI_LOCAL buffers */
     char *scratch; /* what the step itself needs, see scratch_bytes */
+    int32_t has_operand; /* whether an earlier part of this product left its input, converted, in `scratch` */
 } tei_task;
 
 struct tei_level {

@@ -88,15 +88,16 @@ INLINE float to_i8(const int half, const float *x, int width, uint8_t *out, int3
 }
 #endif
 
-/* The rows of x for the matrix, converted into `scratch` (see operand_bytes) where it does not take them as they are. */
-static operand operand_of(const tei_matrix *m, rows_of x, int rows, char *scratch)
+/* The rows of x for the matrix, converted into `scratch` (see operand_bytes) where it does not take them
+ * as they are; `is_there`: they were converted before. */
+static operand operand_of(const tei_matrix *m, rows_of x, int rows, int is_there, char *scratch)
 {
     if (m->format == TEI_F32 || m->format == TEI_F32_B16 || (m->format == TEI_BF16 && x.half))
         return (operand){(const char *)x.p, sizeof(float) * x.stride, NULL, NULL};
     const size_t stride = up_to((size_t)m->groups * 4, 64);
     float *scale = (float *)(scratch + BLOCK_ROWS * stride);
     int32_t *zero = (int32_t *)(scale + BLOCK_ROWS);
-    for (int r = 0; r < rows; r++, x.p += x.stride) {
+    for (int r = 0; r < rows && !is_there; r++, x.p += x.stride) {
         char *row = scratch + (size_t)r * stride;
         memset(row + stride - 64, 0, 64); /* groups that K does not fill */
         switch (m->format) {

@@ -101,11 +101,9 @@ static const arithmetic arithmetics[TEI_FORMATS] = {
 #endif
 };
 
-/* A product's columns of panels from `first` to before `last`, for up to BLOCK_ROWS rows. scratch: see operand_bytes. */
-static void multiply_block(const tei_matrix *m, int act, rows_of x, int rows, int first, int last, rows_of out, rows_of y, rows_of z,
-                           char *scratch)
+/* A product's columns of panels from `first` to before `last`, for up to BLOCK_ROWS rows. */
+static void multiply_block(const tei_matrix *m, int act, operand a, int rows, int first, int last, rows_of out, rows_of y, rows_of z)
 {
-    const operand a = operand_of(m, x, rows, scratch);
     const arithmetic how = arithmetics[m->format];
     const size_t vector = vector_bytes(m->format), panel = vector * TILE_VECTORS * (size_t)m->groups;
     const int blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
@@ -131,7 +129,9 @@ static void step_linear(const tei_task *t)
     const tei_step *s = t->step;
     const tei_matrix *m = s->a;
     const int first = panels_of(m) * t->part / t->parts, last = panels_of(m) * (t->part + 1) / t->parts;
-    if (first < last)
-        multiply_block(m, s->kind, rows_in(t, s->x), t->last - t->first, first, last, rows_in(t, s->out), rows_in(t, s->y),
-                       rows_in(t, s->z), t->scratch);
+    const int rows = t->last - t->first;
+    if (first == last)
+        return;
+    const operand a = operand_of(m, rows_in(t, s->x), rows, t->has_operand, t->scratch);
+    multiply_block(m, s->kind, a, rows, first, last, rows_in(t, s->out), rows_in(t, s->y), rows_in(t, s->z));
 }

@@ -10,15 +10,33 @@
 #include "level.h"
 #include "team.h"
 
+/* Work that is done in pieces: a stage, or one step of it. */
+typedef struct {
+    atomic_int taken; /* pieces that a thread has taken */
+    team_count done;
+} __attribute__((aligned(64))) phase;
+
 typedef struct {
     const tei_engine *engine;
     tei_run_state state;
     tei_team *team; /* NULL: the caller alone */
     int threads;
-    atomic_int *taken; /* of each stage: blocks or items that a thread has */
-    char *memory;      /* of the threads, each `thread_bytes` */
+    phase *phases; /* of each stage, then of each step */
+    char *memory;  /* of the threads, each `thread_bytes` */
     size_t thread_bytes, local_bytes;
 } running;
+
+/* Gives the thread another piece; when there is none, waits until all are done and returns 0. */
+static int next_piece(running *run, phase *phase, int pieces, int *piece)
+{
+    *piece = atomic_fetch_add(&phase->taken, 1);
+    if (*piece >= pieces)
+        team_wait(run->team, &phase->done, pieces);
+    return *piece < pieces;
+}
+
+#define EACH_PIECE(run, phase, pieces, i) \
+    for (int i; next_piece(run, phase, pieces, &i); team_count_up(&(phase)->done, pieces))
 
 static int is_skipped(const running *run, const tei_step *step) { return step->for_hidden && !run->state.batch->hidden; }
 
@@ -33,10 +51,14 @@ static int rows_of_stage(const running *run, const tei_stage *stage)
     return stage->rows == TEI_TOKENS ? run->state.batch->tokens : run->state.batch->sequences;
 }
 
-static void wait_for_all(running *run)
+/* Into how many pieces a step is cut: a product by columns, two for each thread, so that one that comes late finds some;
+ * the others by rows. */
+static int pieces_of(const running *run, const tei_step *step, int rows)
 {
-    if (run->team)
-        team_barrier(run->team);
+    if (step->op != TEI_LINEAR)
+        return rows < run->threads ? rows : run->threads;
+    const int panel = run->engine->level->panel, panels = (((const tei_matrix *)step->a)->outputs + panel - 1) / panel;
+    return panels < 2 * run->threads ? panels : 2 * run->threads;
 }
 
 /* One thread's part of a step that takes rows by themselves. */
@@ -49,35 +71,38 @@ static void run_rows(const running *run, const tei_task *task)
     level->rowwise[task->step->op](task);
 }
 
-/* All rows are one block: each thread has its part of a product's columns, or of the rows. */
+/* All rows are one block: a piece is some columns of a product, or some rows of another step. */
 static void run_by_columns(running *run, const tei_stage *stage, int thread)
 {
-    const int rows = rows_of_stage(run, stage), threads = run->threads;
+    const tei_plan *plan = &run->engine->plan;
+    const int rows = rows_of_stage(run, stage);
     tei_task task = task_of(run, thread);
     task.local = (float *)run->memory; /* the first thread's, for all */
     for (int i = stage->first; i < stage->first + stage->count; i++) {
-        const tei_step *step = run->engine->plan.steps + i;
+        const tei_step *step = plan->steps + i;
         if (is_skipped(run, step))
             continue;
-        const int by_columns = step->op == TEI_LINEAR;
+        const int pieces = pieces_of(run, step, rows), by_columns = step->op == TEI_LINEAR;
         task.step = step;
-        task.part = by_columns ? thread : 0;
-        task.parts = by_columns ? threads : 1;
-        task.first = by_columns ? 0 : rows * thread / threads;
-        task.last = by_columns ? rows : rows * (thread + 1) / threads;
-        if (task.first < task.last)
+        task.has_operand = 0;
+        EACH_PIECE(run, run->phases + plan->n_stages + i, pieces, n) {
+            task.part = by_columns ? n : 0;
+            task.parts = by_columns ? pieces : 1;
+            task.first = by_columns ? 0 : rows * n / pieces;
+            task.last = by_columns ? rows : rows * (n + 1) / pieces;
             run_rows(run, &task);
-        wait_for_all(run);
+            task.has_operand = by_columns;
+        }
     }
 }
 
-static void run_by_blocks(running *run, const tei_stage *stage, int number, int thread)
+static void run_by_blocks(running *run, const tei_stage *stage, phase *phase, int thread)
 {
     const int rows = rows_of_stage(run, stage);
     const int least = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const int blocks = (least + run->threads - 1) / run->threads * run->threads;
     tei_task task = task_of(run, thread);
-    for (int b; (b = atomic_fetch_add(run->taken + number, 1)) < blocks;) {
+    EACH_PIECE(run, phase, blocks, b) {
         task.first = task.block = (int)((int64_t)rows * b / blocks);
         task.last = (int)((int64_t)rows * (b + 1) / blocks);
         for (int i = stage->first; i < stage->first + stage->count && task.first < task.last; i++) {
@@ -86,10 +111,9 @@ static void run_by_blocks(running *run, const tei_stage *stage, int number, int 
                 run_rows(run, &task);
         }
     }
-    wait_for_all(run);
 }
 
-static void run_items(running *run, const tei_stage *stage, int number, int thread)
+static void run_items(running *run, const tei_stage *stage, phase *phase, int thread)
 {
     const tei_level *level = run->engine->level;
     tei_task task = task_of(run, thread);
@@ -97,9 +121,8 @@ static void run_items(running *run, const tei_stage *stage, int number, int thre
     if (is_skipped(run, task.step))
         return;
     const int items = level->items(task.step, run->state.batch);
-    for (int i; (i = atomic_fetch_add(run->taken + number, 1)) < items;)
+    EACH_PIECE(run, phase, items, i)
         level->whole[task.step->op](&task, i);
-    wait_for_all(run);
 }
 
 static void run_stages(void *argument, int thread)
@@ -109,11 +132,11 @@ static void run_stages(void *argument, int thread)
     for (int n = 0; n < plan->n_stages; n++) {
         const tei_stage *stage = plan->stages + n;
         if (!stage->rowwise)
-            run_items(run, stage, n, thread);
+            run_items(run, stage, run->phases + n, thread);
         else if (run->threads > 1 && rows_of_stage(run, stage) <= BLOCK_ROWS)
             run_by_columns(run, stage, thread);
         else
-            run_by_blocks(run, stage, n, thread);
+            run_by_blocks(run, stage, run->phases + n, thread);
     }
 }
 
@@ -143,7 +166,7 @@ static size_t lay_out(running *run, char *memory)
     int32_t *positions = PLACE(int32_t, batch->tokens);
     int32_t *chunks = PLACE(int32_t, 2 * n_chunks(batch));
     float **bases = PLACE(float *, plan->n_buffers);
-    run->taken = PLACE(atomic_int, plan->n_stages);
+    run->phases = PLACE(phase, plan->n_stages + plan->n_steps);
     float *tokens = PLACE(float, (size_t)plan->widths[TEI_TOKENS] * (size_t)batch->tokens + SLACK);
     float *sequences = PLACE(float, (size_t)plan->widths[TEI_SEQUENCES] * (size_t)batch->sequences + SLACK);
     for (int i = 0; memory && i < plan->n_buffers; i++) {
@@ -188,7 +211,7 @@ int32_t tei_run(tei_engine *engine, const tei_batch *batch, tei_team *team)
     if (block) {
         lay_out(&run, block->memory);
         count_tokens(batch, (int32_t *)run.state.positions, (int32_t *)run.state.chunks);
-        memset(run.taken, 0, sizeof *run.taken * (size_t)engine->plan.n_stages);
+        memset(run.phases, 0, sizeof *run.phases * (size_t)(engine->plan.n_stages + engine->plan.n_steps));
         if (team)
             team_run(team, run_stages, &run);
         else

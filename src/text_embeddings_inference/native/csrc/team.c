@@ -1,8 +1,9 @@
 /* A team's workers wait for work and for each other: they spin for some microseconds, for a product is short and waking
  * a thread is not, then sleep in the kernel. An idle team uses no CPU.
  *
- * A thread that sleeps may be woken on its caller's CPU and share it for milliseconds, so a worker is kept off it. After
- * a fork the child has no workers: they are started anew. */
+ * Nobody waits for a worker that does not run: work is cut into pieces that whoever is there takes, and a worker that is
+ * woken late, or on a CPU that others use, joins late or not at all. It may be woken on its caller's CPU and share it for
+ * milliseconds, so it is kept off that. After a fork the child has no workers: they are started anew. */
 #define _GNU_SOURCE
 #include "team.h"
 
@@ -26,18 +27,17 @@
 
 #define SPINS 4000 /* about 100 microseconds */
 
-/* A number that threads wait on, and how many of them sleep. */
-typedef struct {
-    atomic_int value, sleepers;
-} signal_word;
+/* Of `inside`: workers may join. */
+#define OPEN (1 << 30)
 
 struct tei_team {
     int threads, spins;
     pthread_t *workers;
     atomic_int pid, taken;
-    int running;               /* workers that were started in process `pid` */
-    signal_word task, turn;    /* count up: with each call of team_run, with each barrier that opened */
-    atomic_int arrived, ready;
+    int running;       /* workers that were started in process `pid` */
+    team_count task;   /* counts up with each call of team_run */
+    team_count inside; /* workers that joined it, and OPEN until the caller is through */
+    atomic_int ready;
     int stopping;
     void (*work)(void *, int);
     void *argument;
@@ -48,61 +48,83 @@ typedef struct {
     int number;
 } worker_start;
 
-static void sleep_on(signal_word *word, int value)
+static void sleep_while(team_count *count, int value)
 {
-    atomic_fetch_add(&word->sleepers, 1);
+    atomic_fetch_add(&count->sleepers, 1);
 #ifdef __linux__
-    syscall(SYS_futex, &word->value, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    syscall(SYS_futex, &count->value, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 #else
-    if (atomic_load(&word->value) == value)
+    if (atomic_load(&count->value) == value)
         usleep(50);
 #endif
-    atomic_fetch_sub(&word->sleepers, 1);
+    atomic_fetch_sub(&count->sleepers, 1);
 }
 
-static void wait_while(signal_word *word, int value, int spins)
+/* Waits for another value, for a while in a loop and then asleep. Returns whether it may be asked again in the loop. */
+static int wait_a_little(team_count *count, int value, int spins)
 {
-    while (atomic_load_explicit(&word->value, memory_order_acquire) == value) {
-        if (spins-- > 0)
-            PAUSE();
-        else
-            sleep_on(word, value);
-    }
+    if (spins > 0)
+        PAUSE();
+    else
+        sleep_while(count, value);
+    return spins - 1;
 }
 
-static void count_up(signal_word *word)
+static void wake_all(team_count *count)
 {
-    atomic_fetch_add(&word->value, 1);
 #ifdef __linux__
-    if (atomic_load(&word->sleepers))
-        syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
+    if (atomic_load(&count->sleepers))
+        syscall(SYS_futex, &count->value, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
+#else
+    (void)count;
 #endif
 }
 
-void team_barrier(tei_team *team)
+void team_count_up(team_count *count, int last)
 {
-    const int turn = atomic_load_explicit(&team->turn.value, memory_order_acquire);
-    if (atomic_fetch_add(&team->arrived, 1) + 1 == team->running + 1) {
-        atomic_store(&team->arrived, 0);
-        count_up(&team->turn);
-    } else
-        wait_while(&team->turn, turn, team->spins);
+    if (atomic_fetch_add(&count->value, 1) + 1 == last)
+        wake_all(count);
+}
+
+void team_wait(tei_team *team, team_count *count, int last)
+{
+    int value, spins = team ? team->spins : 0;
+    while ((value = atomic_load_explicit(&count->value, memory_order_acquire)) < last)
+        spins = wait_a_little(count, value, spins);
+}
+
+/* Whether the worker may work on what the caller works on. It has to leave again. */
+static int join(tei_team *team)
+{
+    int inside = atomic_load(&team->inside.value);
+    while (inside & OPEN)
+        if (atomic_compare_exchange_weak(&team->inside.value, &inside, inside + 1))
+            return 1;
+    return 0;
+}
+
+static void leave(tei_team *team)
+{
+    if (atomic_fetch_sub(&team->inside.value, 1) == 1)
+        wake_all(&team->inside);
 }
 
 static void *worker(void *start)
 {
     const worker_start mine = *(worker_start *)start;
     tei_team *team = mine.team;
-    int task = atomic_load(&team->task.value);
+    int task = atomic_load(&team->task.value), now;
     free(start);
     atomic_fetch_add(&team->ready, 1);
-    for (;;) {
-        wait_while(&team->task, task, team->spins);
-        task++;
+    for (;; task = now) {
+        for (int spins = team->spins; (now = atomic_load_explicit(&team->task.value, memory_order_acquire)) == task;)
+            spins = wait_a_little(&team->task, task, spins);
         if (team->stopping)
             return NULL;
-        team->work(team->argument, mine.number);
-        team_barrier(team);
+        if (join(team)) {
+            team->work(team->argument, mine.number);
+            leave(team);
+        }
     }
 }
 
@@ -151,9 +173,8 @@ int team_take(tei_team *team)
     const int mine = getpid();
     if (pid != mine && atomic_compare_exchange_strong(&team->pid, &pid, mine)) {
         team->running = -1; /* the parent's workers are not here */
-        atomic_store(&team->arrived, 0);
         atomic_store(&team->task.sleepers, 0);
-        atomic_store(&team->turn.sleepers, 0);
+        atomic_store(&team->inside.sleepers, 0);
         atomic_store(&team->taken, 0);
     }
     if (!atomic_compare_exchange_strong(&team->taken, &expected, 1))
@@ -167,15 +188,21 @@ void team_release(tei_team *team) { atomic_store(&team->taken, 0); }
 
 void team_run(tei_team *team, void (*work)(void *, int), void *argument)
 {
+    if (!team->running) {
+        work(argument, 0);
+        return;
+    }
     team->work = work;
     team->argument = argument;
-    if (team->running) {
-        keep_off_this_cpu(team);
-        count_up(&team->task);
-    }
+    atomic_store(&team->inside.value, OPEN);
+    keep_off_this_cpu(team);
+    atomic_fetch_add(&team->task.value, 1);
+    wake_all(&team->task);
     work(argument, 0);
-    if (team->running)
-        team_barrier(team);
+    atomic_fetch_sub(&team->inside.value, OPEN);
+    int inside, spins = team->spins;
+    while ((inside = atomic_load_explicit(&team->inside.value, memory_order_acquire)) > 0)
+        spins = wait_a_little(&team->inside, inside, spins);
 }
 
 tei_team *tei_team_new(int32_t threads)
@@ -203,7 +230,8 @@ void tei_team_free(tei_team *team)
         return;
     if (atomic_load(&team->pid) == getpid() && team->running > 0) {
         team->stopping = 1;
-        count_up(&team->task);
+        atomic_fetch_add(&team->task.value, 1);
+        wake_all(&team->task);
         for (int i = 0; i < team->running; i++)
             pthread_join(team->workers[i], NULL);
     }
