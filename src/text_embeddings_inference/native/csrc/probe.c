@@ -24,7 +24,8 @@ static void probe_product(const tei_task *t, const tei_probe *probe)
     for (int i = 0; i < 2; i++) {
         float *out = values[i] + (size_t)t->first * PANEL;
         const rows_of results = {out, PANEL, PANEL, 0}, none = {NULL, 0, 0, 0};
-        multiply_block(matrices[i], TEI_IDENTITY, x, rows, 0, 1, results, none, none, scratch);
+        const operand a = operand_of(matrices[i], x, rows, 0, scratch);
+        multiply_block(matrices[i], TEI_IDENTITY, a, rows, 0, 1, results, none, none);
         for (int r = 0; r < rows && y.p; r++)
             for (int j = 0; j < PANEL; j++)
                 out[r * PANEL + j] += y.p[(size_t)r * y.stride + (size_t)probe->columns[j]];
