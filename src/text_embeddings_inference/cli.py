@@ -109,7 +109,10 @@ def explain(settings: Settings, secrets: Secrets) -> int:
     from .loading.explain import explain
 
     explanation = explain(settings)
-    show(secrets.cut(explanation.json() if settings.telemetry.json_output else explanation.text()))
+    level = settings.telemetry.log_level or settings.telemetry.rust_log
+    in_full = level in ("debug", "trace")
+    text = explanation.json() if settings.telemetry.json_output else explanation.text(steps=in_full)
+    show(secrets.cut(text))
     return 0 if explanation.served else 1
 
 

@@ -36,7 +36,7 @@ def foreign(**options: Any) -> Need:
 
 
 def chosen(wanted: Need) -> str:
-    _, offer = choose(wanted)
+    offer = choose(wanted).offer
     return f"{offer.name} on {offer.device}"
 
 
@@ -59,14 +59,15 @@ def test_the_words_of_the_command_line_are_the_kinds() -> None:
 
 
 class Kind(EngineKind):
-    """Offers or refuses."""
+    """Offers, without reservation or with one, or refuses."""
 
-    def __init__(self, name: str, refusal: Refusal | None = None) -> None:
+    def __init__(self, name: str, refusal: Refusal | None = None, reservation: str | None = None) -> None:
         self.name = self.option = name  # type: ignore[misc]
         self._refusal = refusal
+        self._reservation = reservation
 
     def offer(self, need: Need) -> Offer | Refusal:
-        return self._refusal or Offer(self.name, "float32", threads=1, streams=1)
+        return self._refusal or Offer(self.name, "float32", threads=1, streams=1, reservation=self._reservation)
 
     def make(self, need: Need, offer: Offer) -> Engine:
         raise NotImplementedError
@@ -84,6 +85,18 @@ def test_the_first_offer_is_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     assert [record.getMessage() for record in caplog.records if "not used" in record.getMessage()] == [
         "b is not used: its library is missing (install it)"
     ]
+
+
+def test_an_offer_with_a_reservation_is_taken_where_there_is_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow, refused = Kind("a", reservation="slower here"), Kind("b", Refusal("no such instructions"))
+    with caplog.at_level(logging.INFO):
+        kinds(monkeypatch, slow, refused, Kind("c", reservation="slower still"), Kind("d"))
+        assert choose(need()).passed_over == ("a is not used: slower here", "c is not used: slower still")
+        assert "a is not used: slower here" in caplog.text
+        kinds(monkeypatch, slow, refused)
+        assert chosen(need()) == "a on cpu"
 
 
 def test_what_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +182,7 @@ def test_streams(threads: int, numbers: int, expected: int) -> None:
 
 
 def test_streams_that_are_asked_for() -> None:
-    assert choose(need(engine="openvino", dtype="float32", streams=3))[1].streams == 3
+    assert choose(need(engine="openvino", dtype="float32", streams=3)).offer.streams == 3
 
 
 @pytest.mark.parametrize("dtype", ["float16"])

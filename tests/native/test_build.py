@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from loaded import need_of
+from native.kernels import needs_kernels
 from oracle.expected import Fixture
-from text_embeddings_inference.engines.base import Refusal
+from text_embeddings_inference.engines.base import Offer, Refusal
 from text_embeddings_inference.engines.native_kind import NativeKind
 from text_embeddings_inference.errors import StartError
+from text_embeddings_inference.machine import cpu_flags
 from text_embeddings_inference.native import build, kernels
 from text_embeddings_inference.native.library import load_library
+from text_embeddings_inference.settings.engine import CPU_LEVELS
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Refusal:
@@ -57,12 +60,46 @@ def test_a_cache_that_can_not_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "XDG_CACHE_HOME" in str(answer.hint)
 
 
-def test_auto_neither_takes_it_nor_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "find_kernels", lambda: pytest.fail("kernels were looked for"))
-    assert isinstance(NativeKind().offer(need_of(Fixture("bert").open())), Refusal)
+def test_the_words_of_the_command_line_are_the_levels() -> None:
+    assert {name for levels in build.LEVELS.values() for name in levels} <= set(CPU_LEVELS)
+
+
+@needs_kernels
+def test_a_level_that_this_cpu_does_not_have() -> None:
+    missing = next(name for name in CPU_LEVELS if name not in build.runnable_levels(cpu_flags()))
+    answer = NativeKind().offer(need_of(Fixture("bert").open(), engine="native", cpu_level=missing))
+    assert isinstance(answer, Refusal)
+    assert missing in answer.reason
+    assert "plain" in str(answer.hint)
+
+
+@needs_kernels
+def test_a_level_by_name() -> None:
+    need = need_of(Fixture("bert").open(), engine="native", cpu_level="plain")
+    assert NativeKind().offer(need) == Offer("native", "float32", 2, 2)
+    summary, _ = NativeKind().plan(need) or ("", "")
+    assert summary.startswith("kernels `plain`; ")
 
 
 def test_a_file_that_is_no_library(tmp_path: Path) -> None:
     (tmp_path / "kernels.so").write_bytes(b"none")
     with pytest.raises(StartError, match="can't load the native kernels"):
         load_library(tmp_path / "kernels.so")
+
+
+@needs_kernels
+def test_a_level_that_fails_its_test_is_left_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    best, plain = list(build.levels_here(cpu_flags()).items())[-1], build.runnable_levels(cpu_flags())["plain"]
+    if best[0] == "plain":
+        pytest.skip("this machine has one level")
+    wrong = (*best[1], "-Dsqrtf=cosf")  # so that its norms are others
+    monkeypatch.setattr(kernels, "SHIPPED", build.built_library(tmp_path, {"plain": plain, best[0]: wrong}))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.find_kernels.cache_clear()
+    assert kernels.find_kernels().name == "plain"
+    assert f"the native kernels `{best[0]}` do not compute on this CPU what they should: not used" in caplog.text
+    with pytest.raises(StartError, match="do not compute on this CPU what they should"):
+        kernels.find_kernels(best[0])
+    kernels.find_kernels.cache_clear()

@@ -100,6 +100,8 @@ class Offer:
     """Batches that would run side by side."""
     device: str = "cpu"
     """`cpu`, `cuda`, `mps`, ..."""
+    reservation: str | None = None
+    """Why another kind that offers is to be taken before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,13 @@ class EngineKind(ABC):
         Raises as `make`, as far as that can be known.
         """
         return inspect(need.checkpoint)
+
+    def plan(self, need: Need) -> tuple[str, str] | None:
+        """What would be computed, step by step: a summary, and all of it; None where that is not known before.
+
+        Raises as `make`, as far as that can be known.
+        """
+        return None
 
     def memory(self, need: Need, offer: Offer, vocabulary: int | None, stored: int) -> Memory | None:
         """What the process would take; None where that was not measured.

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint, Weights
 from ..models.build import Network, build, find_model_file, read_args
-from ..ops.spec import Value
+from ..ops.spec import Constants, Value
 from ..types import Kind, Pooling
 
 
-def inspect(checkpoint: Checkpoint) -> Network | None:
+def inspect(checkpoint: Checkpoint, ops: Constants | None = None) -> Network | None:
     """The network: all values of config.json and all tensors are checked. None where there are no tensors.
 
+    ops: what keeps its constants, which have shapes and no values; None: nothing does.
     Raises UnsupportedError and CheckpointError as at a start.
     """
     if not len(checkpoint.weights):
@@ -25,7 +26,7 @@ def inspect(checkpoint: Checkpoint) -> Network | None:
         return None
     if checkpoint.kind is Kind.EMBEDDING and checkpoint.pooling is None:  # which is told already
         checkpoint = replace(checkpoint, pooling=Pooling.MEAN)
-    return build(checkpoint, _NoConstants(checkpoint.longest), _Shapes(checkpoint.weights))
+    return build(checkpoint, ops or _NoConstants(checkpoint.longest), _Shapes(checkpoint.weights))
 
 
 class _NoConstants:

@@ -49,6 +49,8 @@ class NativeEngine:
         nodes = results.pooled.raw, None if results.tokens is None else results.tokens.raw
         formats = Formats(level, offer.dtype)
         self.plan = make_plan(level, nodes, self.longest, formats, offer.threads, _packs(need))
+        logger.info("Plan for the kernels `%s`: %s", level.name, self.plan.summary)
+        logger.debug("%s", self.plan)
         self.dimensions = network.dimensions
         self.vocabulary = network.vocabulary
         best, self.trials = SIZES.fit(need, logits_bytes=4 * network.vocabulary)

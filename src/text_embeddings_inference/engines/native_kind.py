@@ -1,41 +1,74 @@
-"""How our own kernels run a model on this machine's CPUs."""
+"""How our own kernels run a model on this machine's CPUs, and where OpenVINO is the faster engine."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from ..errors import StartError
 from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph, refuse_unknown
 
+if TYPE_CHECKING:
+    from ..native.library import Level
+
 DTYPES = ("float32", "bfloat16", "int16", "int8")
 """That `--dtype` may ask for."""
 
+FASTER_LEVELS = ("avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16")
+"""Levels that were measured to be faster than OpenVINO, in the mean over loads, on the models of `python -m
+bench.engines` (docs/log.md); avx_vnni, which was not, is avx2 with better integers."""
+
 
 class NativeKind(EngineKind):
-    """Our architectures on CPUs, by kernels of our own. `auto` does not take it: a start must not need a compiler."""
+    """Our architectures on CPUs, by kernels of our own. `auto` takes it where it was measured to be the faster one."""
 
     name = option = "native"
 
     def offer(self, need: Need) -> Offer | Refusal:
         options = need.settings.engine
-        if options.engine != self.option:
-            return Refusal("it is taken only where it is asked for", is_others=True)
         if refusal := refuse_graph(need) or refuse_unknown(need):
             return refusal
-        from ..native.formats import choose_dtype
-        from ..native.kernels import find_kernels
-
         if options.dtype not in ("auto", *DTYPES):
             return Refusal(f"`--dtype {options.dtype}`: CPUs run {', '.join(DTYPES)} only", "use `--dtype auto`")
         try:
-            level = find_kernels()
+            level = _level(need)
         except StartError as problem:
-            return Refusal(str(problem), problem.hint)
+            return Refusal(problem.args[0], problem.hint)
+        from ..native.formats import choose_dtype
+
         dtype = choose_dtype(level, options.dtype)
         if dtype is None:
             return Refusal(f"`--dtype {options.dtype}`: this CPU does not compute in it", "use `--dtype auto`")
-        return Offer(self.name, dtype, options.threads, options.streams or options.threads)
+        reservation = why_slower(level.name) if options.engine == "auto" and _has_openvino() else None
+        streams = options.streams or options.threads
+        return Offer(self.name, dtype, options.threads, streams, reservation=reservation)
 
     def make(self, need: Need, offer: Offer) -> Engine:
-        from ..native.kernels import find_kernels
         from .native import NativeEngine
 
-        return NativeEngine(need, offer, find_kernels())
+        return NativeEngine(need, offer, _level(need))
+
+    def plan(self, need: Need) -> tuple[str, str] | None:
+        from .planned import planned
+
+        if (plan := planned(need)) is None:
+            return None
+        return f"kernels `{_level(need).name}`; {plan.summary}", plan.steps
+
+
+def why_slower(level: str) -> str | None:
+    """Why OpenVINO is taken before the kernels of the level; None: it is not."""
+    if level in FASTER_LEVELS:
+        return None
+    return f"its kernels `{level}` are slower than OpenVINO, or were never measured beside it"
+
+
+def _level(need: Need) -> Level:
+    """The kernels. Raises StartError where there are none."""
+    from ..native.kernels import find_kernels
+
+    return find_kernels(need.settings.engine.cpu_level)
+
+
+def _has_openvino() -> bool:
+    return find_spec("openvino") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from math import prod
 
 from ..checkpoint import Checkpoint
@@ -9,6 +10,7 @@ from ..models.build import Network
 from ..types import Pooling
 from .base import Engine, EngineKind, Memory, Need, Offer, Refusal, refuse_unknown
 
+INSTALL = "pip install 'text-embeddings-inference[openvino]'"
 MAX_STREAMS = 8
 """More streams of one model only spread its weights over more caches."""
 FEW_THREADS = 2
@@ -39,6 +41,8 @@ class OpenVINOKind(EngineKind):
             )
         if checkpoint.onnx is None and (refusal := refuse_unknown(need, " on OpenVINO")):
             return refusal
+        if find_spec("openvino") is None:
+            return Refusal("OpenVINO is not installed", INSTALL)
         from .openvino import choose_dtype
 
         dtype = choose_dtype(options.dtype)

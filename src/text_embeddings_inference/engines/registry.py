@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 from ..errors import UnsupportedError
 from .base import EngineKind, Need, Offer, Refusal
@@ -16,22 +17,50 @@ KINDS: tuple[EngineKind, ...] = (TorchKind(), OpenVINOKind(), NativeKind(), Tran
 """In order of preference."""
 
 
-def choose(need: Need) -> tuple[EngineKind, Offer]:
-    """The first kind that can run the model, of those that were asked for, and how it would.
+class Choice(NamedTuple):
+    """The kind that runs a model."""
+
+    kind: EngineKind
+    offer: Offer
+    """How it would."""
+    passed_over: tuple[str, ...]
+    """Why kinds before it are not used, where there is something to do about it."""
+
+
+def choose(need: Need) -> Choice:
+    """The first kind that can run the model without reservation, of those that were asked for, else the first one.
 
     Raises UnsupportedError with the reasons of all if none can.
     """
     wanted = need.settings.engine.engine
     refusals: dict[str, Refusal] = {}
+    reserved: list[tuple[EngineKind, Offer]] = []
     for kind in (kind for kind in KINDS if wanted in ("auto", kind.option)):
         answer = kind.offer(need)
-        if isinstance(answer, Offer):
-            for name, refusal in refusals.items():
-                if refusal.hint is not None:
-                    logger.info("%s is not used: %s (%s)", name, refusal.reason, refusal.hint)
-            return kind, answer
-        refusals[kind.name] = answer
+        if isinstance(answer, Refusal):
+            refusals[kind.name] = answer
+        elif answer.reservation is None:
+            return _chosen(kind, answer, refusals, reserved)
+        else:
+            reserved.append((kind, answer))
+    if reserved:
+        return _chosen(*reserved[0], refusals, [])
     raise _nothing_runs(refusals)
+
+
+def _chosen(
+    kind: EngineKind, offer: Offer, refusals: dict[str, Refusal], reserved: list[tuple[EngineKind, Offer]]
+) -> Choice:
+    """The choice, and why it was made, which is logged too."""
+    lines = [f"{other.name} is not used: {theirs.reservation}" for other, theirs in reserved]
+    lines += [
+        f"{name} is not used: {refusal.reason} ({refusal.hint})"
+        for name, refusal in refusals.items()
+        if refusal.hint is not None and not refusal.is_others
+    ]
+    for line in lines:
+        logger.info("%s", line)
+    return Choice(kind, offer, tuple(lines))
 
 
 def _nothing_runs(refusals: dict[str, Refusal]) -> UnsupportedError:

@@ -107,8 +107,8 @@ def _find_engine(found: Explanation, need: Need, problems: _Problems) -> Explana
     """What runs the model, and what is known of it then."""
     kind = network = None
     with problems.step():
-        kind, offer = choose(need)
-        found = replace(found, engine=offer)
+        kind, offer, passed_over = choose(need)
+        found = replace(found, engine=offer, passed_over=passed_over)
     with problems.step():
         if kind is not None or need.checkpoint.facts.file is not None:
             found = replace(found, architecture=_architecture(need))
@@ -118,6 +118,10 @@ def _find_engine(found: Explanation, need: Need, problems: _Problems) -> Explana
     if kind is None:
         return found
     stored = sum(file.size for file in found.files if file.name.endswith((".safetensors", ".bin", ".onnx")))
+    plan = None
+    with problems.step():
+        plan = kind.plan(need)
+    found = replace(found, plan=plan and plan[0], steps=plan and plan[1])
     return replace(found, memory=kind.memory(need, offer, found.vocabulary, stored))
 
 

@@ -101,14 +101,20 @@ class Explanation:
     vocabulary: int | None = None
     """Number of token ids."""
     engine: Offer | None = None
+    passed_over: tuple[str, ...] = ()
+    """Why engines that would be preferred are not used."""
+    plan: str | None = None
+    """What the engine would compute, in a line, where it is known before."""
+    steps: str | None = None
+    """The same, with a line for each step."""
     memory: Memory | None = None
 
     def json(self) -> str:
         """For programs: all fields, on one line."""
         return orjson.dumps(self).decode()
 
-    def text(self) -> str:
-        """For people: a verdict, a table, then warnings and problems."""
+    def text(self, *, steps: bool = False) -> str:
+        """For people: a verdict, a table, then warnings and problems; steps: and the plan, step by step."""
         why = "" if self.served else f": {_count(len(self.problems), 'problem')}"
         lines = [f"{self.model} {'would' if self.served else 'would not'} be served{why}", ""]
         for label, values in self._rows():
@@ -118,6 +124,8 @@ class Explanation:
         for title, items in (("Warnings", self.warnings), ("Problems", map(_problem, self.problems))):
             numbered = [line for item in items for line in _wrapped(item, "  - ", "    ")]
             lines += ["", f"{title}:", *numbered] if numbered else []
+        if steps and self.steps is not None:
+            lines += ["", "Plan:", self.steps]
         return "\n".join(lines)
 
     def _rows(self) -> Iterator[tuple[str, list[str]]]:
@@ -136,7 +144,10 @@ class Explanation:
             yield "results", [f"{_count(self.dimensions, 'value')} each; a vocabulary of {self.vocabulary} tokens"]
         if self.engine is not None:
             how = f"{self.engine.threads} threads, up to {self.engine.streams} batches side by side"
-            yield "engine", [f"{self.engine.name} on {self.engine.device} in {self.engine.dtype}, {how}"]
+            what = f"{self.engine.name} on {self.engine.device} in {self.engine.dtype}, {how}"
+            yield "engine", [what, *self.passed_over]
+        if self.plan is not None:
+            yield "plan", [self.plan]
         if self.memory is not None:
             memory = self.memory
             under_load = f"about {size(memory.started)} after the start, {size(memory.loaded)} under load"

@@ -52,7 +52,7 @@ def open_model(settings: Settings) -> Opened:
     )
     max_input_length = find_max_input_length(checkpoint, settings)
     need = Need(checkpoint, settings)
-    kind, offer = choose(need)
+    kind, offer, _ = choose(need)
     return Opened(need, kind, offer, make_engine(need, kind, offer), max_input_length)
 
 

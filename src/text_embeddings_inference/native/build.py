@@ -6,6 +6,7 @@ A compiler is looked for in this order: `CC`, `cc`, `gcc`, `clang`, and the one 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -19,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import StartError
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "csrc"
 COMMON = ("team.c", "run.c", "engine.c", "cpu.c")
@@ -88,6 +91,7 @@ def built_library(folder: Path, levels: Mapping[str, Sequence[str]], flags: Sequ
     path = folder / f"kernels-{_digest(levels, flags)}.so"
     try:
         if not path.exists():
+            logger.info("Compiling the native kernels (%s) into %s, once", ", ".join(levels), folder)
             build(path, levels, compiler=_compiler(), flags=flags)
     except OSError as problem:
         hint = "set XDG_CACHE_HOME to a folder that can be written"

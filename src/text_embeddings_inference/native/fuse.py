@@ -273,6 +273,8 @@ def constant(node: Node) -> NDArray[Any]:
 def _table(node: Node) -> NDArray[Any]:
     """The rows of a table of embeddings: as they are stored, where rows of it can be looked up."""
     array = stored(node)
+    if not any(array.strides):
+        return array  # it stands in for weights that were not read, and takes no memory
     return array if array.flags.c_contiguous and array.dtype in NUMBERS else as_float32(array)
 
 

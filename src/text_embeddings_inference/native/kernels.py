@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import StartError
 from ..machine import cpu_flags, cpu_model
-from .build import built_library, levels_here
+from .build import built_library, levels_here, runnable_levels
 from .library import Level, level_names, load_library
 from .self_test import passes
 
@@ -18,25 +18,40 @@ logger = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "kernels.so"
 """The library of a wheel, with all levels; a source install compiles its own."""
-PLAIN = "plain"
+AUTO, PLAIN = "auto", "plain"
+"""Words of `--cpu-level`: the best level, and the one that the others are compared with."""
 
 
 @cache
-def find_kernels() -> Level:
-    """The best level that this CPU runs, and that computes what the plain one does.
+def find_kernels(wanted: str = AUTO) -> Level:
+    """The level of that name, or the best one that this CPU runs; it computes what the plain one does.
 
-    Raises StartError where there is no library and none can be compiled.
+    Raises StartError where there is no such level, or no library and none can be compiled.
     """
     folder = cache_folder()
-    path = SHIPPED if SHIPPED.exists() else built_library(folder, levels_here(cpu_flags()))
+    path = SHIPPED if SHIPPED.exists() else built_library(folder, _levels(wanted))
     library = load_library(path)
     plain = Level(library, PLAIN)
-    for name in level_names(library):
-        level = Level(library, name)
-        if name == PLAIN or _is_tested(level, plain, folder / f"{path.stem}-{name}-{_machine()}.tested"):
+    for level in [Level(library, name) for name in (level_names(library) if wanted == AUTO else [wanted])]:
+        mark = folder / f"{path.stem}-{level.name}-{_machine()}.tested"
+        if level.name == PLAIN or _is_tested(level, plain, mark):
             return level
-        logger.warning("the native kernels `%s` do not compute on this CPU what they should: not used", name)
+        problem = f"the native kernels `{level.name}` do not compute on this CPU what they should"
+        if wanted != AUTO:
+            raise StartError(problem, hint="use `--cpu-level auto`")
+        logger.warning("%s: not used", problem)
     raise StartError(f"{path} has no kernels for this CPU", hint="remove the file, it is built anew")
+
+
+def _levels(wanted: str) -> dict[str, tuple[str, ...]]:
+    """What is compiled for this CPU, the plain level among it. Raises StartError for a level that it can't run."""
+    found = runnable_levels(cpu_flags())
+    if wanted == AUTO:
+        return levels_here(cpu_flags())
+    if wanted not in found:
+        problem = f"`--cpu-level {wanted}`: this CPU has no such instructions"
+        raise StartError(problem, hint=f"there are {', '.join((AUTO, *found))}")
+    return {name: found[name] for name in {PLAIN: None, wanted: None}}
 
 
 def cache_folder() -> Path:

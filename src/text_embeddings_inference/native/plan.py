@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,7 +90,15 @@ class Plan:
         return rows
 
     def __str__(self) -> str:
-        return describe(self.steps, self.places, self.formats)
+        return f"{self.summary}\n{describe(self.steps, self.places, self.formats)}"
+
+    @property
+    def summary(self) -> str:
+        """In a line: how many steps there are, in which formats products are computed, and what a batch takes."""
+        formats = Counter(self.formats.values())
+        products = ", ".join(f"{count} in {name}" for name, count in formats.most_common())
+        token = 4 * self.places.widths.get((Kind.ARENA, Rows.TOKENS), 0)
+        return f"{summarize(self.steps, self.places)}: {products}; {token / 1000:.3g} kB for each token of a batch"
 
     def _lower(self, step: Step, numbers: dict[Store, int]) -> CStep:
         absent = CView(-1, 0, 0)
@@ -119,8 +128,14 @@ class Plan:
         return constant.ctypes.data
 
 
+def summarize(steps: Sequence[Step], places: Places) -> str:
+    """How many steps and stages there are."""
+    products = sum(bool(step.weights) for step in steps)
+    return f"{len(steps)} steps in {len(places.stages)} stages, {products} of them products"
+
+
 def describe(steps: Sequence[Step], places: Places, formats: Mapping[Step, str]) -> str:
-    """The plan to be read: a line for each step, stage by stage."""
+    """The plan to be read: a line for each step, stage by stage, with the format of each product that has one."""
     lines = []
     for number, stage in enumerate(places.stages):
         lines.append(f"stage {number}, by {'rows' if stage.rowwise else 'sequences'} of {stage.rows.value}")

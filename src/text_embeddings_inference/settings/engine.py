@@ -11,6 +11,11 @@ from .options import ENGINE, AutoInteger, File, Flag, Integer, Option, words
 
 ENGINES = ("native", "openvino", "torch")
 """The words that stand for `engines.registry.KINDS`."""
+CPU_LEVELS = (
+    *("plain", "avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx"),
+    *("neon", "neon_dot", "neon_bf16"),
+)
+"""The names of `native.build.LEVELS`, of all machines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,13 @@ class EngineOptions:
         details="CPUs are counted within the process's affinity mask and cgroup quota.",
         default_text="usable CPUs",
     ).field(factory=usable_cpus)
+    cpu_level: str = Option(
+        words("auto", *CPU_LEVELS),
+        ENGINE,
+        "Instructions that our own kernels are made of; to compare and to diagnose",
+        details="auto: the best ones that this CPU has and that pass their test on it. Others that it does not have "
+        "are refused.",
+    ).field("auto")
     streams: int | None = Option(
         AutoInteger(1),
         ENGINE,

@@ -34,9 +34,10 @@ PARTS: Mapping[str, type[Any]] = {
 
 ADDED = frozenset(
     [
-        *("onnx_file", "trust_remote_code", "explain", "engine", "threads", "streams", "batch_timeout"),
-        *("max_queued_tokens", "warmup", "compile_cache", "no_compile_cache", "listen_uds", "tls_cert", "tls_key"),
-        *("client_timeout", "keep_alive_timeout", "max_connections", "max_queued_bytes", "shutdown_grace", "grpc_port"),
+        *("onnx_file", "trust_remote_code", "explain", "engine", "cpu_level", "threads", "streams"),
+        *("batch_timeout", "max_queued_tokens", "warmup", "compile_cache", "no_compile_cache", "listen_uds"),
+        *("tls_cert", "tls_key", "client_timeout", "keep_alive_timeout", "max_connections", "max_queued_bytes"),
+        *("shutdown_grace", "grpc_port"),
     ]
 )
 """Options that text-embeddings-inference does not have: others may have set their variables, for their own ends."""

@@ -1,0 +1,1 @@
+"""The engines beside each other in one process, without server and tokenizer."""
