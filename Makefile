@@ -25,6 +25,7 @@ SCHEMA = .venv/schema
 DEPLOY = .venv/deploy
 DOCS = .venv/docs
 AUDIT = .venv/audit
+WHEELS = .venv/wheels
 # What the server is compared with; infinity needs other versions than the libraries.
 PEERS = .venv-peers
 # The lock files name every package, so pip has nothing to resolve.
@@ -34,7 +35,7 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile -
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
 .PHONY: help serve torch test test-native test-clients test-schema lint lint-deploy format models-page options-page \
-	metrics-page docs audit proto bench bench-peers bench-charts overload soak lock clean
+	metrics-page docs audit proto wheels test-wheel bench bench-peers bench-charts overload soak lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
@@ -53,6 +54,8 @@ help:
 	@echo 'make docs          build the pages of docs/ into build/docs; broken links are errors'
 	@echo 'make audit         ask PyPI which pinned packages have known weaknesses (pip-audit)'
 	@echo 'make proto         write the modules of server/grpc/tei.proto anew'
+	@echo 'make wheels        build wheels with compiled kernels (x86-64, arm64) and the source distribution into dist/'
+	@echo 'make test-wheel    install and run the one for this kind of machine'
 	@echo 'make bench         measure the server and print tables (12 minutes); see bench/README.md'
 	@echo 'make bench-peers   the same for sentence-transformers, OpenVINO, ONNX Runtime and infinity (15 minutes)'
 	@echo 'make overload      offer the server ten times as many requests as it can answer (1 minute)'
@@ -123,6 +126,15 @@ audit: $(DONE)/audit
 proto: $(DONE)/serve $(DONE)/test
 	cd src/text_embeddings_inference/server/grpc && ../../../../$(BIN)/python -m grpc_tools.protoc -I . \
 		--python_out=. --pyi_out=. tei.proto
+
+# The wheel for this kind of machine is installed and run.
+wheels: $(DONE)/wheels
+	@rm -rf dist
+	PYTHONPATH=src ZIG_GLOBAL_CACHE_DIR=$(WHEELS)/cache $(WHEELS)/bin/python scripts/wheels.py dist
+	@$(MAKE) --silent test-wheel
+
+test-wheel: $(DONE)/serve $(DONE)/test
+	WHEEL="$$(ls $$PWD/dist/*_$$(uname -m).whl)" $(BIN)/python -m pytest tests/scripts/test_wheels.py $(ARGS)
 
 bench: $(DONE)/serve $(DONE)/model
 	$(BIN)/python -m bench --model '$(MODEL)' --base $(BASE_SHAPE) $(ARGS)
@@ -200,6 +212,12 @@ $(DONE)/audit: $(DONE)/venv requirements/audit.txt
 	@$(AUDIT)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/audit.txt
 	@touch $@
 
+$(DONE)/wheels: $(DONE)/venv requirements/wheels.txt
+	@echo 'Installing the pinned packages of requirements/wheels.txt (once)'
+	@$(PYTHON) -m venv --clear $(WHEELS)
+	@$(WHEELS)/bin/python -m pip install $(PIP_OPTIONS) --require-hashes --requirement requirements/wheels.txt
+	@touch $@
+
 $(PEERS)/done-%: requirements/peers-%.txt
 	@echo 'Installing the pinned packages of $< (once)'
 	@$(PYTHON) -m venv --clear $(PEERS)/$*
@@ -220,6 +238,9 @@ lock:
 	$(UV_COMPILE) --output-file requirements/deploy.txt requirements/deploy.in
 	$(UV_COMPILE) --output-file requirements/docs.txt requirements/docs.in
 	$(UV_COMPILE) --output-file requirements/audit.txt requirements/audit.in
+	$(UV_COMPILE) --output-file requirements/zig.txt requirements/zig.in
+	$(UV_COMPILE) --constraints requirements/serve.txt --constraints requirements/zig.txt \
+		--output-file requirements/wheels.txt requirements/wheels.in
 	$(UV_COMPILE) --no-deps --output-file requirements/model.txt requirements/model.in
 	$(UV_COMPILE) --no-deps --output-file requirements/peers-libraries.txt requirements/peers-libraries.in
 	$(UV_COMPILE) --no-deps --output-file requirements/peers-infinity.txt requirements/peers-infinity.in

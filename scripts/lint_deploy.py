@@ -1,9 +1,9 @@
-"""Reads the files of deploy/ with the programs that will use them, as far as they are here.
+"""Reads the files of deploy/ with the programs that will use them, as far as they are here, and GitHub's workflows.
 
     .venv/deploy/bin/python scripts/lint_deploy.py      (make lint-deploy)
 
-hadolint, Docker Compose and Helm come from requirements/deploy.txt; systemd-analyze and promtool are asked where the
-machine has them. Nothing is built or started, and no cluster is contacted.
+hadolint, Docker Compose, Helm and the schema of workflows come from requirements/deploy.txt; systemd-analyze and
+promtool are asked where the machine has them. Nothing is built or started, and no cluster is contacted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 import helm_python
 import yaml
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "text-embeddings-inference"
 EVERYTHING: dict[str, Any] = {
     "options": {
@@ -56,6 +57,8 @@ def problems() -> Iterator[str]:
     dockerfiles = sorted(str(path) for path in DEPLOY.glob("Dockerfile*"))
     yield from run(str(tools / "hadolint"), *dockerfiles)
     yield from run(str(tools / "docker-compose"), "--file", str(DEPLOY / "compose.yaml"), "config", "--quiet")
+    workflows = sorted(str(path) for path in (ROOT / ".github" / "workflows").iterdir())
+    yield from run(str(tools / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *workflows)
     if program := shutil.which("promtool"):
         yield from run(program, "check", "config", str(DEPLOY / "prometheus.yml"))
     if program := shutil.which("systemd-analyze"):

@@ -262,6 +262,8 @@ def test_lock_files_are_there() -> None:
         "schema",
         "serve",
         "test",
+        "wheels",
+        "zig",
     ]
     assert [path.stem for path in LOCK_FILES] == names
 

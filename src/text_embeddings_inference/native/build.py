@@ -24,6 +24,8 @@ from ..errors import StartError
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "csrc"
+ZIG = (sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline")
+"""The compiler of the `ziglang` package, which otherwise takes all that this CPU has for granted."""
 COMMON = ("team.c", "run.c", "engine.c", "cpu.c")
 """What is the same at every level."""
 FLAGS = (
@@ -65,7 +67,7 @@ def find_compiler() -> list[str] | None:
     for name in ("cc", "gcc", "clang"):
         if path := shutil.which(name):
             return [path]
-    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
+    return list(ZIG) if find_spec("ziglang") else None
 
 
 def all_levels(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:

@@ -16,8 +16,9 @@ from .self_test import passes
 
 logger = logging.getLogger(__name__)
 
-SHIPPED = Path(__file__).parent / "kernels.so"
-"""The library of a wheel, with all levels; a source install compiles its own."""
+SHIPPED = Path(__file__).parent / "libkernels.so"
+"""The library of a wheel, with all levels; a source install compiles its own. Python would import `kernels.so` in place
+of this module."""
 AUTO, PLAIN = "auto", "plain"
 """Words of `--cpu-level`: the best level, and the one that the others are compared with."""
 
