@@ -23,7 +23,7 @@ Options as arguments: a list repeats the flag, true is the flag alone; false is 
 Numbers are whole: Helm reads them as floats, and would write a large one with an exponent.
 */}}
 {{- define "tei.arguments" -}}
-{{- $flags := list "json-output" "disable-spans" "trust-remote-code" -}}
+{{- $flags := list "json-output" "disable-spans" "no-compile-cache" "trust-remote-code" -}}
 {{- range $name, $value := .Values.options }}
 {{- if kindIs "slice" $value }}
 {{- range $value }}
