@@ -21,6 +21,7 @@ def prepare() -> None:
     for number in ENDING:
         signal.signal(number, _end if os.getpid() == FIRST else signal.SIG_DFL)
     _open_standard_streams()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy starts its threads when it is imported: we need none
 
 
 def _end(number: int, _frame: object) -> None:
