@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..errors import StartError
-from .base import Engine, EngineKind, Need, Offer, Refusal, refuse_graph, refuse_unknown
+from .base import Engine, EngineKind, Memory, Need, Offer, Refusal, refuse_graph, refuse_unknown
 
 if TYPE_CHECKING:
     from ..native.library import Level
@@ -47,6 +47,11 @@ class NativeKind(EngineKind):
         from .native import NativeEngine
 
         return NativeEngine(need, offer, _level(need))
+
+    def memory(self, need: Need, offer: Offer, vocabulary: int | None, stored: int) -> Memory:
+        from .native_memory import estimate
+
+        return estimate(need, offer, vocabulary, stored)
 
     def plan(self, need: Need) -> tuple[str, str] | None:
         from .planned import planned

@@ -92,6 +92,11 @@ def count_matrices(checkpoint: Checkpoint, vocabulary: int | None) -> int:
 
     vocabulary: rows of the table; None: not known, and it is counted.
     """
-    shapes = (checkpoint.weights.shape(name) for name in checkpoint.weights)
+    return sum(prod(checkpoint.weights.shape(name)) for name in find_matrices(checkpoint, vocabulary))
+
+
+def find_matrices(checkpoint: Checkpoint, vocabulary: int | None) -> list[str]:
+    """The names of the tensors that `count_matrices` counts."""
+    shapes = {name: checkpoint.weights.shape(name) for name in checkpoint.weights}
     is_tied = checkpoint.pooling is Pooling.SPLADE
-    return sum(prod(shape) for shape in shapes if len(shape) > 1 and (is_tied or shape[0] != vocabulary))
+    return [name for name, shape in shapes.items() if len(shape) > 1 and (is_tied or shape[0] != vocabulary)]

@@ -275,7 +275,8 @@ def _table(node: Node) -> NDArray[Any]:
     array = stored(node)
     if not any(array.strides):
         return array  # it stands in for weights that were not read, and takes no memory
-    return array if array.flags.c_contiguous and array.dtype in NUMBERS else as_float32(array)
+    is_shape = not any(array.strides)  # of a model whose weights nobody reads
+    return array if is_shape or (array.flags.c_contiguous and array.dtype in NUMBERS) else as_float32(array)
 
 
 def _weights(*linears: Node) -> Weights:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import StartError
 from ..machine import cpu_flags, cpu_model
 from .build import built_library, levels_here, runnable_levels
+from .folder import touch
 from .library import Level, level_names, load_library
 from .self_test import passes
 
@@ -36,6 +37,8 @@ def find_kernels(wanted: str = AUTO) -> Level:
     for level in [Level(library, name) for name in (level_names(library) if wanted == AUTO else [wanted])]:
         mark = folder / f"{path.stem}-{level.name}-{_machine()}.tested"
         if level.name == PLAIN or _is_tested(level, plain, mark):
+            for used in {path, mark} - {SHIPPED}:
+                touch(used)
             return level
         problem = f"the native kernels `{level.name}` do not compute on this CPU what they should"
         if wanted != AUTO:

@@ -98,7 +98,8 @@ static void pack_panel(const panel_weights *w, char *panel, double *norm)
 
 static int32_t pack(const tei_matrix *m, const tei_source *sources, int32_t first, int32_t last, float *norm)
 {
-    const size_t stride = up_to((size_t)m->inputs, 4);
+    /* An odd number of cache lines: a panel reads a column of rows at a time, which must not all fall into one set. */
+    const size_t line = 64 / sizeof(float), stride = (up_to((size_t)m->inputs, line) / line | 1) * line;
     const size_t bytes = (size_t)m->groups * PANEL * (m->format == TEI_F32_B16 ? sizeof(uint16_t) : 4);
     float *rows = calloc(PANEL * stride, sizeof(float));
     if (!rows)
