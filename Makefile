@@ -34,7 +34,7 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve torch test test-native test-clients test-schema lint lint-deploy format models-page options-page \
+.PHONY: help serve torch test test-native test-levels test-clients test-schema lint lint-deploy format models-page options-page \
 	metrics-page docs audit proto wheels test-wheel bench bench-peers bench-charts overload soak lock clean
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo 'make torch         install PyTorch, the engine for GPUs, whose tests are skipped without it (gigabytes where pip takes'
 	@echo '                   the build for CUDA; a smaller one is named in this file)'
 	@echo 'make test-native   run the tests of the native kernels with every access checked'
+	@echo 'make test-levels   run the native kernels for CPUs that this machine is not, too: emulated, ARM in qemu (2 minutes)'
 	@echo 'make test-clients  run huggingface_hub, openai, LlamaIndex, LiteLLM and others, as published, against servers'
 	@echo 'make test-schema   run schemathesis: tries what the OpenAPI description says, and what it excludes'
 	@echo 'make lint          ruff (check and format) and mypy --strict'
@@ -84,6 +85,10 @@ test-native: $(DONE)/serve $(DONE)/test
 	CC="env -u LD_PRELOAD gcc" NATIVE_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1" NATIVE_SEEDS=200 \
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(BIN)/python -m pytest tests/native $(ARGS)
+
+# ARGS=--no-qemu: those of ARM are only compiled.
+test-levels: $(DONE)/serve $(DONE)/wheels
+	ZIG_GLOBAL_CACHE_DIR=$(WHEELS)/cache $(BIN)/python scripts/levels.py $(WHEELS)/bin/python $(ARGS)
 
 test-clients: $(DONE)/serve $(DONE)/model $(DONE)/clients
 	$(CLIENTS)/bin/python -m pytest -W ignore tests/clients $(ARGS)

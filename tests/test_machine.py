@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from text_embeddings_inference.machine import available_memory, cgroup_quota, has_vnni, usable_cpus
+from text_embeddings_inference.machine import (
+    available_memory,
+    cgroup_quota,
+    cpu_flags,
+    cpu_model,
+    has_vnni,
+    usable_cpus,
+)
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -72,6 +79,13 @@ def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, affinity: int, quota: floa
 def test_vnni(tmp_path: Path, cpuinfo: str, found: bool) -> None:
     assert has_vnni(tree(tmp_path, {"proc/cpuinfo": cpuinfo})) == found
     assert not has_vnni(tmp_path / "elsewhere")
+
+
+def test_what_an_arm_cpu_says(tmp_path: Path) -> None:
+    cpuinfo = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
+    root = tree(tmp_path, {"proc/cpuinfo": cpuinfo})
+    assert cpu_flags(root) == {"fp", "asimd", "asimddp"}
+    assert cpu_model(root) == "0x41 0xd40 fp asimd asimddp"
 
 
 MEMINFO = "MemTotal:       1000 kB\nMemAvailable:    600 kB\n"

@@ -44,13 +44,18 @@ def has_vnni(root: Path = Path("/")) -> bool:
 
 
 def cpu_flags(root: Path = Path("/")) -> set[str]:
-    """What the CPUs can do, as /proc/cpuinfo says."""
-    return set(_cpu_field("flags", root).split())
+    """What the CPUs can do, as /proc/cpuinfo says (on ARM under another name)."""
+    return set(_features(root).split())
 
 
 def cpu_model(root: Path = Path("/")) -> str:
     """The name of the CPUs, and what they can do."""
-    return f"{_cpu_field('model name', root)} {_cpu_field('flags', root)}"
+    names = ("model name", "CPU implementer", "CPU variant", "CPU part")  # the first of x86-64, the others of ARM
+    return " ".join(filter(None, (*(_cpu_field(name, root) for name in names), _features(root))))
+
+
+def _features(root: Path) -> str:
+    return _cpu_field("flags", root) or _cpu_field("Features", root)
 
 
 def _cpu_field(name: str, root: Path) -> str:

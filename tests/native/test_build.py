@@ -103,3 +103,24 @@ def test_a_level_that_fails_its_test_is_left_for_the_next_one(
     with pytest.raises(StartError, match="do not compute on this CPU what they should"):
         kernels.find_kernels(best[0])
     kernels.find_kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "levels"),
+    [
+        ("x86_64", "", ["plain"]),
+        ("x86_64", "avx2 fma", ["plain", "avx2"]),
+        ("x86_64", "avx2 fma avx_vnni", ["plain", "avx2", "avx_vnni"]),
+        ("aarch64", "asimd asimddp", ["plain", "neon", "neon_dot"]),
+        ("riscv64", "v", ["plain"]),
+    ],
+)
+def test_levels_that_are_compiled(machine: str, flags: str, levels: list[str]) -> None:
+    """Where the best one never ran on hardware, those that are taken if it fails there, too."""
+    assert list(build.levels_here(flags.split(), machine)) == levels
+
+
+def test_each_level_is_known_with_what_it_needs() -> None:
+    names = {name for levels in build.LEVELS.values() for name in levels}
+    assert set(build.NEEDED) == names - {"plain"}
+    assert names >= build.UNTRIED

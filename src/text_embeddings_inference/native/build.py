@@ -36,6 +36,7 @@ FLAGS = (
 )
 AVX2 = ("-mavx2", "-mfma")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+AVX512_BF16 = (*AVX512, "-mavx512vnni", "-mavx512bf16")
 LEVELS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "plain": (),
@@ -43,11 +44,21 @@ LEVELS: dict[str, dict[str, tuple[str, ...]]] = {
         "avx_vnni": (*AVX2, "-mavxvnni"),
         "avx512": AVX512,
         "avx512_vnni": (*AVX512, "-mavx512vnni"),
-        "avx512_bf16": (*AVX512, "-mavx512vnni", "-mavx512bf16"),
+        "avx512_bf16": AVX512_BF16,
+        "amx": (*AVX512_BF16, "-mamx-tile", "-mamx-bf16", "-mamx-int8"),
+    },
+    "aarch64": {
+        "plain": (),
+        "neon": ("-DUSE_NEON",),
+        "neon_dot": ("-DUSE_NEON", "-mcpu=generic+dotprod"),
+        "neon_bf16": ("-DUSE_NEON", "-mcpu=generic+dotprod+bf16+i8mm"),
     },
 }
 """By machine: each level's flags. On other machines there is `plain`, vectors in the compiler's own terms."""
 
+
+UNTRIED = {"avx_vnni", "amx", "neon", "neon_dot", "neon_bf16"}
+"""Levels that ran in emulation only (scripts/levels.py), on no hardware yet."""
 
 AVX512_FLAGS = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
 NEEDED: dict[str, set[str]] = {
@@ -56,6 +67,10 @@ NEEDED: dict[str, set[str]] = {
     "avx512": AVX512_FLAGS,
     "avx512_vnni": AVX512_FLAGS | {"avx512_vnni"},
     "avx512_bf16": AVX512_FLAGS | {"avx512_vnni", "avx512_bf16"},
+    "amx": AVX512_FLAGS | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"},
+    "neon": {"asimd"},
+    "neon_dot": {"asimd", "asimddp"},
+    "neon_bf16": {"asimd", "asimddp", "bf16", "i8mm"},
 }
 """What each level needs, as /proc/cpuinfo names it; cpu.c asks the CPU itself."""
 
@@ -75,15 +90,19 @@ def all_levels(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
     return LEVELS.get(machine, {"plain": ()})
 
 
-def levels_here(flags: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """The best level for a CPU with these flags (/proc/cpuinfo), and `plain`, which it is compared with."""
-    found = runnable_levels(flags)
-    return {name: found[name] for name in {"plain": None, list(found)[-1]: None}}
+def levels_here(flags: Collection[str], machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
+    """The best level for a CPU with these flags (/proc/cpuinfo), and `plain`, which it is compared with.
+
+    Where the best one never ran on hardware, the next ones too, down to one that did, in case that it fails here."""
+    found = runnable_levels(flags, machine)
+    best_first = list(found)[::-1]
+    tried = next((i for i, name in enumerate(best_first) if name not in UNTRIED), 0)
+    return {name: found[name] for name in dict.fromkeys(("plain", *best_first[tried::-1]))}
 
 
-def runnable_levels(flags: Collection[str]) -> dict[str, tuple[str, ...]]:
+def runnable_levels(flags: Collection[str], machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
     """All levels for a CPU with these flags, the best one last."""
-    return {name: own for name, own in all_levels().items() if NEEDED.get(name, set()) <= set(flags)}
+    return {name: own for name, own in all_levels(machine).items() if NEEDED.get(name, set()) <= set(flags)}
 
 
 def built_library(folder: Path, levels: Mapping[str, Sequence[str]], flags: Sequence[str] = ()) -> Path:

@@ -14,9 +14,10 @@ from .formats import DTYPES, Formats
 from .library import CBatch, Level
 from .plan import Plan
 
-LENGTHS = (1, 33, 7)
-WIDTH, INNER, HEADS = 70, 100, 2
-"""No multiples of a vector."""
+BATCHES = ((1, 33, 7), (5,))
+"""Lengths: more rows than one tile has, and fewer."""
+WIDTH, INNER, HEADS = 140, 300, 2
+"""No multiples of a vector; several tiles of each kind and some of another."""
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int16": 5e-3, "int8": 0.15}
 """Largest difference of a number of about 1."""
 
@@ -29,22 +30,27 @@ def passes(level: Level, plain: Level) -> bool:
 
 
 def _run(level: Level, dtype: str) -> NDArray[np.float32]:
-    """A vector for each sequence, `[B, WIDTH]`."""
-    plan = Plan(level, (_model(), None), max(LENGTHS), Formats(level, dtype))
-    starts = np.cumsum((0, *LENGTHS), dtype=np.int32)
-    ids = np.arange(starts[-1], dtype=np.int32)
-    pooled = np.zeros((len(LENGTHS), WIDTH), np.float32)
-    batch = CBatch(len(ids), len(LENGTHS), max(LENGTHS), ids.ctypes.data, None, starts.ctypes.data)
-    batch.pooled = pooled.ctypes.data
+    """A vector for each sequence of all batches, `[B, WIDTH]`."""
+    plan = Plan(level, (_model(), None), max(BATCHES[0]), Formats(level, dtype))
     engine = level.library.tei_open(level.pointer, c.byref(plan.raw))
-    problem = level.library.tei_run(engine, c.byref(batch), None)
+    results = [_run_batch(level, engine, lengths) for lengths in BATCHES]
     level.library.tei_close(engine)
+    return np.concatenate(results)
+
+
+def _run_batch(level: Level, engine: int | None, lengths: tuple[int, ...]) -> NDArray[np.float32]:
+    starts = np.cumsum((0, *lengths), dtype=np.int32)
+    ids = np.arange(starts[-1], dtype=np.int32)
+    pooled = np.zeros((len(lengths), WIDTH), np.float32)
+    batch = CBatch(len(ids), len(lengths), max(lengths), ids.ctypes.data, None, starts.ctypes.data)
+    batch.pooled = pooled.ctypes.data
+    problem = level.library.tei_run(engine, c.byref(batch), None)
     return np.full_like(pooled, np.nan) if problem else pooled
 
 
 def _model() -> Node:
     """A block of a Transformer on random weights."""
-    ops, rng, given = NativeOps(max(LENGTHS)), np.random.default_rng(0), inputs()
+    ops, rng, given = NativeOps(max(BATCHES[0])), np.random.default_rng(0), inputs()
 
     def weights(*shape: int) -> Value:
         return ops.constant((rng.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32))
@@ -53,7 +59,7 @@ def _model() -> Node:
         return ops.linear(x, weights(outputs, width), weights(outputs))
 
     one = ops.constant(np.ones(WIDTH, np.float32))
-    x = ops.layer_norm(ops.embedding(weights(sum(LENGTHS), WIDTH), given.input_ids), one, None, 1e-6)
+    x = ops.layer_norm(ops.embedding(weights(sum(BATCHES[0]), WIDTH), given.input_ids), one, None, 1e-6)
     q, k, v = (ops.heads(linear(x, WIDTH, WIDTH), HEADS) for _ in range(3))
     attended = ops.attention(q, k, v, AttentionSpec(window=20, alibi=(0.1, 0.01)), given.layout)
     x = ops.rms_norm(ops.add(linear(ops.merge(attended), WIDTH, WIDTH), x), one, 1e-6)

@@ -34,7 +34,7 @@ static void step_experts(const tei_task *t)
     const expert *experts = s->a;
     const rows_of x = rows_in(t, s->x), gates = rows_in(t, s->y), out = rows_in(t, s->out);
     const rows_of none = {NULL, 0, 0, 0};
-    expert_memory m;
+    expert_memory m = {0};
     divide_for_experts(s, t->scratch, &m);
     const size_t bytes = sizeof(float) * (size_t)x.width;
     for (int r = 0; r < t->last - t->first; r++)

@@ -17,6 +17,8 @@
 #include "vec_avx512.h"
 #elif defined(__AVX2__)
 #include "vec_avx2.h"
+#elif defined(USE_NEON)
+#include "vec_neon.h"
 #else
 #include "vec_plain.h"
 #endif
@@ -28,6 +30,9 @@
 #include "rows.c"
 #include "sequences.c"
 #include "tile.h"
+#ifdef HAS_AMX
+#include "amx.h"
+#endif
 #include "operand.h"
 #include "product.c"
 #include "probe.c"

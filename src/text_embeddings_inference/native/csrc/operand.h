@@ -68,7 +68,7 @@ static float to_i16(const float *x, int width, float norm, int16_t *out)
 #endif
 
 #ifdef DOT_I8
-/* A row to 0..255 between its smallest and its largest number; `zero` stands for 0, exactly. */
+/* A row to LOWEST_I8 + 0..255 between its smallest and its largest number; `zero` stands for 0, exactly. */
 INLINE float to_i8(const int half, const float *x, int width, uint8_t *out, int32_t *zero)
 {
 #define NUMBERS(i, n) (half ? v_keep(v_load_b16((const uint16_t *)x + i), 0, n, v_zero()) : load(x + i, n))
@@ -79,7 +79,7 @@ INLINE float to_i8(const int half, const float *x, int width, uint8_t *out, int3
                 finite = v_fma(v, v_zero(), finite);)
     const float smallest = v_smallest(low), largest = v_largest(high);
     const float scale = (largest - smallest) / 255 + 1e-20f + v_sum(finite); /* not a number stays one */
-    *zero = scale == scale ? (int32_t)rintf(-smallest / scale) : 0;
+    *zero = scale == scale ? (int32_t)rintf(-smallest / scale) + LOWEST_I8 : 0;
     const vf by = v_set1(1 / scale);
     const vi offset = vi_set1(*zero);
     EACH_VECTOR(width, i, n, vi_store_u8(out + i, vi_add(vi_from_float(v_mul(NUMBERS(i, n), by)), offset));)

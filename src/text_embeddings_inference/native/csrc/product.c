@@ -85,41 +85,62 @@ typedef struct {
     void (*tile)(int rows, const char *a, size_t a_stride, const char *b, size_t b_vector, size_t b_group, int groups,
                  void *tile, size_t tile_stride);
     void (*end)(int act, const float *tile, int rows, const ending *e);
+    int rows; /* of a tile, at most */
+    /* Before the first tile and after the last one, where something has to be done. All tiles then have the same number
+     * of rows, a row of some being in two. */
+    void (*before)(int rows);
+    void (*after)(void);
 } arithmetic;
 
 static const arithmetic arithmetics[TEI_FORMATS] = {
-    [TEI_F32] = {tile_f32, end_floats},
-    [TEI_F32_B16] = {tile_f32_b16, end_floats},
+    [TEI_F32] = {tile_f32, end_floats, TILE_ROWS, NULL, NULL},
+    [TEI_F32_B16] = {tile_f32_b16, end_floats, TILE_ROWS, NULL, NULL},
+#ifdef HAS_AMX
+    [TEI_BF16] = {amx_bf16, end_floats, AMX_ROWS, amx_begin, amx_end},
+    [TEI_I8] = {amx_i8, end_i8, AMX_ROWS, amx_begin, amx_end},
+#else
 #ifdef HAS_BF16
-    [TEI_BF16] = {tile_bf16, end_floats},
-#endif
-#ifdef DOT_I16
-    [TEI_I16] = {tile_i16, end_i16},
+    [TEI_BF16] = {tile_bf16, end_floats, TILE_ROWS, NULL, NULL},
 #endif
 #ifdef DOT_I8
-    [TEI_I8] = {tile_i8, end_i8},
+    [TEI_I8] = {tile_i8, end_i8, TILE_ROWS, NULL, NULL},
+#endif
+#endif
+#ifdef DOT_I16
+    [TEI_I16] = {tile_i16, end_i16, TILE_ROWS, NULL, NULL},
 #endif
 };
+
+#ifdef HAS_AMX
+#define MOST_TILE_ROWS AMX_ROWS
+#else
+#define MOST_TILE_ROWS TILE_ROWS
+#endif
 
 /* A product's columns of panels from `first` to before `last`, for up to BLOCK_ROWS rows. */
 static void multiply_block(const tei_matrix *m, int act, operand a, int rows, int first, int last, rows_of out, rows_of y, rows_of z)
 {
     const arithmetic how = arithmetics[m->format];
     const size_t vector = vector_bytes(m->format), panel = vector * TILE_VECTORS * (size_t)m->groups;
-    const int blocks = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    float tile[TILE_ROWS * PANEL] __attribute__((aligned(64)));
+    const int blocks = (rows + how.rows - 1) / how.rows, most = (rows + blocks - 1) / blocks;
+    float tile[MOST_TILE_ROWS * PANEL] __attribute__((aligned(64)));
+    if (how.before)
+        how.before(most);
     for (int p = first; p < last; p++) {
         const char *b = (const char *)m->panels + (size_t)p * panel;
         const int column = p * PANEL, width = m->outputs - column < PANEL ? m->outputs - column : PANEL;
         for (int k = 0; k < blocks; k++) {
             const int row = rows * k / blocks, count = rows * (k + 1) / blocks - row;
-            how.tile(count, a.p + (size_t)row * a.stride, a.stride, b, vector, vector * TILE_VECTORS, m->groups, tile,
-                     sizeof(float) * PANEL);
+            const int from = how.before && row + most > rows ? rows - most : row;
+            how.tile(how.before ? most : count, a.p + (size_t)from * a.stride, a.stride, b, vector, vector * TILE_VECTORS, m->groups,
+                     tile, sizeof(float) * PANEL);
             const ending e = {m, &a, row, column, corner(out, row, column, width), corner(y, row, column, width),
                               corner(z, row, column, width)};
-            how.end(act, tile, count, &e);
+            how.end(act, tile + (row - from) * PANEL, count, &e);
         }
     }
+    if (how.after)
+        how.after();
 }
 
 INLINE int panels_of(const tei_matrix *m) { return (m->outputs + PANEL - 1) / PANEL; }

@@ -15,6 +15,9 @@
 
 /* How far ahead of the columns that are read B is fetched into the first cache: measured, 3 to 5 % of a product. */
 #define PREFETCH_BYTES 3072
+#ifndef FETCH_VECTORS
+#define FETCH_VECTORS TILE_VECTORS /* of a group, that begin in another cache line */
+#endif
 
 /* a_stride, tile_stride: bytes from one row to the next; b_vector, b_group: from one vector or group of B to the next. */
 #define DEFINE_TILE(NAME, SUM, ZERO, VECTOR, LOAD, BROADCAST, DOT, STORE)                                            \
@@ -26,7 +29,8 @@
         for (int g = 0; g < groups; g++, a += 4, b += b_group) {                                                     \
             VECTOR column[TILE_VECTORS];                                                                             \
             UNROLL for (int j = 0; j < vectors; j++) column[j] = LOAD(b + (size_t)j * b_vector);                     \
-            UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(b + (size_t)j * b_vector + PREFETCH_BYTES);  \
+            UNROLL for (int j = 0; j < vectors && j < FETCH_VECTORS; j++)                                            \
+                __builtin_prefetch(b + (size_t)j * b_vector + PREFETCH_BYTES);                                       \
             UNROLL for (int i = 0; i < rows; i++) {                                                                  \
                 const VECTOR row = BROADCAST(a + (size_t)i * a_stride);                                              \
                 UNROLL for (int j = 0; j < vectors; j++) {                                                           \
@@ -62,14 +66,17 @@
 #endif
 
 #define LOAD_F32(p) v_load((const float *)(p))
-#define BROADCAST_F32(p) v_set1(*(const float *)(p))
 #define STORE_F32(p, v) v_store((float *)(p), v)
+#ifndef DOT_F32
+#define BROADCAST_F32(p) v_set1(*(const float *)(p))
 #define DOT_F32(c, a, b) v_fma(a, b, c)
+#endif
 DEFINE_TILE(tile_f32, vf, v_zero, vf, LOAD_F32, BROADCAST_F32, DOT_F32, STORE_F32)
 
 #define LOAD_B16(p) v_load_b16((const uint16_t *)(p))
 DEFINE_TILE(tile_f32_b16, vf, v_zero, vf, LOAD_B16, BROADCAST_F32, DOT_F32, STORE_F32)
 
+#ifndef BROADCAST_GROUP
 INLINE int32_t group_at(const char *p)
 {
     int32_t group;
@@ -77,9 +84,9 @@ INLINE int32_t group_at(const char *p)
     return group;
 }
 #define BROADCAST_GROUP(p) vi_set1(group_at(p))
+#endif
 
 #ifdef HAS_BF16
-#define DOT_BF16(c, a, b) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
 DEFINE_TILE(tile_bf16, vf, v_zero, vi, vi_load, BROADCAST_GROUP, DOT_BF16, STORE_F32)
 #endif
 
@@ -97,12 +104,15 @@ DEFINE_TILE(tile_bf16, vf, v_zero, vi, vi_load, BROADCAST_GROUP, DOT_BF16, STORE
 DEFINE_TILE(tile_i16, vi, vi_zero, vi, vi_load, BROADCAST_GROUP, DOT_I16, vi_store)
 #endif
 
-/* Fours of 8-bit integers, unsigned by signed. */
+/* Fours of 8-bit integers, unsigned (from LOWEST_I8 on) by signed. */
 #if defined(__AVX512VNNI__)
 #define DOT_I8 _mm512_dpbusd_epi32
 #elif defined(__AVXVNNI__)
 #define DOT_I8 _mm256_dpbusd_avx_epi32
 #endif
 #ifdef DOT_I8
+#ifndef LOWEST_I8
+#define LOWEST_I8 0
+#endif
 DEFINE_TILE(tile_i8, vi, vi_zero, vi, vi_load, BROADCAST_GROUP, DOT_I8, vi_store)
 #endif

@@ -102,4 +102,9 @@ INLINE vi v_pairs_b16(vf low, vf high)
 #define v_pairs_of_b16(low, high)                                                                          \
     _mm512_or_si512(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(low))),                     \
                     _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(high))), 16))
+#define DOT_BF16(c, a, b) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
+#endif
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#define HAS_AMX 1
 #endif
