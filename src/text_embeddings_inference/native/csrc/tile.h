@@ -6,9 +6,11 @@
 
 #define PANEL (TILE_VECTORS * LANES)
 
-#if defined(__AVX512F__) && defined(__GNUC__)
 /* Keeps GCC from spilling sums to memory within the loop, which it does for some shapes: twice as slow. */
+#if defined(__AVX512F__) && defined(__GNUC__)
 #define IN_REGISTER(x) __asm__ volatile("" : "+v"(x))
+#elif defined(__AVX2__) && defined(__GNUC__)
+#define IN_REGISTER(x) __asm__ volatile("" : "+x"(x))
 #else
 #define IN_REGISTER(x) (void)0
 #endif
