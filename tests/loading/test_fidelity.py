@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.oracle.expected import MODELS, Fixture
 from text_embeddings_inference.engines.base import Capacity, Engine, Need, Offer
 from text_embeddings_inference.engines.openvino_kind import OpenVINOKind
 from text_embeddings_inference.loading.fidelity import FAITHFUL, fidelity
-from text_embeddings_inference.loading.load import fits_twice, load_parts
+from text_embeddings_inference.loading.load import fits_twice, load_parts, measure_fidelity
 from text_embeddings_inference.loading.open import open_model
 from text_embeddings_inference.settings import Settings
 from text_embeddings_inference.tokenization import TextOptions, Tokenizer
@@ -83,6 +84,17 @@ def test_what_is_too_far_is_warned_of(
         parts.engine.close()
     assert caplog.records[-1].levelno == level
     assert "smallest cosine with float32" in caplog.text
+
+
+@pytest.mark.parametrize(("cosine", "warned"), [(0.99995, False), (0.9998, True)])
+def test_int16_promises_more(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, cosine: float, warned: bool
+) -> None:
+    monkeypatch.setattr("text_embeddings_inference.loading.load.fidelity", lambda *_: cosine)
+    opened = open_model(Settings.of(model_id=str(MODELS / "bert"), dtype="float32", threads=1))
+    measure_fidelity(replace(opened, offer=replace(opened.offer, dtype="int16")), tokenizer())
+    opened.engine.close()
+    assert ("int16: that is less than 0.9999" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(("free", "fits"), [(None, True), (1 << 40, True), (1 << 17, False)])

@@ -117,3 +117,14 @@ def test_what_auto_is(level: str) -> None:
     """bfloat16 where the CPU multiplies in it, else int16, else float32."""
     found = [dtype for dtype, format_ in (("bfloat16", "bf16"), ("int16", "i16")) if kernels(level).group(format_)]
     assert choose_dtype(kernels(level), "auto") == [*found, "float32"][0]
+
+
+@pytest.mark.parametrize("level", [level for level in levels() if kernels(level).group("i8")])
+def test_int8_keeps_what_loses_most_in_16_bits(level: str, tmp_path: Path) -> None:
+    checkpoint = with_outliers(tmp_path, 300)
+    exact, ours = engine_of(checkpoint, level, "float32"), engine_of(checkpoint, level, "int8")
+    better = "bf16" if kernels(level).group("bf16") else "i16"
+    assert [format_ == better for format_ in ours.plan.formats.values()] == [True, False, True, True, False] * 2
+    assert smallest_cosine(vectors(ours), vectors(exact)) >= 0.98
+    for engine in (exact, ours):
+        engine.close()

@@ -19,7 +19,7 @@ from ..machine import available_memory
 from ..settings import Settings
 from ..tokenization import ROLES, TextOptions, Tokenizer, resolve_default_prompt
 from ..types import Encoding, ModelInfo
-from .fidelity import FAITHFUL, fidelity
+from .fidelity import FAITHFUL, LEAST, fidelity
 from .open import Opened
 
 logger = logging.getLogger(__name__)
@@ -113,8 +113,11 @@ def measure_fidelity(opened: Opened, tokenizer: Tokenizer) -> float:
         cosine = fidelity(opened.engine, reference, tokenizer, opened.need.checkpoint.kind)
     finally:
         reference.close()
-    level = logging.INFO if cosine >= FAITHFUL else logging.WARNING
-    logger.log(level, "%s: smallest cosine with float32 on built-in texts %.5f", opened.offer.dtype, cosine)
+    dtype = opened.offer.dtype
+    least = LEAST.get(dtype, FAITHFUL)
+    logger.info("%s: smallest cosine with float32 on built-in texts %.5f", dtype, cosine)
+    if cosine < least:
+        logger.warning("%s: that is less than %s; `--dtype float32` loses nothing", dtype, least)
     return cosine
 
 

@@ -19,6 +19,8 @@ DTYPES = {"float32": "f32", "bfloat16": "bf16", "int16": "i16", "int8": "i8"}
 """The format of an engine's products, by its dtype."""
 EXACT = ("f32", "f32_b16")
 """Formats that round no inputs."""
+MOST_INPUTS = (2**31 - 1) // (255 * 127)
+"""Of a product of 8-bit integers: sums of more could leave 32 bits. Those of 16 bits have finer or coarser scales."""
 MOST_LOSS = {"i16": 1.5e-4, "i8": 3e-2}
 """Of all products together, the squares of their relative errors summed: 1 - cosine of a vector is a fraction of it
 (docs/log.md). What would exceed it is computed in a better format."""
@@ -62,6 +64,8 @@ class Formats:
         if self.wanted == "f32" or step.out.store.rows is Rows.SEQUENCES:
             return _exact(step)
         if step.op is Op.EXPERTS and self.most_loss is not None:
+            return self._in_better(step)
+        if self.wanted == "i8" and step.weights[0].matrices[0].shape[1] > MOST_INPUTS:
             return self._in_better(step)
         return self.wanted
 

@@ -35,8 +35,9 @@ class EngineOptions:
         "Number type of weights and computation",
         details="auto: float16 on GPUs; on CPUs bfloat16 if they compute it natively, else float32, or int16 with "
         "`--engine native`. int16: products of 16-bit integers, nearer to float32 than bfloat16 is; those that would "
-        "lose too much stay in float32 (`--engine native` only). int8: weights in 8 bits, on CPUs with VNNI "
-        "activations too. How near the vectors stay to those of float32 is measured at start and logged.",
+        "lose too much stay in float32 (`--engine native` only). int8: weights in 8 bits, with VNNI or "
+        "`--engine native` activations too. How near the vectors stay to those of float32 is measured at start, and "
+        "logged.",
     ).field("auto")
     threads: int = Option(
         Integer(1),

@@ -41,6 +41,9 @@ INLINE float largest_size(const float *x, int width)
     return v_largest(largest);
 }
 
+/* Smaller numbers are taken for 0 by integers: scales of them would not be normal numbers any more. */
+#define TINY 1e-33f
+
 #ifdef DOT_I16
 #define I16_LARGEST 8191.0f
 #define I16_SUM 2147483000.0f
@@ -49,9 +52,9 @@ INLINE float largest_size(const float *x, int width)
 static float to_i16(const float *x, int width, float norm, int16_t *out)
 {
     const float largest = largest_size(x, width);
-    if (largest == 0 || !(largest < INFINITY)) {
+    if (largest < TINY || !(largest < INFINITY)) {
         memset(out, 0, sizeof(int16_t) * up_to((size_t)width, LANES));
-        return sum_of(x, width); /* 0, or not a number */
+        return sum_of(x, width); /* next to 0, or not a number, or infinite: times 0 it is none */
     }
     const vf share = v_set1(1 / largest);
     vf squares = v_zero();
@@ -59,7 +62,7 @@ static float to_i16(const float *x, int width, float norm, int16_t *out)
     const float length = sqrtf(v_sum(squares)); /* of the row, in units of its largest number */
     const float room = I16_SUM / norm - 0.5f * sqrtf((float)width);
     const float steps = (length * I16_LARGEST <= room ? I16_LARGEST : room / length) / largest;
-    if (!(steps < INFINITY)) /* not a number in the row, or numbers too small to be scaled */
+    if (!(steps < INFINITY)) /* not a number in the row */
         return steps;
     const vf by = v_set1(steps);
     EACH_VECTOR(width, i, n, vi_store_i16(out + i, vi_from_float(v_mul(load(x + i, n), by)));)
@@ -68,7 +71,7 @@ static float to_i16(const float *x, int width, float norm, int16_t *out)
 #endif
 
 #ifdef DOT_I8
-/* A row to LOWEST_I8 + 0..255 between its smallest and its largest number; `zero` stands for 0, exactly. */
+/* A row to LOWEST_I8 + 0..I8_ROW between its smallest and its largest number; `zero` stands for 0, exactly. */
 INLINE float to_i8(const int half, const float *x, int width, uint8_t *out, int32_t *zero)
 {
 #define NUMBERS(i, n) (half ? v_keep(v_load_b16((const uint16_t *)x + i), 0, n, v_zero()) : load(x + i, n))
@@ -78,7 +81,7 @@ INLINE float to_i8(const int half, const float *x, int width, uint8_t *out, int3
     EACH_VECTOR(width, i, n, vf v = NUMBERS(i, n); low = v_min(low, v); high = v_max(high, v);
                 finite = v_fma(v, v_zero(), finite);)
     const float smallest = v_smallest(low), largest = v_largest(high);
-    const float scale = (largest - smallest) / 255 + 1e-20f + v_sum(finite); /* not a number stays one */
+    const float scale = fmaxf(largest / I8_ROW - smallest / I8_ROW, TINY) + v_sum(finite); /* not a number stays one */
     *zero = scale == scale ? (int32_t)rintf(-smallest / scale) + LOWEST_I8 : 0;
     const vf by = v_set1(1 / scale);
     const vi offset = vi_set1(*zero);

@@ -26,23 +26,33 @@ typedef struct {
                 put                                                                             \
             }
 
-/* The scale of each output's integers, at most `largest` in size, into `scale`. */
+/* The scale of each output's integers, at most `largest` in size, into `scale`: not a number if one of its weights is none,
+ * or infinite. */
 static void scale_outputs(const panel_weights *w, float largest, float *scale)
 {
     for (size_t j = 0; j < PANEL; j++) {
-        float size = largest_size(w->rows + j * w->stride, w->m->inputs);
-        scale[j] = size > 0 ? size / largest : 1;
+        const float *row = w->rows + j * w->stride, size = largest_size(row, w->m->inputs);
+        vf finite = v_zero();
+        EACH_VECTOR(w->m->inputs, i, n, finite = v_fma(load(row + i, n), v_zero(), finite);)
+        scale[j] = (size > TINY ? size / largest : 1) + v_sum(finite);
     }
+}
+
+/* A weight as an integer of at most `largest` in size; 0 where the scale is not a number. */
+INLINE float in_steps(float x, float scale, float largest)
+{
+    const float steps = rintf(x / scale);
+    return steps >= -largest && steps <= largest ? steps : 0;
 }
 
 static void pack_i8(const panel_weights *w, int8_t *panel)
 {
     float *scale = (float *)w->m->scale + w->output;
     int32_t *sums = (int32_t *)w->m->sums + w->output;
-    scale_outputs(w, 127, scale);
+    scale_outputs(w, I8_WEIGHT, scale);
     memset(sums, 0, sizeof(int32_t) * PANEL);
     EACH_PLACE(w, 4, at, j, x, {
-        panel[at] = x == 0 ? 0 : (int8_t)rintf(x / scale[j]);
+        panel[at] = (int8_t)in_steps(x, scale[j], I8_WEIGHT);
         sums[j] += panel[at];
     })
 }
@@ -55,7 +65,7 @@ static double pack_i16(const panel_weights *w, int16_t *panel)
     scale_outputs(w, I16_WEIGHT, scale);
     double squares[PANEL] = {0}, largest = 1;
     EACH_PLACE(w, 2, at, j, x, {
-        panel[at] = x == 0 ? 0 : (int16_t)rintf(x / scale[j]);
+        panel[at] = (int16_t)in_steps(x, scale[j], I16_WEIGHT);
         squares[j] += (double)panel[at] * panel[at];
     })
     for (size_t j = 0; j < PANEL; j++)
@@ -111,6 +121,6 @@ static int32_t pack(const tei_matrix *m, const tei_source *sources, int32_t firs
         pack_panel(&w, (char *)m->panels + (size_t)p * bytes, &squares);
     }
     free(rows);
-    *norm = (float)(sqrt(squares) * 1.0001);
+    *norm = (float)(sqrt(squares) * 1.001);
     return 0;
 }

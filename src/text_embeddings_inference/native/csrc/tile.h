@@ -106,11 +106,25 @@ DEFINE_TILE(tile_bf16, vf, v_zero, vi, vi_load, BROADCAST_GROUP, DOT_BF16, STORE
 DEFINE_TILE(tile_i16, vi, vi_zero, vi, vi_load, BROADCAST_GROUP, DOT_I16, vi_store)
 #endif
 
-/* Fours of 8-bit integers, unsigned (from LOWEST_I8 on) by signed. */
+/* Fours of 8-bit integers, unsigned (of rows, LOWEST_I8 + 0..I8_ROW) by signed (weights, up to +-I8_WEIGHT). */
+#define I8_ROW 255
+#define I8_WEIGHT 127
 #if defined(__AVX512VNNI__)
 #define DOT_I8 _mm512_dpbusd_epi32
 #elif defined(__AVXVNNI__)
 #define DOT_I8 _mm256_dpbusd_avx_epi32
+#endif
+#if !defined(DOT_I8) && defined(__AVX2__)
+/* Without VNNI: vpmaddubsw adds two products in 16 bits, 2 * 182 * 90 = 32,760 at most (rounding twice may give one more). */
+#undef I8_ROW
+#undef I8_WEIGHT
+#define I8_ROW 181
+#define I8_WEIGHT 90
+#ifdef __AVX512BW__
+#define DOT_I8(c, a, b) _mm512_add_epi32(c, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)))
+#else
+#define DOT_I8(c, a, b) _mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)))
+#endif
 #endif
 #ifdef DOT_I8
 #ifndef LOWEST_I8
