@@ -26,6 +26,7 @@ DEPLOY = .venv/deploy
 DOCS = .venv/docs
 AUDIT = .venv/audit
 WHEELS = .venv/wheels
+KERNELS = src/text_embeddings_inference/native/build.py $(wildcard src/text_embeddings_inference/native/csrc/*)
 # What the server is compared with; infinity needs other versions than the libraries.
 PEERS = .venv-peers
 # The lock files name every package, so pip has nothing to resolve.
@@ -71,7 +72,7 @@ help:
 	@echo "ARGS='--dtype float32'    further arguments: of the server, of pytest (make test), of bench (make bench),"
 	@echo '                          of uv (make lock ARGS=--upgrade)'
 
-serve: $(DONE)/serve
+serve: $(DONE)/serve $(DONE)/kernels
 	@if [ '$(MODEL)' = '$(MINILM)' ]; then $(MAKE) --silent $(DONE)/model; fi
 	@echo 'Once it is ready, try:'
 	@echo "  curl http://127.0.0.1:$(PORT)/embed -H 'Content-Type: application/json' -d '{\"inputs\": \"What is deep learning?\"}'"
@@ -162,12 +163,18 @@ $(DONE)/venv:
 	@$(PYTHON) -m venv --clear .venv
 	@mkdir -p $(DONE) && touch $@
 
+# The kernels are compiled meanwhile.
 $(DONE)/serve: $(DONE)/venv requirements/serve.txt pyproject.toml
 	@echo 'Installing the pinned packages of requirements/serve.txt (once)'
-	@$(PIP_INSTALL) --require-hashes --requirement requirements/serve.txt
-	@$(PIP_INSTALL) --no-index --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q src
-	@touch $@
+	@$(MAKE) --silent $(DONE)/kernels & \
+	$(PIP_INSTALL) --require-hashes --requirement requirements/serve.txt && \
+	$(PIP_INSTALL) --no-index --no-build-isolation --editable . && \
+	$(BIN)/python -m compileall -q src && \
+	wait && touch $@
+
+# Without them the server starts where another engine is installed, and says what is missing.
+$(DONE)/kernels: $(DONE)/venv requirements/zig.txt $(KERNELS)
+	@if PYTHONPATH=src $(BIN)/python scripts/kernels.py requirements/zig.txt; then touch $@; fi
 
 $(DONE)/test: $(DONE)/venv requirements/test.txt
 	@echo 'Installing the pinned packages of requirements/test.txt (once)'

@@ -9,8 +9,14 @@ from functools import cache
 import pytest
 
 from text_embeddings_inference.machine import cpu_flags
-from text_embeddings_inference.native.build import built_library, find_compiler, levels_here, runnable_levels
-from text_embeddings_inference.native.kernels import SHIPPED, cache_folder, find_kernels
+from text_embeddings_inference.native.build import (
+    built_library,
+    cache_folder,
+    find_compiler,
+    levels_here,
+    runnable_levels,
+)
+from text_embeddings_inference.native.kernels import SHIPPED, find_kernels
 from text_embeddings_inference.native.library import Level, load_library
 
 FLAGS = os.environ.get("NATIVE_FLAGS", "").split()

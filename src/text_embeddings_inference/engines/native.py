@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..checkpoint import StoredWeights
 from ..errors import StartError
 from ..models.build import build
+from ..native.build import cache_folder
 from ..native.formats import Formats
-from ..native.kernels import cache_folder
 from ..native.library import CBatch, Level
 from ..native.packs import Packs
 from ..native.probe import make_plan

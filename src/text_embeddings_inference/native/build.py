@@ -105,6 +105,15 @@ def runnable_levels(flags: Collection[str], machine: str = platform.machine()) -
     return {name: own for name, own in all_levels(machine).items() if NEEDED.get(name, set()) <= set(flags)}
 
 
+def cache_folder() -> Path:
+    """Where compiled kernels are kept. Raises StartError where there is no such place."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "text-embeddings-inference"
+    except RuntimeError:
+        hint = "set XDG_CACHE_HOME to a folder that can be written"
+        raise StartError("the native kernels can't be kept: the user has no home directory", hint=hint) from None
+
+
 def built_library(folder: Path, levels: Mapping[str, Sequence[str]], flags: Sequence[str] = ()) -> Path:
     """The library with these levels, from the folder or, if it is not there, compiled into it. flags: as of `build`.
 

@@ -60,5 +60,5 @@ def tidy(folder: Path, kept: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-PATTERNS = ("weights-*.pack", "weights-*.content", "kernels-*", ".native-*.unfinished")
+PATTERNS = ("weights-*.pack", "weights-*.content", "kernels-*", "libkernels-*", ".native-*.unfinished")
 """What is ours in the folder; others may keep things there, too."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 from ..errors import StartError
 from ..machine import cpu_flags, cpu_model
-from .build import built_library, levels_here, runnable_levels
+from .build import built_library, cache_folder, levels_here, runnable_levels
 from .folder import touch
 from .library import Level, level_names, load_library
 from .self_test import passes
@@ -35,7 +34,7 @@ def find_kernels(wanted: str = AUTO) -> Level:
     library = load_library(path)
     plain = Level(library, PLAIN)
     for level in [Level(library, name) for name in (level_names(library) if wanted == AUTO else [wanted])]:
-        mark = folder / f"{path.stem}-{level.name}-{_machine()}.tested"
+        mark = folder / f"{path.stem}-{level.name}-{_tested_as(path)}.tested"
         if level.name == PLAIN or _is_tested(level, plain, mark):
             for used in {path, mark} - {SHIPPED}:
                 touch(used)
@@ -58,15 +57,6 @@ def _levels(wanted: str) -> dict[str, tuple[str, ...]]:
     return {name: found[name] for name in {PLAIN: None, wanted: None}}
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept. Raises StartError where there is no such place."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "text-embeddings-inference"
-    except RuntimeError:
-        hint = "set XDG_CACHE_HOME to a folder that can be written"
-        raise StartError("the native kernels can't be kept: the user has no home directory", hint=hint) from None
-
-
 def _is_tested(level: Level, plain: Level, mark: Path) -> bool:
     """mark: a file that says that the level was tested on this kind of CPU."""
     if mark.exists():
@@ -81,5 +71,6 @@ def _is_tested(level: Level, plain: Level, mark: Path) -> bool:
     return True
 
 
-def _machine() -> str:
-    return sha256(cpu_model().encode()).hexdigest()[:8]
+def _tested_as(library: Path) -> str:
+    """The library's content, for that of a wheel has the same name in each version, and the kind of CPU."""
+    return sha256(library.read_bytes() + cpu_model().encode()).hexdigest()[:8]
