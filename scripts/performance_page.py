@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bench.report import charts, tables
-from bench.report.records import DTYPES, OURS, Report, read
+from bench.report.records import DTYPES, Report, read
 from bench.report.targets import GOALS
 
 ROOT = Path(__file__).parents[1]
@@ -36,14 +36,21 @@ Everything here was measured by `make bench` and `make bench-peers`, which draw 
 - **Load.** The server is a process of its own; [wrk](https://github.com/wg/wrk) sends to it over loopback with one
   thread, on the same cores. Each connection sends its next request when it has the last answer. What is unanswered
   when the time is over doesn't count.
-- **Side by side.** The server runs once per number type, all at the same time, and each load goes to one after the
-  other before the next load comes, round by round; the tables show medians over the rounds. Shared machines drift,
-  and two virtual CPUs at times deliver the speed of one: this way it meets all alike. Number types that the CPU does
-  not compute in natively are left out.
+- **Side by side.** The server runs once per engine and number type, all at the same time, and each load goes to one
+  after the other before the next load comes, round by round; the tables show medians over the rounds. Shared machines
+  drift, and two virtual CPUs at times deliver the speed of one: this way it meets all alike. *This server* is what
+  `--engine auto` chooses, *this server on OpenVINO* is `--engine openvino`, in the number type nearest to it. Number
+  types that the CPU does not compute in natively are left out.
+- **In process.** The native engine and OpenVINO on the same token ids, in batches that the server's scheduler makes
+  for each, in turn: one thread by the processor's time, all cores by the clock. *Times as fast* is the median of the
+  rounds' ratios.
+- **Share of the peak.** Operations per second of the model's products (for each token twice the weights they multiply
+  with, and 4 x tokens x width x layers for attention) over those of a loop of the number type's instruction on
+  registers alone, on as many threads, run in each round. CPUs with AMX have no such loop yet, nor those without AVX2.
 - **TEI.** Its figures come from another machine (two cores with avx512_bf16, ONNX Runtime) and are scaled by the two
-  machines' sgemm, 205 GFLOP/s there; here the median of what is measured before each load, while nothing else runs: a
-  single sample may be half of the next one, so their spread is told. For 32 connections at 512 tokens the figure of
-  one connection is taken; for 32 connections at 16 tokens there is none, so that line stays empty.
+  machines' sgemm, 205 GFLOP/s there; here the median of what is measured before each load of the same contender, while
+  nothing else runs: a single sample may be half of the next one, so their spread is told. For 32 connections at 512
+  tokens the figure of one connection is taken; for 32 connections at 16 tokens there is none.
 - **Padding.** Tokens computed for each token asked for, from `tei_batch_computed_tokens_total` and
   `tei_batch_tokens_total`.
 - **Server over engine alone.** The same texts, 256 in a call, through the library in process, tokenization included,
@@ -102,7 +109,7 @@ def write_speed(runs: list[Report]) -> str:
     lines: list[str] = []
     if benches:
         run = benches[-1]
-        dtypes = [dtype for dtype in DTYPES if any(s.dtype == dtype and s.name == OURS for s in run.subjects)]
+        dtypes = [dtype for dtype in DTYPES if any(s.dtype == dtype for s in run.chosen)]
         lines += [
             f"On {_title(run)}, {run.machine.date[:10]}; TEI is text-embeddings-inference 1.9.3, scaled by sgemm:",
             "",

@@ -12,8 +12,8 @@ from text_embeddings_inference import load
 class Engine:
     """A model loaded as the server loads it. The texts of `load` go to it all in one call."""
 
-    def __init__(self, model: str, dtype: str, traffic: Load) -> None:
-        self._model = load(model, dtype=dtype)
+    def __init__(self, model: str, engine: str, dtype: str, traffic: Load) -> None:
+        self._model = load(model, engine=engine, dtype=dtype)
         self._texts: list[str] = [json.loads(body)["inputs"] for body in traffic.bodies[:CALL]]
         self._tokens = sum(traffic.tokens[:CALL])
 

@@ -10,9 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from bench.contenders import Contender as Choice
+from bench.contenders import contenders
 from bench.load.base_shape import write_checkpoint
 from bench.load.measure import ONCE_S, measure_load, measure_sgemm, measure_start, say, seconds_of
 from bench.load.server import Memory, Server, router_command, running
@@ -28,7 +31,7 @@ from bench.peers.process import (
     library_start,
 )
 from bench.report import machine, tables
-from bench.report.records import BASE, DTYPES, MINILM, OURS, Report, Round, Subject
+from bench.report.records import BASE, DTYPES, MINILM, Report, Round, Subject
 
 FOLDER = Path(__file__).parents[1]
 LIBRARIES = {
@@ -74,7 +77,7 @@ class ServerRunner:
         return measure_load(self.server, self.wrks[load.name], seconds, warmup)
 
     def close(self, subject: Subject) -> Subject:
-        info = json.loads(self.server.get("/info")) if subject.name == OURS else {}
+        info = json.loads(self.server.get("/info")) if subject.is_ours else {}
         return replace(subject, info=info, memory=self.server.memory())
 
 
@@ -127,13 +130,14 @@ def measure(plan: Plan) -> Report:
     missing = {dtype: machine.missing_for(dtype, here.instruction_sets) for dtype in DTYPES}
     left_out = {dtype: why for dtype, why in missing.items() if why and dtype not in plan.dtypes}
     dtypes = plan.dtypes or tuple(dtype for dtype in DTYPES if dtype not in left_out)
+    choices, left_out = choose(dtypes, here, left_out)
     subjects: list[Subject] = []
     for model, folder in plan.models.items():
         prepare(plan, model, folder)
         maker = TextMaker(folder)
         loads = minilm_loads(maker) if model == MINILM else base_loads(maker)
         loads = [load for load in loads if load.name != BATCHES]
-        subjects += measure_model(plan, model, loads, dtypes, left_out)
+        subjects += measure_model(plan, model, loads, choices, left_out)
     return Report(
         kind="peers",
         machine=here,
@@ -144,6 +148,16 @@ def measure(plan: Plan) -> Report:
         subjects=subjects,
         left_out=left_out,
     )
+
+
+def choose(
+    dtypes: Sequence[str], here: machine.Machine, left_out: dict[str, str]
+) -> tuple[list[Choice], dict[str, str]]:
+    """This server as `auto` has it in these number types, and on OpenVINO in the one that `auto` takes."""
+    has_openvino, sets = find_spec("openvino") is not None, here.instruction_sets
+    ours, _ = contenders(("auto",), dtypes, sets, has_openvino=has_openvino)
+    both, missing = contenders(("auto", "openvino"), [machine.chosen_dtype(sets)], sets, has_openvino=has_openvino)
+    return [*ours, *(choice for choice in both if choice.is_beside)], left_out | missing
 
 
 def prepare(plan: Plan, model: str, folder: Path) -> None:
@@ -162,14 +176,14 @@ def python_of(plan: Plan, venv: str) -> Path:
 
 
 def measure_model(
-    plan: Plan, model: str, loads: list[Load], dtypes: Sequence[str], left_out: dict[str, str]
+    plan: Plan, model: str, loads: list[Load], choices: Sequence[Choice], left_out: dict[str, str]
 ) -> list[Subject]:
     """Every contender under every load, side by side, round by round: the machine's drift meets all alike."""
     with ExitStack() as stack:
-        contenders = [started(plan, model, dtype, loads, stack, left_out) for dtype in dtypes]
-        contenders += [started_library(plan, model, kind, loads, stack, left_out) for kind in LIBRARIES]
-        contenders.append(started_infinity(plan, model, loads, stack, left_out))
-        running_ones = [contender for contender in contenders if contender is not None]
+        all_of_them = [started(plan, model, choice, loads, stack, left_out) for choice in choices]
+        all_of_them += [started_library(plan, model, kind, loads, stack, left_out) for kind in LIBRARIES]
+        all_of_them.append(started_infinity(plan, model, loads, stack, left_out))
+        running_ones = [contender for contender in all_of_them if contender is not None]
         for number in range(1, plan.rounds + 1):
             for load in loads:
                 for subject, runner in running_ones:
@@ -188,21 +202,22 @@ Contender = tuple[Subject, Runner]
 
 
 def started(
-    plan: Plan, model: str, dtype: str, loads: list[Load], stack: ExitStack, left_out: dict[str, str]
+    plan: Plan, model: str, choice: Choice, loads: list[Load], stack: ExitStack, left_out: dict[str, str]
 ) -> Contender | None:
-    """This server."""
-    say(f"{model}: starting {OURS}, {dtype}")
-    command = router_command(str(plan.models[model]), ["--dtype", dtype, "--prometheus-port", "0"])
+    """This server, on one engine."""
+    name, dtype = choice.name, choice.dtype
+    say(f"{model}: starting {name}, {dtype}")
+    command = router_command(str(plan.models[model]), [*choice.arguments, "--prometheus-port", "0"])
     shown = show(command)
     try:
         start = measure_start(command, FIRST, 1)
         server = stack.enter_context(running(command))
     except BenchError as error:
-        skip(f"{OURS}, {dtype}", error, left_out)
+        skip(f"{name}, {dtype}", error, left_out)
         return None
     wrks = stack.enter_context(generators(loads, server.url))
     runner = ServerRunner(server, {wrk.load.name: wrk for wrk in wrks})
-    return Subject(OURS, model, dtype, "server", shown, start=start), runner
+    return Subject(name, model, dtype, "server", shown, start=start), runner
 
 
 def started_library(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from bench.load.texts import LONG_1, LONG_32
-from bench.report.records import BASE, OURS, Report, Row, Subject, summary
+from bench.report.records import BASE, Report, Row, Subject, summary
 
 WIDTH = 720
 LEFT = 290
@@ -97,7 +97,7 @@ def draw_all(report: Report | None) -> dict[str, str]:
 def bars_of(chart: Chart, report: Report) -> list[Bar]:
     """The best first."""
     bars = [
-        Bar(subject.name, detail(subject, report), chart.value(summary(chart.load, rounds)), subject.name == OURS)
+        Bar(subject.name, detail(subject, report), chart.value(summary(chart.load, rounds)), subject.is_ours)
         for subject in report.of_model(BASE)
         if (rounds := subject.rounds.get(chart.load))
     ]
@@ -106,7 +106,7 @@ def bars_of(chart: Chart, report: Report) -> list[Bar]:
 
 def detail(subject: Subject, report: Report) -> str:
     """Number type, and what computes with its version: our engine, or the last package that is named."""
-    if subject.name == OURS:
+    if subject.is_ours:
         engine = str(subject.info.get("engine", ""))
         versions = {engine: report.machine.versions.get(engine, "")}
     else:

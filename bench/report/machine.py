@@ -6,11 +6,12 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -57,17 +58,44 @@ class Machine:
 NATIVE = {
     "float32": (),
     "bfloat16": ("amx_bf16", "avx512_bf16", "bf16"),
-    "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp"),
+    "int16": ("avx2",),
+    "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "avx2", "i8mm", "asimddp"),
 }
 """Number types by the flags that show that a CPU computes in them; one of the flags is enough."""
+VNNI = ("amx_int8", "avx512_vnni", "avx_vnni")
+"""Of x86: OpenVINO multiplies in 8 bits with one of these only."""
+LEVELS = {"amx_bf16": "AMX", "avx512_bf16": "avx512_bf16", "avx2": "AVX2"}
+"""The kinds of CPU that goals are set for, by the flag that makes the difference, the best first."""
+
+
+def level_of(instruction_sets: Sequence[str]) -> str | None:
+    """The kind of CPU; None for one that no goals are set for."""
+    return next((level for flag, level in LEVELS.items() if flag in instruction_sets), None)
+
+
+def chosen_dtype(instruction_sets: Sequence[str]) -> str:
+    """What `--dtype auto` is on such a CPU, where the native engine runs the model."""
+    return next((dtype for dtype in ("bfloat16", "int16") if has_instructions(dtype, instruction_sets)), "float32")
+
+
+def has_instructions(dtype: str, instruction_sets: Sequence[str]) -> bool:
+    """Whether a CPU computes in a number type natively."""
+    return not NATIVE[dtype] or bool(set(NATIVE[dtype]) & set(instruction_sets))
 
 
 def missing_for(dtype: str, instruction_sets: Sequence[str]) -> str | None:
-    """Why a number type is left out on a CPU; None if the CPU computes in it natively."""
-    flags = NATIVE[dtype]
-    if not flags or set(flags) & set(instruction_sets):
-        return None
-    return f"this CPU has none of {', '.join(flags)}, and would emulate it"
+    """Why a number type is of no use on a CPU; None if it is of some."""
+    if not has_instructions(dtype, instruction_sets):
+        return f"this CPU has none of {', '.join(NATIVE[dtype])}, and would emulate it"
+    if dtype == "int16" and has_instructions("bfloat16", instruction_sets):
+        return "this CPU computes in bfloat16, which takes as little memory and has no limits to keep"
+    return None
+
+
+def openvino_dtype(dtype: str, instruction_sets: Sequence[str]) -> str:
+    """What of OpenVINO stands beside a number type of the native engine: the same, where OpenVINO computes in it."""
+    without_vnni = "avx2" in instruction_sets and not set(VNNI) & set(instruction_sets)
+    return "float32" if dtype == "int16" or (dtype == "int8" and without_vnni) else dtype
 
 
 def describe() -> Machine:
@@ -144,6 +172,22 @@ def wait_until_quiet() -> bool:
         if time.monotonic() > deadline:
             return False
     return True
+
+
+def disturbed(measure: Callable[[], list[float]]) -> tuple[list[float], bool]:
+    """What a measurement in child processes gives, and whether something else ran meanwhile: a server that tunes
+    itself in a quiet moment finds the same one."""
+    ticks, own, start = _busy_ticks(), _children_seconds(), time.monotonic()
+    rates = measure()
+    seconds = time.monotonic() - start
+    others = (_busy_ticks() - ticks) / os.sysconf("SC_CLK_TCK") - (_children_seconds() - own)
+    return rates, others > QUIET_CORES * seconds
+
+
+def _children_seconds() -> float:
+    """Processor time of the child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _busy_ticks() -> int:

@@ -17,9 +17,11 @@ FORMAT = 2
 """Of the saved JSON. Files of another format stay where they are and are left out of docs/performance.md."""
 
 OURS = "this server"
+ENGINES = {"auto": OURS, "native": f"{OURS} on native", "openvino": f"{OURS} on OpenVINO"}
+"""What our server is called with an engine, by the word of `--engine`."""
 MINILM = "MiniLM-L6"
 BASE = "BERT-base shape"
-DTYPES = ("float32", "bfloat16", "int8")
+DTYPES = ("float32", "bfloat16", "int16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,43 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class InProcess:
+    """One load of the native engine and of OpenVINO in one process, in turn: milliseconds, one per round.
+
+    One thread is timed by the processor's time, several by the clock. operations: multiplications and additions of the
+    model's products for the load, None where its shape is not known; peak: operations/s that the same number of
+    threads does in `dtype` on registers alone, one per round, empty where that is not known.
+    """
+
+    load: str
+    threads: int
+    dtype: str
+    openvino_dtype: str
+    operations: float | None
+    native_ms: list[float] = field(default_factory=list)
+    openvino_ms: list[float] = field(default_factory=list)
+    peak: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as OpenVINO: the median of the rounds."""
+        return median(theirs / ours for ours, theirs in zip(self.native_ms, self.openvino_ms, strict=True))
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """In percent: both medians, as a round of the peak is short."""
+        if self.operations is None or not self.peak:
+            return None
+        return 100 * self.operations / (median(self.native_ms) / 1e3) / median(self.peak)
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """One contender with one model: what was started, and all that was measured of it.
 
     how: `server` or `in process`; versions: of what it is made of, beyond the machine's; info: a server's answer to
     /info; engine: tokens/s of our engine alone in process, one per round of `texts.EQUAL`; start: seconds to the first
-    answer, one per start; memory: after all loads.
+    answer, one per start; memory: after all loads; in_process: the native engine in this number type beside OpenVINO.
     """
 
     name: str
@@ -56,6 +89,12 @@ class Subject:
     engine: list[float] = field(default_factory=list)
     start: list[float] = field(default_factory=list)
     memory: Memory | None = None
+    in_process: list[InProcess] = field(default_factory=list)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is our server, on whatever engine."""
+        return self.name in ENGINES.values()
 
     @property
     def label(self) -> str:
@@ -80,9 +119,9 @@ class LayerCost:
 class Report:
     """One run.
 
-    kind: `bench` (our server in all number types) or `peers`; quick: too short to be trusted; seconds, repetitions: of
-    each load, at least, and how often; sgemm: GFLOP/s of every sample; left_out: what was not measured, and why;
-    ceiling: wrk against a server that answers at once; layer: the server over a fake engine.
+    kind: `bench` (our server, by engine and number type) or `peers`; quick: too short to be trusted; seconds,
+    repetitions: of each load, at least, and how often; sgemm: GFLOP/s of every sample; left_out: what was not measured,
+    and why; ceiling: wrk against a server that answers at once; layer: the server over a fake engine.
     """
 
     kind: str
@@ -99,6 +138,13 @@ class Report:
 
     def of_model(self, model: str) -> list[Subject]:
         return [subject for subject in self.subjects if subject.model == model]
+
+    @property
+    def chosen(self) -> list[Subject]:
+        """Whom goals are for: this server as `auto` has it, or else the first one that was measured."""
+        names = [subject.name for subject in self.subjects]
+        name = OURS if OURS in names else names[0]
+        return [subject for subject in self.subjects if subject.name == name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
 from bench.load.wrk import BenchError
-from bench.report.records import BASE, DTYPES, MINILM, OURS, Report, Round, Subject, save, summary
-from bench.report.targets import GOALS, TEI_TOKENS_PER_S, Goal, times_tei
+from bench.report.machine import LEVELS
+from bench.report.records import BASE, DTYPES, MINILM, Report, Round, Subject, save, summary
+from bench.report.targets import EVERYWHERE, GOALS, TEI_TOKENS_PER_S, Goal, times_tei
 
 
 def run(measure: Callable[[], Report], results: Path | None) -> None:
@@ -35,6 +36,7 @@ def render(report: Report) -> str:
     for model in (MINILM, BASE):
         if report.of_model(model):
             lines += ["", f"## {model}", "", *loads(report, model), "", *starts(report, model)]
+            lines += in_process(report, model)
     if report.kind == "bench":
         lines += ["", "## Beside the engine", "", *beside(report)]
     return "\n".join(lines) + "\n"
@@ -54,6 +56,8 @@ def facts(report: Report) -> list[str]:
     for subject in report.subjects:
         told = [f"{key} {subject.info[key]}" for key in TOLD if subject.info.get(key) is not None]
         told += [f"{name} {version}" for name, version in subject.versions.items()]
+        sgemm = [r.sgemm for rounds in subject.rounds.values() for r in rounds]
+        told += [f"sgemm {spread(sgemm)}"] if sgemm else []
         lines.append(f"- {subject.model}, {subject.label}: `{subject.command}`; {', '.join(told) or subject.how}")
     lines += [f"- not measured: {what}: {why}" for what, why in report.left_out.items()]
     if report.quick:
@@ -79,20 +83,22 @@ def _times(count: int) -> str:
 
 
 def goals(report: Report) -> list[str]:
-    """Every goal and what each number type reached."""
-    dtypes = [dtype for dtype in DTYPES if any(s.dtype == dtype for s in report.subjects)] or ["as it is"]
-    headings = ["", *dtypes, "goal: avx512_bf16", "with AMX"]
+    """Every goal and what each number type of the contender they are for reached."""
+    chosen = report.chosen
+    dtypes = [dtype for dtype in DTYPES if any(s.dtype == dtype for s in chosen)] or ["as it is"]
+    levels = list(reversed(LEVELS.values()))
     rows = []
     for goal in GOALS:
         cells = [reached(goal, report, dtype) for dtype in dtypes]
         sign = "≥" if goal.at_least else "≤"
-        rows.append([goal.what, *cells, _bounds(goal.avx512, sign), _bounds(goal.amx, sign)])
-    return table(headings, rows)
+        bounds = [goal.bounds.get(level, goal.bounds.get(EVERYWHERE, {})) for level in levels]
+        rows.append([goal.what, *cells, *(_bounds(of_level, sign) for of_level in bounds)])
+    who = chosen[0].name
+    return table([f"{who}, in", *dtypes, *(f"goal: {level}" for level in levels)], rows)
 
 
 def _find(report: Report, model: str, dtype: str) -> Subject | None:
-    found = [s for s in report.of_model(model) if s.dtype == dtype]
-    return found[0] if found else None
+    return next((s for s in report.chosen if s.model == model and s.dtype == dtype), None)
 
 
 def reached(goal: Goal, report: Report, dtype: str) -> str:
@@ -111,9 +117,38 @@ def _number(value: float) -> str:
 
 
 def _bounds(bounds: dict[str, float], sign: str) -> str:
-    if set(bounds) == set(DTYPES) or (len(set(bounds.values())) == 1 and "float32" not in bounds):
-        return f"{sign} {next(iter(bounds.values())):g}"
-    return ", ".join(f"{sign} {bound:g} in {dtype}" for dtype, bound in bounds.items())
+    """One number, or one for each number type, those of `auto` (the first) together."""
+    if len(set(bounds.values())) <= 1:
+        return f"{sign} {next(iter(bounds.values())):g}" if bounds else ""
+    return ", ".join(f"{sign} {bound:g}{' in int8' if dtype == 'int8' else ''}" for dtype, bound in _apart(bounds))
+
+
+def _apart(bounds: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """The bounds without those that repeat the one before."""
+    before = None
+    for dtype, bound in bounds.items():
+        if bound != before:
+            yield dtype, bound
+        before = bound
+
+
+def in_process(report: Report, model: str) -> list[str]:
+    """The native engine and OpenVINO without HTTP, and the share of the machine's peak; empty if not measured."""
+    rows = [
+        [
+            found.load,
+            f"{found.dtype}, {found.openvino_dtype}",
+            str(found.threads),
+            *(f"{median(times):.2f} ({min(times):.2f})" for times in (found.native_ms, found.openvino_ms)),
+            f"{found.ratio:.2f}",
+            f"{median(found.peak) / 1e9:,.0f}" if found.peak else NOTHING,
+            NOTHING if found.share_of_peak is None else f"{found.share_of_peak:.0f} %",
+        ]
+        for subject in report.of_model(model)
+        for found in subject.in_process
+    ]
+    headings = ["in process", "native, OpenVINO in", "threads", "native ms (least)", "OpenVINO ms (least)"]
+    return ["", *table([*headings, "times as fast", "peak GOP/s", "of the peak"], rows)] if rows else []
 
 
 def loads(report: Report, model: str) -> list[str]:
@@ -122,19 +157,18 @@ def loads(report: Report, model: str) -> list[str]:
     names = list(dict.fromkeys(name for subject in subjects for name in subject.rounds))
     rows = []
     for name in names:
-        rows += [_cells(name, s, s.rounds[name], report.kind) for s in subjects if name in s.rounds]
-    who = "number type" if report.kind == "bench" else "contender"
-    headings = ["load", who, "requests/s", "tokens/s", "p50 ms", "p95 ms", "p99 ms", "errors"]
+        rows += [_cells(name, s, s.rounds[name]) for s in subjects if name in s.rounds]
+    headings = ["load", "contender", "requests/s", "tokens/s", "p50 ms", "p95 ms", "p99 ms", "errors"]
     headings += ["computed / asked", "cores: server", "wrk", "x TEI (scaled)"]
     return table(headings, rows)
 
 
-def _cells(load: str, subject: Subject, rounds: Sequence[Round], kind: str) -> list[str]:
+def _cells(load: str, subject: Subject, rounds: Sequence[Round]) -> list[str]:
     row = summary(load, rounds)
     ratio = times_tei(subject.model, load)(subject) if (subject.model, load) in TEI_TOKENS_PER_S else None
     return [
         load,
-        subject.dtype if kind == "bench" else subject.label,
+        subject.label,
         f"{row.requests_per_second:.1f}",
         f"{row.tokens_per_second:,.0f}",
         f"{row.p50_ms:.2f}",
@@ -176,7 +210,7 @@ def beside(report: Report) -> list[str]:
     rows = []
     fastest: dict[str, float] = {}
     for subject in report.subjects:
-        if subject.model == MINILM and subject.name == OURS:
+        if subject.model == MINILM and subject.is_ours:
             for load, rounds in subject.rounds.items():
                 fastest[load] = max(fastest.get(load, 0), summary(load, rounds).requests_per_second)
     for cost in report.layer:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.load import texts
-from bench.report.records import BASE, DTYPES, MINILM, Round, Subject
+from bench.report.machine import level_of
+from bench.report.records import BASE, DTYPES, MINILM, InProcess, Round, Subject
 
 SGEMM = 205.0
 """GFLOP/s where TEI's figures were taken."""
@@ -27,16 +28,17 @@ TEI_TOKENS_PER_S = {
 TEI_P50_MS = {(MINILM, texts.SHORT_1): 4.9}
 TEI_P99_MS = {(MINILM, texts.RAGGED_64): 1650.0}
 
-LEVELS = ("avx512_bf16", "amx_bf16")
-"""The kinds of CPU, by the instruction set that makes the difference, that goals relative to TEI are set for."""
+EVERYWHERE = "every CPU"
+"""The level of goals that hold on every CPU."""
+Bounds = dict[str, dict[str, float]]
+"""By level (`machine.level_of`, or EVERYWHERE) and number type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
     """One line of the table: a value of `model` and its bounds.
 
-    value: None where the run or TEI's figures lack something; at_least: else the bound is the most it may be;
-    bounds: by number type, on CPUs with avx512_bf16 and with AMX; anywhere: the bounds hold on every CPU.
+    value: None where the run or TEI's figures lack something; at_least: else the bound is the most it may be.
     """
 
     what: str
@@ -44,17 +46,12 @@ class Goal:
     unit: str
     value: Callable[[Subject], float | None]
     at_least: bool
-    avx512: dict[str, float]
-    amx: dict[str, float]
-    anywhere: bool = False
+    bounds: Bounds
 
     def bound(self, dtype: str, instruction_sets: Sequence[str]) -> float | None:
         """What a number type has to reach on a CPU with these instruction sets; None if nothing is set."""
-        if "amx_bf16" in instruction_sets:
-            return self.amx.get(dtype)
-        if self.anywhere or "avx512_bf16" in instruction_sets:
-            return self.avx512.get(dtype)
-        return None
+        bounds = self.bounds.get(level_of(instruction_sets) or EVERYWHERE, self.bounds.get(EVERYWHERE, {}))
+        return bounds.get(dtype)
 
     def met(self, value: float, bound: float) -> bool:
         return value >= bound if self.at_least else value <= bound
@@ -122,59 +119,111 @@ def peak(subject: Subject) -> float | None:
     return subject.memory.peak if subject.memory else None
 
 
-def _faster(model: str, load: str, avx512: dict[str, float], amx: float) -> Goal:
-    bounds = dict.fromkeys(avx512, amx)
-    return Goal(f"{model}, {load}", model, "x TEI", times_tei(model, load), True, avx512, bounds)
+def over_openvino(load: str, threads: int | None) -> Callable[[Subject], float | None]:
+    """How many times as fast as OpenVINO the native engine is in process, with one thread or (None) with several."""
+
+    def value(subject: Subject) -> float | None:
+        found = _in_process(subject, load, threads)
+        return found.ratio if found else None
+
+    return value
 
 
-def _all(bound: float) -> dict[str, float]:
-    return dict.fromkeys(DTYPES, bound)
+def share_of_peak(load: str, threads: int | None) -> Callable[[Subject], float | None]:
+    """What the native engine reaches of the operations/s on registers alone, in percent."""
+
+    def value(subject: Subject) -> float | None:
+        found = _in_process(subject, load, threads)
+        return found.share_of_peak if found else None
+
+    return value
 
 
-def _anywhere(
-    what: str, model: str, unit: str, value: Callable[[Subject], float | None], at_least: bool, bounds: dict[str, float]
-) -> Goal:
-    return Goal(what, model, unit, value, at_least, bounds, bounds, anywhere=True)
+def _in_process(subject: Subject, load: str, threads: int | None) -> InProcess | None:
+    for found in subject.in_process:
+        if found.load == load and (found.threads == threads or (threads is None and found.threads > 1)):
+            return found
+    return None
 
+
+def _levels(auto: float, int8: float, bfloat16: float, bfloat16_int8: float, amx: float) -> Bounds:
+    """auto, int8: on AVX2, where `auto` is int16 or float32; bfloat16, bfloat16_int8: on avx512_bf16; amx: bfloat16."""
+    return {
+        "AVX2": {"float32": auto, "int16": auto, "int8": int8},
+        "avx512_bf16": {"bfloat16": bfloat16, "int8": bfloat16_int8},
+        "AMX": {"bfloat16": amx},
+    }
+
+
+def _everywhere(bound: float, **levels: float) -> Bounds:
+    """The same for all number types; levels: another bound where there is one."""
+    return {level: dict.fromkeys(DTYPES, of_level) for level, of_level in ({EVERYWHERE: bound} | levels).items()}
+
+
+def _faster(model: str, load: str, bounds: Bounds) -> Goal:
+    return Goal(f"{model}, {load}", model, "x TEI", times_tei(model, load), True, bounds)
+
+
+def _beside(model: str, load: str, alone: Bounds, several_only: bool = False) -> list[Goal]:
+    """The native engine over OpenVINO in process."""
+    what = f"{model} in process, {load}"
+    by_threads = {"all cores": None} if several_only else {"one thread": 1, "all cores": None}
+    return [
+        Goal(f"{what}, {cores}", model, "x OpenVINO", over_openvino(load, threads), True, alone)
+        for cores, threads in by_threads.items()
+    ]
+
+
+OVER_OPENVINO = _levels(1.5, 2.2, 1.1, 1.5, 1.8)
+OVER_OPENVINO_UNEVEN = _levels(1.9, 2.8, 1.5, 1.5, 1.8)
+"""Of short texts, and of texts of mixed lengths, which OpenVINO pads."""
+SHARE = _levels(85, 60, 85, 85, 60)
+MANY = "32 x 128 tokens"
+LONG = _levels(1.5, 2.2, 2.2, 3.8, 5)
 
 GOALS = (
-    _faster(MINILM, texts.EQUAL, {"bfloat16": 1.8, "int8": 2.2}, 4),
-    _faster(MINILM, texts.RAGGED_64, {"bfloat16": 4.2, "int8": 5}, 9),
-    Goal(
-        f"{MINILM}, {texts.RAGGED_64}: p99",
-        MINILM,
-        "x TEI's",
-        latency_of_tei(texts.RAGGED_64, TEI_P99_MS[MINILM, texts.RAGGED_64], lambda r: r.measurement.p99_ms),
-        False,
-        {"bfloat16": 0.25, "int8": 0.25},
-        {"bfloat16": 0.25, "int8": 0.25},
-    ),
-    _anywhere(
-        f"{MINILM}, ragged: tokens/s at 8 connections over those at 64",
-        MINILM,
-        "",
-        of_other_load(texts.RAGGED_8, texts.RAGGED_64),
-        True,
-        _all(0.85),
-    ),
     Goal(
         f"{MINILM}, {texts.SHORT_1}: p50",
         MINILM,
         "x TEI's",
         latency_of_tei(texts.SHORT_1, TEI_P50_MS[MINILM, texts.SHORT_1], lambda r: r.measurement.p50_ms),
         False,
-        {"bfloat16": 0.65, "int8": 0.65},
-        {"bfloat16": 0.45, "int8": 0.45},
+        _levels(0.55, 0.45, 0.4, 0.3, 0.3),
     ),
-    _faster(MINILM, texts.SHORT_32, {"bfloat16": 1.7, "int8": 2.1}, 4),
-    _faster(BASE, texts.LONG_1, {"bfloat16": 1.8}, 4),
-    _faster(BASE, texts.LONG_32, {"bfloat16": 1.8}, 4),
-    _faster(BASE, texts.RAGGED_32, {"bfloat16": 6}, 12),
-    _anywhere(f"{MINILM}, {texts.EQUAL}: server over engine alone", MINILM, "", of_engine, True, _all(0.9)),
-    _anywhere(f"{MINILM}, {texts.RAGGED_64}: padding", MINILM, "x", waste(texts.RAGGED_64), False, _all(1.12)),
-    _anywhere(f"{MINILM}, {texts.RAGGED_8}: padding", MINILM, "x", waste(texts.RAGGED_8), False, _all(1.3)),
-    _anywhere(f"{MINILM}: start to first answer", MINILM, "s", start, False, _all(0.7)),
-    _anywhere(f"{BASE}: start to first answer", BASE, "s", start, False, _all(0.9)),
-    _anywhere(f"{MINILM}: peak memory", MINILM, "MB", peak, False, {"float32": 300}),
-    _anywhere(f"{BASE}: peak memory", BASE, "MB", peak, False, {"float32": 900}),
+    _faster(MINILM, texts.EQUAL, _levels(1.6, 2.3, 2.4, 4, 6)),
+    _faster(MINILM, texts.RAGGED_64, _levels(5.5, 8, 6.5, 11, 20)),
+    Goal(
+        f"{MINILM}, {texts.RAGGED_64}: p99",
+        MINILM,
+        "x TEI's",
+        latency_of_tei(texts.RAGGED_64, TEI_P99_MS[MINILM, texts.RAGGED_64], lambda r: r.measurement.p99_ms),
+        False,
+        {level: {"bfloat16": 0.25, "int8": 0.25} for level in ("avx512_bf16", "AMX")},
+    ),
+    Goal(
+        f"{MINILM}, ragged: tokens/s at 8 connections over those at 64",
+        MINILM,
+        "",
+        of_other_load(texts.RAGGED_8, texts.RAGGED_64),
+        True,
+        _everywhere(0.95, AMX=0.9),
+    ),
+    _faster(BASE, texts.LONG_1, LONG),
+    _faster(BASE, texts.LONG_32, LONG),
+    _faster(BASE, texts.RAGGED_32, _levels(7, 11, 9, 16, 25)),
+    *_beside(MINILM, "16 tokens", OVER_OPENVINO_UNEVEN),
+    *_beside(MINILM, "128 tokens", OVER_OPENVINO),
+    *_beside(MINILM, MANY, OVER_OPENVINO),
+    *_beside(MINILM, "ragged, 64", OVER_OPENVINO_UNEVEN),
+    *_beside(BASE, "512 tokens", OVER_OPENVINO, several_only=True),
+    *_beside(BASE, "ragged, 32", OVER_OPENVINO_UNEVEN, several_only=True),
+    Goal(f"{MINILM} in process, {MANY}, one thread: of the peak", MINILM, "%", share_of_peak(MANY, 1), True, SHARE),
+    Goal(f"{MINILM} in process, {MANY}, all cores: of the peak", MINILM, "%", share_of_peak(MANY, None), True, SHARE),
+    Goal(f"{MINILM}, {texts.EQUAL}: server over engine alone", MINILM, "", of_engine, True, _everywhere(0.9)),
+    Goal(f"{MINILM}, {texts.RAGGED_64}: padding", MINILM, "x", waste(texts.RAGGED_64), False, _everywhere(1.12)),
+    Goal(f"{MINILM}, {texts.RAGGED_8}: padding", MINILM, "x", waste(texts.RAGGED_8), False, _everywhere(1.3)),
+    Goal(f"{MINILM}: start to first answer", MINILM, "s", start, False, _everywhere(0.45)),
+    Goal(f"{BASE}: start to first answer", BASE, "s", start, False, _everywhere(0.5)),
+    Goal(f"{MINILM}: peak memory", MINILM, "MB", peak, False, _everywhere(200)),
+    Goal(f"{BASE}: peak memory", BASE, "MB", peak, False, _everywhere(560)),
 )

@@ -59,8 +59,18 @@ def some_report(kind: str = "bench", date: str = "2026-01-31T12:00:00+00:00") ->
     half = replace(measurement(), requests=50)
     slow = {name: [round_of(205, half, None)] for name in (texts.LONG_1, texts.LONG_32)}
     memory = Memory(resident=250, peak=260, anonymous=150, mapped=100)
+    beside = records.InProcess(
+        "32 x 128 tokens", 1, "bfloat16", "bfloat16", 4e9, [20.0, 10.0, 40.0], [40.0, 20.0, 80.0], [250e9] * 3
+    )
     subjects = [
-        subject_of(minilm, engine=[10000.0], start=[0.5, 0.6, 0.7], memory=memory, info={"model_dtype": "bfloat16"}),
+        subject_of(
+            minilm,
+            engine=[10000.0],
+            start=[0.5, 0.6, 0.7],
+            memory=memory,
+            info={"model_dtype": "bfloat16"},
+            in_process=[beside],
+        ),
         subject_of(base, records.BASE),
     ]
     if kind == "peers":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from bench.load import texts
@@ -33,5 +34,27 @@ def test_tables() -> None:
         assert len({len(row) for row in block.splitlines()}) == 1, "columns are not aligned"
     assert "median 205, 100 to 210 in 3 samples (54% apart) GFLOP/s" in text
     assert re.search(r"server over engine alone \| +0.80, missed", text)
-    assert re.search(r"MiniLM-L6: start to first answer +\| +0.60 s, met", text)
+    assert re.search(r"MiniLM-L6: start to first answer +\| +0.60 s, missed", text)
     assert "not measured: int8: not there" in text
+    assert re.search(r"32 x 128 tokens, one thread +\| +2.00 x OpenVINO, met", text)
+    assert re.search(r"one thread: of the peak +\| +80.00 %, missed", text)
+    assert re.search(r"32 x 128 tokens \| +bfloat16, bfloat16 \| +1 \| +20.00 \(10.00\)", text)
+
+
+def test_goals_are_those_of_the_server_as_auto_has_it() -> None:
+    report = some_report()
+    openvino = [replace(subject, name=records.ENGINES["openvino"], start=[0.1]) for subject in report.subjects]
+    assert replace(report, subjects=openvino + report.subjects).chosen == report.subjects
+    both = tables.render(replace(report, subjects=openvino + report.subjects))
+    assert re.search(r"MiniLM-L6: start to first answer +\| +0.60 s, missed", both)
+    assert both.count("this server on OpenVINO, bfloat16 |") > 3
+    alone = tables.render(replace(report, subjects=openvino))
+    assert re.search(r"MiniLM-L6: start to first answer +\| +0.10 s, met", alone)
+    assert "| this server on OpenVINO, in " in alone
+
+
+def test_runs_without_engines_in_process_are_shown() -> None:
+    report = some_report()
+    before = replace(report, subjects=[replace(subject, in_process=[]) for subject in report.subjects])
+    assert "| in process " in tables.render(report)
+    assert "| in process " not in tables.render(before)
