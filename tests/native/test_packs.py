@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,24 @@ def test_a_pack_that_is_removed_stays_with_those_who_use_it(tmp_path: Path) -> N
         assert np.array_equal(engine.run(engine.arrange(BATCH)).pooled, plain)
         engine.close()
         (tmp_path / "kept").rename(path)
+
+
+def test_batches_while_the_file_takes_the_place_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_wide(tmp_path / "wide", width=256, layers=4)
+    need = need_of(open_checkpoint(tmp_path / "wide", facts_of), compile_cache=tmp_path)
+    running = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: running.wait(60))
+    engine = NativeEngine(need, Offer("native", "float32", 2, 2), best_kernels())
+    batch = engine.arrange(BATCH)
+    plain = engine.run(batch).pooled
+    assert not files(tmp_path)
+    running.set()
+    while any(thread.name == "keep-weights" for thread in threading.enumerate()):
+        assert np.array_equal(engine.run(batch).pooled, plain)
+    assert files(tmp_path)
+    for _ in range(20):
+        assert np.array_equal(engine.run(batch).pooled, plain)
+    engine.close()
 
 
 def test_what_nobody_uses_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

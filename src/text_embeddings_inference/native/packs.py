@@ -64,7 +64,7 @@ class PlanPack:
         try:
             if not any(self._packs.folder.glob(f"weights-{self._plan[:16]}-*.pack")):
                 return None  # so that a first start need not wait for what the checkpoint contains
-            path, key = self._place()
+            path, key = self._place(self._threads)
             count = sum(len(step.weights) for step in self._products)
             pack = read_pack(self._level.library, path, key, count, self._threads)
             formats = self._use(packer, pack)
@@ -112,17 +112,17 @@ class PlanPack:
         folder = self._packs.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path, key = self._place()
-            packer.write(lambda memory: write_pack(self._level.library, path, key, products, memory, self._threads))
+            path, key = self._place(threads=1)  # the others have requests by now
+            packer.write(lambda memory: write_pack(self._level.library, path, key, products, memory, threads=1))
             tidy(folder, path)
             logger.debug("packed weights are kept: %s", path)
         except OSError as problem:
             self._tell("packed weights can't be kept: %s", problem)
 
-    def _place(self) -> tuple[Path, bytes]:
+    def _place(self, threads: int) -> tuple[Path, bytes]:
         """The pack's file, and its key. Raises OSError where the checkpoint's content can't be read."""
         folder = self._packs.folder
-        found = (remembered(folder, file) or read(folder, file, self._threads) for file in self._files)
+        found = (remembered(folder, file) or read(folder, file, threads) for file in self._files)
         content = hashlib.sha256("\n".join(found).encode()).hexdigest()
         key = hashlib.sha256(f"{self._plan} {content}".encode()).digest()
         return folder / f"weights-{self._plan[:16]}-{content[:16]}.pack", key
