@@ -42,7 +42,7 @@ class OpenVINOKind(EngineKind):
         if checkpoint.onnx is None and (refusal := refuse_unknown(need, " on OpenVINO")):
             return refusal
         if find_spec("openvino") is None:
-            return Refusal("OpenVINO is not installed", INSTALL)
+            return _refuse_missing(need)
         from .openvino import choose_dtype
 
         dtype = choose_dtype(options.dtype)
@@ -80,6 +80,15 @@ class OpenVINOKind(EngineKind):
         loaded = started + tables + fixed + int(share * packed)
         graph = 0 if shapes else stored  # an ONNX file is in memory as a whole while it is compiled
         return Memory(stored, started, loaded, max(loaded, started + graph))
+
+
+def _refuse_missing(need: Need) -> Refusal:
+    """Where OpenVINO is not installed."""
+    if need.checkpoint.onnx is not None:
+        problem = f"{need.checkpoint.onnx.file} is an ONNX graph, which needs OpenVINO, and that is not installed"
+        return Refusal(problem, INSTALL)
+    asked = "`--engine openvino`: " if need.settings.engine.engine == OpenVINOKind.option else ""
+    return Refusal(f"{asked}OpenVINO is not installed", INSTALL)
 
 
 def choose_streams(threads: int, copy_bytes: int) -> int:
