@@ -19,16 +19,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
+from bench.engines.beside import texts, work_of
 from bench.engines.models import SHAPES, Shape, checkpoint_of, random_weights
+from bench.load.texts import ragged_lengths
 from bench.report.machine import describe
 from text_embeddings_inference.engines.base import Engine, Need, Offer
 from text_embeddings_inference.engines.native import NativeEngine
 from text_embeddings_inference.engines.openvino import OpenVINOEngine
 from text_embeddings_inference.native.kernels import find_kernels
 from text_embeddings_inference.settings import Settings
-from text_embeddings_inference.types import Batch, Encoding
 
 RESULTS = Path(__file__).parents[1] / "results"
 RAGGED_TEXTS = 32
@@ -36,30 +35,13 @@ Table = dict[str, dict[str, dict[str, float]]]
 """Milliseconds by model and number type, load, engine."""
 
 
-def texts(lengths: Sequence[int]) -> list[Encoding]:
-    random = np.random.default_rng(0)
-    return [Encoding(random.integers(5, 1500, length).astype(np.int32), None, 0) for length in lengths]
-
-
-def ragged_lengths() -> list[int]:
-    """Log-normal, of 60 tokens in the mean, as in `bench.load.texts`."""
-    random = np.random.default_rng(1)
-    return [int(n) for n in np.clip(np.exp(random.normal(np.log(60) - 0.32, 0.8, RAGGED_TEXTS)), 4, 256)]
-
-
-LOADS = {"1 x 16": [16], "1 x 128": [128], "8 x 128": [128] * 8, "ragged": ragged_lengths(), "1 x 512": [512]}
-
-
-def batches(engine: Engine, lengths: Sequence[int]) -> list[Batch]:
-    """The texts by length, in the largest batches that the engine does well with."""
-    filled: list[list[Encoding]] = [[]]
-    for one in sorted(texts(lengths), key=len):
-        more = [*filled[-1], one]
-        if filled[-1] and engine.cost(len(one), len(more), sum(map(len, more))) > engine.capacity.batch_tokens:
-            filled.append([one])
-        else:
-            filled[-1] = more
-    return [engine.arrange(batch) for batch in filled]
+LOADS = {
+    "1 x 16": [16],
+    "1 x 128": [128],
+    "8 x 128": [128] * 8,
+    "ragged": ragged_lengths(RAGGED_TEXTS),
+    "1 x 512": [512],
+}
 
 
 def make_engines(shape: Shape, dtype: str) -> dict[str, Engine]:
@@ -75,13 +57,12 @@ def measure(engines: dict[str, Engine], loads: Sequence[str], seconds: float) ->
     """Milliseconds of each load by engine, the least of all rounds in turn, of which there are at least three."""
     found: dict[str, dict[str, float]] = {}
     for load in loads:
-        work = {name: batches(engine, LOADS[load]) for name, engine in engines.items()}
+        work = {name: work_of(engine, LOADS[load]) for name, engine in engines.items()}
         least, end, rounds = dict.fromkeys(engines, float("inf")), time.monotonic() + seconds, 0
         while rounds < 4 or time.monotonic() < end:
-            for name, engine in engines.items():
+            for name in engines:
                 begin = time.process_time()
-                for batch in work[name]:
-                    engine.run(batch)
+                work[name].run(None)
                 if rounds:  # the first one makes kernels for the shape
                     least[name] = min(least[name], 1000 * (time.process_time() - begin))
             rounds += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from bench.engines import beside
 from bench.load import peak
 from bench.report.records import MINILM
+from fakes import FakeEngine
 from text_embeddings_inference.native.build import find_compiler
 
 MODEL = Path(__file__).parents[1] / "fixtures" / "models" / "bert"
@@ -19,28 +21,31 @@ needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="there is no
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 
-@pytest.mark.parametrize(
-    ("name", "is_packed"),
-    [pytest.param("native", True, marks=needs_compiler), pytest.param("openvino", False, marks=needs_openvino)],
-)
-def test_batches_are_those_of_the_scheduler(name: str, is_packed: bool) -> None:
-    lengths = [30, 7, 25, 7, 19]
-    with beside.engine_of(name, MODEL, "float32", 2) as engine:
-        assert not isinstance(engine, str), engine
-        one = beside.work_of(engine, [16])
-        work = beside.work_of(engine, lengths)
-    assert (len(one.batches), one.cores) == (1, None)
-    assert sorted(length for batch in work.batches for length in batch.lengths.tolist()) == sorted(lengths)
-    assert len(work.batches) >= 2
-    assert work.cores == 1
-    assert all(batch.is_packed == is_packed for batch in work.batches)
+def test_batches_are_those_of_the_scheduler() -> None:
+    lengths = [40, 2, 39, 3, 40, 2]
+    padded, packed = (
+        beside.work_of(FakeEngine(batch_tokens=90, packed=packed, streams=2), lengths) for packed in (False, True)
+    )
+    assert [batch.lengths.tolist() for batch in padded.batches] == [[40], [2, 2, 3], [39, 40]], "of like length"
+    assert [batch.lengths.tolist() for batch in packed.batches] == [[40, 2], [39, 3, 40, 2]], "as they came"
+    assert packed.cores == padded.cores == 4, "two batches share the eight cores"
+    assert beside.work_of(FakeEngine(streams=2), [16]).cores is None
+
+
+def test_all_batches_run() -> None:
+    for pool in (None, ThreadPoolExecutor(2)):
+        engine = FakeEngine(batch_tokens=8, packed=True, streams=2)
+        beside.work_of(engine, [8, 8, 8]).run(pool)
+        assert len(engine.batches) == 3
+        if pool:
+            pool.shutdown()
 
 
 @needs_openvino
 @needs_compiler
 def test_engines_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "FIRST_ID", 5)
-    monkeypatch.setattr(beside, "LAST_ID", 50)
+    monkeypatch.setattr(beside, "END_ID", 50)
     monkeypatch.setitem(beside.LOADS, MINILM, {"one": [5], "some": [3, 9, 4]})
     for threads in (1, 2):
         found = beside.measure_beside(MINILM, MODEL, ("float32", "float32"), threads, None, seconds=0)

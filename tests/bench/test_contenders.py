@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from bench.__main__ import choose, command_of, engine_of, parse
 from bench.contenders import COMPARED, Contender, choose_dtypes, contenders
 from bench.load import texts
+from bench.peers import __main__ as peers
 from bench.report import records
+from tests.bench.figures import some_machine
 
 ZEN3 = ("avx2",)
 ZEN4 = ("avx512_bf16", "avx512_vnni", "avx2")
@@ -60,3 +65,29 @@ def test_who_stands_beside_has_the_loads_that_are_compared() -> None:
     beside = Contender("openvino", "float32", is_beside=True).loads(loads)
     assert [load.name for load in beside] == [texts.SHORT_1, texts.EQUAL]
     assert all(load.name in COMPARED for load in beside)
+
+
+def test_servers_are_started_on_each_engine() -> None:
+    plan = parse(["--model", "m", "--engines", "native", "--dtypes", "int8", "--server-args=--threads 1"])
+    [contender], left_out = choose(plan, some_machine(*ZEN4))
+    assert set(left_out) == {"float32", "bfloat16", "int16"}
+    command = command_of(plan, records.MINILM, contender)
+    assert Path(command[0]).name == "text-embeddings-router"
+    expected = "--model-id m --engine native --dtype int8 --prometheus-port 0 --threads 1"
+    assert command[1:] == expected.split()
+
+
+def test_a_server_of_someone_else_runs_as_it_runs() -> None:
+    for given, command in ((["--url", "http://x"], []), (["--command", "other --x 1"], ["other", "--x", "1"])):
+        plan = parse(["--model", "m", *given])
+        assert choose(plan, some_machine(*ZEN4)) == ([], {})
+        assert command_of(plan, records.MINILM, None) == command
+        assert engine_of(plan, records.MINILM, None, []) is None
+
+
+def test_others_stand_beside_both_engines() -> None:
+    found, left_out = peers.choose(("float32", "bfloat16"), some_machine(*ZEN4), {"int8": "not asked for"})
+    told = [(one.engine, one.dtype) for one in found]
+    assert told[:2] == [("auto", "float32"), ("auto", "bfloat16")]
+    assert told[2:] == ([] if records.ENGINES["openvino"] in left_out else [("openvino", "bfloat16")])
+    assert left_out["int8"] == "not asked for"

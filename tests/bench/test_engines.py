@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.__main__ import batches, main, rows, texts
+from bench.engines.__main__ import main, rows
+from bench.engines.beside import END_ID, texts
 from bench.engines.models import SHAPES, checkpoint_of
-from fakes import FakeEngine
 from native.kernels import needs_kernels
 from text_embeddings_inference.models.build import find_model_file, read_args
 
@@ -18,15 +18,8 @@ from text_embeddings_inference.models.build import find_model_file, read_args
 def test_models_have_what_their_files_support(name: str) -> None:
     checkpoint = checkpoint_of(SHAPES[name])
     args = read_args(checkpoint, find_model_file(checkpoint).architecture)
-    assert args.vocab_size >= 1500, "or there are no embeddings for the ids of the texts"
-    assert max(int(encoding.input_ids.max()) for encoding in texts([500])) < 1500
-
-
-def test_batches_are_as_large_as_the_engine_likes() -> None:
-    lengths = [9, 2, 14, 15, 13, 16, 1]
-    padded, packed = (batches(FakeEngine(batch_tokens=32, packed=packed), lengths) for packed in (False, True))
-    assert [batch.lengths.tolist() for batch in padded] == [[1, 2, 9], [13, 14], [15, 16]]
-    assert [batch.lengths.tolist() for batch in packed] == [[1, 2, 9, 13], [14, 15], [16]]
+    assert args.vocab_size >= END_ID, "or there are no embeddings for the ids of the texts"
+    assert max(int(encoding.input_ids.max()) for encoding in texts([500])) < END_ID
 
 
 def test_the_mean_of_ratios_is_geometric() -> None:
