@@ -7,7 +7,6 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -71,7 +70,7 @@ class Packer:
 
         Raises MemoryError where there is too little."""
         if self._memory is None:
-            self.place(_memory(max(self.size, 1)))
+            self.place(mmap.mmap(-1, max(self.size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         with ThreadPoolExecutor(threads) as pool:
             tasks = {
                 id(matrix): [pool.submit(self._pack, matrix, *part) for part in _parts(matrix)]
@@ -126,15 +125,6 @@ class Packer:
         if problem := library.tei_pack(level, c.byref(matrix.raw), sources, first, last, c.byref(norm)):
             raise MemoryError(f"weights can't be packed: {os.strerror(problem)}")
         return norm.value
-
-
-def _memory(size: int) -> mmap.mmap:
-    """Private memory, in large pages where there are some."""
-    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a system may have none
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
 
 
 def _parts(matrix: _Matrix) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ...errors import CheckpointError, UnsupportedError
 from ..files import DOWNLOAD_AGAIN
 from ..json_files import describe, read_object
-from .pickle import read_pickle
 from .safetensors import read_safetensors
 from .tensor import FLOATS, MappedFile, Tensor, map_file
 
@@ -133,11 +132,18 @@ def open_weight_files(*paths: Path) -> Weights:
     maps = [map_file(path) for path in paths]
     tensors: list[Tensor] = []
     for path, data in zip(paths, maps, strict=True):
-        read = read_safetensors if path.suffix == ".safetensors" else read_pickle
-        tensors += read(path, data)
+        tensors += _read(path, data)
     if not tensors:
         raise CheckpointError(f"there is no tensor in {', '.join(map(str, paths))}", hint=DOWNLOAD_AGAIN)
     return Weights(tensors, maps)
+
+
+def _read(path: Path, data: MappedFile) -> list[Tensor]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, data)
+    from .pickle import read_pickle  # takes 5 ms, for few checkpoints
+
+    return read_pickle(path, data)
 
 
 def read_shard_names(folder: Path, index: str) -> dict[str, str]:
