@@ -46,7 +46,7 @@ Everything here was measured by `make bench` and `make bench-peers`, which draw 
   rounds' ratios.
 - **Share of the peak.** Operations per second of the model's products (for each token twice the weights they multiply
   with, and 4 x tokens x width x layers for attention) over those of a loop of the number type's instruction on
-  registers alone, on as many threads, run in each round. CPUs with AMX have no such loop yet, nor those without AVX2.
+  registers alone, on as many threads, run in each round. CPUs without AVX2 have no such loop yet.
 - **TEI.** Its figures come from another machine (two cores with avx512_bf16, ONNX Runtime) and are scaled by the two
   machines' sgemm, 205 GFLOP/s there; here the median of what is measured before each load of the same contender, while
   nothing else runs: a single sample may be half of the next one, so their spread is told. For 32 connections at 512

@@ -17,24 +17,24 @@ from text_embeddings_inference.native.build import find_compiler, runnable_level
 SOURCE = Path(__file__).with_name("peak.c")
 LOOPS = 500_000
 """A few tens of milliseconds."""
-OTHER_UNITS = {"bfloat16": "amx_bf16", "int8": "amx_int8"}
-"""The flag of CPUs that compute in a number type faster than by vectors. peak.c has nothing for these units."""
+ASK_FOR = 158, 0x1023, 18
+"""Of Linux on x86-64: arch_prctl, permission, the data of tiles (Documentation/arch/x86/xstate.rst of the kernel)."""
 
 
 class Peaks:
     """Loops on registers alone, by number type."""
 
-    def __init__(self, library: ctypes.CDLL, flags: set[str], threads: int) -> None:
-        self._library, self._flags = library, flags
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        """threads: the most that run at once."""
+        self._library = library
         self._pool = ThreadPoolExecutor(threads)
-        self.threads = threads
 
     def operations_per_second(self, dtype: str, threads: int, clock: Callable[[], float]) -> float | None:
         """Multiplications and additions, all threads together; None where nothing is known of the number type.
 
         clock: seconds, by which the loops are timed.
         """
-        if OTHER_UNITS.get(dtype) in self._flags or not hasattr(self._library, f"peak_{dtype}"):
+        if not hasattr(self._library, f"peak_{dtype}"):
             return None
         loop = getattr(self._library, f"peak_{dtype}")
         loop.restype, loop.argtypes = ctypes.c_double, [ctypes.c_long]
@@ -51,26 +51,31 @@ class Peaks:
 
 @contextmanager
 def peaks(threads: int) -> Iterator[Peaks | None]:
-    """The loops for this CPU, compiled now; None where there is no compiler, or they can't be compiled.
+    """The loops for this CPU, compiled now; None where there is no compiler, or they can't be compiled or run.
 
     threads: the most that run at once.
     """
     compiler, flags = find_compiler(), cpu_flags()
-    if compiler is None:
+    name, own = list(runnable_levels(flags).items())[-1]
+    if compiler is None or (name == "amx" and ctypes.CDLL(None).syscall(*ASK_FOR)):
         yield None
         return
-    level = list(runnable_levels(flags).values())[-1]
     with TemporaryDirectory(prefix="bench-peak-") as folder:
         out = Path(folder) / "peak.so"
-        command = [*compiler, "-O2", "-fPIC", "-shared", *level, str(SOURCE), "-o", str(out)]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
+        if not compile_loops(out, compiler, own):
             yield None
             return
-        found = Peaks(ctypes.CDLL(str(out)), flags, threads)
+        found = Peaks(ctypes.CDLL(str(out)), threads)
         try:
             yield found
         finally:
             found.close()
+
+
+def compile_loops(out: Path, compiler: Sequence[str], flags: Sequence[str]) -> bool:
+    """Whether the compiler could do it. flags: of a level."""
+    command = [*compiler, "-O2", "-fPIC", "-shared", *flags, str(SOURCE), "-o", str(out)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def operations_of(model: Path, lengths: Sequence[int]) -> float | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bench.engines import beside
-from bench.load import peak
 from bench.report.records import MINILM
 from fakes import FakeEngine
 from text_embeddings_inference.native.build import find_compiler
@@ -62,32 +59,3 @@ def test_why_engines_are_not_compared() -> None:
     found = beside.measure_beside(MINILM, MODEL, ("float32", "int16"), 1, None, seconds=0)
     assert isinstance(found, str)
     assert "int16" in found
-
-
-def test_operations_of_a_model(tmp_path: Path) -> None:
-    config = {"model_type": "bert", "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    # MiniLM: 10.6 million weights, each multiplied and added for each token; attention: 4 * 6 * 384 * 128.
-    assert peak.operations_of(tmp_path, [128]) == 128 * (2 * 10_616_832 + 1_179_648)
-    assert peak.operations_of(tmp_path, [128, 128]) == 256 * (2 * 10_616_832 + 1_179_648)
-    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "modernbert"}))
-    assert peak.operations_of(tmp_path, [128]) is None
-
-
-@needs_compiler
-def test_peak_is_that_of_registers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peak, "LOOPS", 20_000)
-    with peak.peaks(2) as peaks:
-        assert peaks is not None
-        rates = {
-            dtype: max(peaks.operations_per_second(dtype, 1, time.process_time) or 0 for _ in range(20))
-            for dtype in ("float32", "int16", "int8")
-        }
-        if "avx2" not in peak.cpu_flags():
-            assert not any(rates.values())
-            return
-        assert rates["float32"] > 1e9
-        if not peak.cpu_flags() & {"amx_int8"}:
-            assert rates["int8"] > 1.5 * rates["float32"]
-        assert peaks.operations_per_second("float32", 2, time.perf_counter)
-        assert peaks.operations_per_second("float64", 1, time.process_time) is None
