@@ -30,9 +30,10 @@ class Result(NamedTuple):
     values: Array
 
 
-def record(function: Callable[..., Value], *arrays: Array) -> Node:
-    """What the function gives. arrays: rows of tokens `[T, ...]`, or ids, `[T]`: they stand for what is looked up."""
-    ops = NativeOps(MAX_LENGTH)
+def record(function: Callable[..., Value], *arrays: Array, place: Callable[[Array], Array] = np.asarray) -> Node:
+    """What the function gives. arrays: rows of tokens `[T, ...]`, or ids, `[T]`: they stand for what is looked up;
+    place: where constants are kept."""
+    ops = _Placed(place)
     ids = Node("input_ids", (), Rows.TOKENS, ())
 
     def value(array: Array) -> Value:
@@ -43,6 +44,17 @@ def record(function: Callable[..., Value], *arrays: Array) -> Node:
 
     node: Node = function(ops, Layout(None), *map(value, arrays)).raw
     return node
+
+
+class _Placed(NativeOps):
+    """Keeps constants where it is told to."""
+
+    def __init__(self, place: Callable[[Array], Array]) -> None:
+        super().__init__(MAX_LENGTH)
+        self._place = place
+
+    def constant(self, array: Array) -> Value:
+        return super().constant(self._place(array))
 
 
 def as_numbers(ids: Node) -> Node:
@@ -60,10 +72,11 @@ def run(
     level: Level | None = None,
     dtype: str = "float32",
     threads: int = 1,
+    place: Callable[[Array], Array] = np.asarray,
 ) -> Result:
-    """What the tokens get, or the sequences."""
+    """What the tokens get, or the sequences. place: where constants, inputs and results are kept."""
     level = level or best_kernels()
-    recorded = record(function, *arrays)
+    recorded = record(function, *arrays, place=place)
     node = recorded if recorded.shape else as_numbers(recorded)
     ops: Ops = NativeOps(MAX_LENGTH)
     of_tokens = node.rows is Rows.TOKENS
@@ -72,10 +85,11 @@ def run(
     tokens = sum(lengths)
     ids = next((array for array in arrays if array.dtype.kind != "f"), np.arange(tokens))
     starts = np.cumsum([0, *lengths])
-    integers = [None if x is None else np.ascontiguousarray(x, np.int32) for x in (ids.ravel(), None, starts, attended)]
+    given = (ids.ravel(), None, starts, attended)
+    integers = [None if x is None else place(np.ascontiguousarray(x, np.int32)) for x in given]
     results = (
-        np.full((len(lengths), pooled.width), np.nan, np.float32),
-        np.full((tokens, node.width), np.nan, np.float32),
+        place(np.full((len(lengths), pooled.width), np.nan, np.float32)),
+        place(np.full((tokens, node.width), np.nan, np.float32)),
     )
     addresses = [None if array is None else array.ctypes.data for array in (*integers, None, *results)]
     engine = level.library.tei_open(level.pointer, c.byref(plan.raw))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -125,6 +126,40 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_both_sides_of_a_fork_go_on() -> None:
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=60, check=False).returncode == 0
+
+
+STOPPED = """
+import os, sys
+sys.path.insert(0, "tests")
+from native.test_native_engine import make, text
+if len(sys.argv) > 1:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+engine = make(threads=3)
+batch = engine.arrange([text(20), text(9)])
+before = engine.run(batch).pooled.tobytes()
+for _ in range(40):
+    print("running", flush=True)
+    for _ in range(20):
+        assert engine.run(batch).pooled.tobytes() == before
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks for Linux's affinity of processes")
+def test_a_process_that_is_stopped_goes_on() -> None:
+    """Between any two instructions: while workers spin, sleep, join or leave."""
+    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for _ in child.stdout:
+            child.send_signal(signal.SIGSTOP)
+            time.sleep(0.002)
+            child.send_signal(signal.SIGCONT)
+        assert child.wait(60) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks for Linux's affinity of processes")
+def test_more_threads_than_the_process_has_cpus() -> None:
+    command = [sys.executable, "-c", STOPPED, "on one CPU"]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
 
 
 ENDED = """

@@ -13,6 +13,7 @@ import pytest
 
 from native import running
 from native.kernels import kernels, levels, needs_kernels
+from text_embeddings_inference.native.formats import DTYPES
 from text_embeddings_inference.ops.spec import AttentionSpec, DisentangledSpec, Layout, Ops, RelativeBias, Rope, Value
 from text_embeddings_inference.types import Pooling
 
@@ -114,8 +115,35 @@ def make(seed: int) -> tuple[Sketch, np.ndarray[Any, np.dtype[np.float32]], list
 def test_random_plans(seed: int) -> None:
     sketch, x, lengths = make(seed)
     exact = running.exact(sketch, x, lengths=lengths)
-    for level in levels():
-        alone = running.run(sketch, x, lengths=lengths, level=kernels(level)).values
-        assert np.abs(alone - exact).max() <= TOLERANCE, level
-        together = running.run(sketch, x, lengths=lengths, level=kernels(level), threads=3).values
-        assert np.array_equal(alone, together), f"{level} on three threads"
+    for level in map(kernels, levels()):
+        alone = running.run(sketch, x, lengths=lengths, level=level).values
+        assert np.abs(alone - exact).max() <= TOLERANCE, level.name
+        for dtype in DTYPES:
+            if dtype == "bfloat16" or level.group(DTYPES[dtype]):
+                one, three = (
+                    running.run(sketch, x, lengths=lengths, level=level, dtype=dtype, threads=threads).values
+                    for threads in (1, 3)
+                )
+                assert np.array_equal(one, three), f"{level.name}, {dtype} on three threads"
+                assert np.isfinite(one).all(), f"{level.name}, {dtype}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_plans_on_long_texts(seed: int) -> None:
+    """More blocks of rows than threads, more queries than an item has, more keys than a block."""
+    sketch, lengths = Sketch(seed, 12), [520, 1, 65, 256, 7, 64, 63, 8, 9]
+    x = np.random.default_rng(seed).standard_normal((sum(lengths), 12)).astype(np.float32)
+    exact = running.exact(sketch, x, lengths=lengths)
+    for level in map(kernels, levels()):
+        found = running.run(sketch, x, lengths=lengths, level=level, threads=2).values
+        assert np.abs(found - exact).max() <= TOLERANCE, level.name
+
+
+def test_8192_tokens_beside_one() -> None:
+    """Beside the plain kernels, for the oracle's scores would take gigabytes."""
+    sketch, lengths = Sketch(3, 12), [1, 8192]
+    x = np.random.default_rng(0).standard_normal((sum(lengths), 12)).astype(np.float32)
+    plain = running.run(sketch, x, lengths=lengths, level=kernels("plain"), threads=2).values
+    for level in map(kernels, levels()):
+        found = running.run(sketch, x, lengths=lengths, level=level, threads=2).values
+        assert np.abs(found - plain).max() <= 2 * TOLERANCE, level.name
