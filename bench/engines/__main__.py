@@ -1,10 +1,11 @@
 """Our own kernels beside OpenVINO, by the processor time of one thread: `python -m bench.engines`.
 
     python -m bench.engines                                   # this machine's best kernels
-    ONEDNN_MAX_CPU_ISA=AVX2 python -m bench.engines --level avx2 --dtypes float32
+    ONEDNN_MAX_CPU_ISA=AVX2 python -m bench.engines --level avx2 --dtypes float32,int16,int8
 
-Both engines run the same random models in turn; what counts is the least of all rounds, which other work on the machine
-changes little. What `auto` knows of both engines comes from here (`engines/native_kind.py`).
+Both engines run the same random models in turn, OpenVINO in float32 beside int16, which it does not have. The least of
+all rounds counts, which other work on the machine changes little. What `auto` knows of both engines comes from here
+(`engines/native_kind.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from text_embeddings_inference.engines.base import Engine, Need, Offer
 from text_embeddings_inference.engines.native import NativeEngine
 from text_embeddings_inference.engines.openvino import OpenVINOEngine
 from text_embeddings_inference.native.kernels import find_kernels
+from text_embeddings_inference.native.library import Level
 from text_embeddings_inference.settings import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -44,11 +46,11 @@ LOADS = {
 }
 
 
-def make_engines(shape: Shape, dtype: str) -> dict[str, Engine]:
+def make_engines(shape: Shape, dtype: str, level: Level) -> dict[str, Engine]:
     need = Need(checkpoint_of(shape), Settings.of(model_id="m", threads=1, streams=1, no_compile_cache=True))
     with random_weights():
-        native = NativeEngine(need, Offer("native", dtype, 1, 1), find_kernels())
-        openvino = OpenVINOEngine(need, Offer("openvino", dtype, 1, 1))
+        native = NativeEngine(need, Offer("native", dtype, 1, 1), level)
+        openvino = OpenVINOEngine(need, Offer("openvino", "float32" if dtype == "int16" else dtype, 1, 1))
         openvino.run(openvino.arrange(texts([8])))  # it compiles in the background
     return {"native": native, "openvino": openvino}
 
@@ -88,25 +90,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", default=",".join(SHAPES), help="some of them, with commas between")
     parser.add_argument("--loads", default="1 x 16,1 x 128,8 x 128,ragged", help=f"of {', '.join(LOADS)}")
     parser.add_argument("--dtypes", default="float32,bfloat16,int8")
+    parser.add_argument("--level", default="auto", help="of the kernels, as `--cpu-level`")
     parser.add_argument("--seconds", type=float, default=2, help="for each load of each model")
     parser.add_argument("--results", type=Path, help=f"folder to save into, such as {RESULTS.name}")
     given = parser.parse_args(arguments)
     table: Table = {}
+    level = find_kernels(given.level)
     for name in given.models.split(","):
         for dtype in given.dtypes.split(","):
-            engines = make_engines(SHAPES[name], dtype)
+            engines = make_engines(SHAPES[name], dtype, level)
             table[f"{name}, {dtype}"] = measure(engines, given.loads.split(","), given.seconds)
             for engine in engines.values():
                 engine.close()
             print("\n".join(rows({f"{name}, {dtype}": table[f"{name}, {dtype}"]})[-1:]), file=sys.stderr, flush=True)
     print("\n".join(rows(table)))
     if given.results:
-        save(table, given.results)
+        save(table, level.name, given.results)
 
 
-def save(table: Table, folder: Path) -> None:
+def save(table: Table, level: str, folder: Path) -> None:
     """Writes the table as Markdown and as JSON, named by date, machine and kernels."""
-    machine, level = describe(), find_kernels().name
+    machine = describe()
     name = f"{machine.date[:10]}-{machine.slug}-engines-{level}"
     record = {"machine": asdict(machine), "level": level, "isa": os.environ.get("ONEDNN_MAX_CPU_ISA"), "ms": table}
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -14,11 +14,11 @@ from extras import needs_torch
 from loaded import need_of
 from oracle.expected import MODELS, Fixture
 from text_embeddings_inference.checkpoint import Facts, open_checkpoint
-from text_embeddings_inference.engines import registry, torch_kinds
+from text_embeddings_inference.engines import native_kind, openvino_kind, registry, torch_kinds
 from text_embeddings_inference.engines.base import Engine, EngineKind, Need, Offer, Refusal
 from text_embeddings_inference.engines.openvino_kind import choose_streams
 from text_embeddings_inference.engines.registry import KINDS, choose
-from text_embeddings_inference.errors import UnsupportedError
+from text_embeddings_inference.errors import StartError, UnsupportedError
 from text_embeddings_inference.models.build import facts_of
 from text_embeddings_inference.settings.engine import ENGINES
 
@@ -43,6 +43,32 @@ def chosen(wanted: Need) -> str:
 @pytest.fixture
 def gpu_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_kinds, "has_gpu_driver", lambda: True)
+
+
+class Kernels:
+    """Those of a level, in place of what this machine has: it computes in float32 and in integers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def group(self, format_: str) -> int:
+        return int(format_ in ("f32", "f32_b16", "i16", "i8"))
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_kernels(monkeypatch, "avx2")
+
+
+def have_kernels(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setattr(native_kind, "_level", lambda need: Kernels(level))
+
+
+def have_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(need: Need) -> None:
+        raise StartError("there is no C compiler", hint="install gcc")
+
+    monkeypatch.setattr(native_kind, "_level", find)
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +152,50 @@ def test_a_single_reason_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         choose(need())
 
 
-def test_without_a_gpu_it_is_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_kinds, "has_gpu_driver", lambda: False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "int8"])
+def test_without_a_gpu_it_is_our_own_kernels(dtype: str) -> None:
+    assert chosen(need(dtype=dtype)) == "native on cpu"
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("level", ["plain", "of the future"])
+def test_kernels_that_are_not_known_to_be_faster_leave_it_to_openvino(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_kernels(monkeypatch, level)
+    [reason] = choose(need(dtype="float32")).passed_over
+    assert reason.startswith(f"native is not used: its kernels `{level}` are slower than OpenVINO")
     assert chosen(need(dtype="float32")) == "openvino on cpu"
+    assert chosen(need(dtype="float32", engine="native")) == "native on cpu"
+    monkeypatch.setattr(native_kind, "find_spec", lambda name: None)
+    assert chosen(need(dtype="float32")) == "native on cpu", "without OpenVINO there is nothing to leave it to"
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_kernels_it_is_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_no_kernels(monkeypatch)
+    found = choose(need(dtype="float32"))
+    assert (found.offer.name, found.passed_over) == (
+        "openvino",
+        ("native is not used: there is no C compiler (install gcc)",),
+    )
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_kernels_and_openvino_both_ways_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_no_kernels(monkeypatch)
+    monkeypatch.setattr(openvino_kind, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedError) as caught:
+        choose(need())
+    assert "native: there is no C compiler" in str(caught.value)
+    assert "openvino: OpenVINO is not installed" in str(caught.value)
+    assert "hint: install gcc; pip install 'text-embeddings-inference[openvino]'" in str(caught.value)
 
 
 @pytest.mark.usefixtures("gpu_driver")
@@ -137,7 +204,7 @@ def test_a_gpu_without_pytorch_is_pointed_out(
 ) -> None:
     forget(monkeypatch)
     with caplog.at_level(logging.INFO):
-        assert chosen(need()) == "openvino on cpu"
+        assert chosen(need()) == "native on cpu"
     assert "pip install 'text-embeddings-inference[torch]'" in caplog.text
 
 
@@ -154,9 +221,9 @@ def test_pytorch_that_was_asked_for_and_is_missing(monkeypatch: pytest.MonkeyPat
     ("device", "options", "expected"),
     [
         ("cuda", {}, "torch on cuda"),
-        ("cpu", {}, "openvino on cpu"),  # a driver whose GPU was not given to this process
+        ("cpu", {}, "native on cpu"),  # a driver whose GPU was not given to this process
         ("cuda", {"engine": "openvino"}, "openvino on cpu"),
-        ("cuda", {"dtype": "int8"}, "openvino on cpu"),
+        ("cuda", {"dtype": "int8"}, "native on cpu"),
     ],
 )
 def test_auto_takes_the_gpu(
@@ -190,7 +257,7 @@ def test_a_number_type_that_no_cpu_has(dtype: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch_kinds, "has_gpu_driver", lambda: False)
     with pytest.raises(UnsupportedError) as caught:
         choose(need(dtype=dtype))
-    assert "torch: there is no GPU here\nopenvino: `--dtype float16`: CPUs run" in str(caught.value)
+    assert "torch: there is no GPU here\nnative: `--dtype float16`: CPUs run" in str(caught.value)
     with pytest.raises(UnsupportedError, match=r"^`--dtype float16`: CPUs run"):
         choose(need(dtype=dtype, engine="openvino"))
 

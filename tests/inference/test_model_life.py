@@ -344,7 +344,7 @@ def test_another_engine_of_the_same_checkpoint_takes_over(monkeypatch: pytest.Mo
 
 def test_metrics_say_from_the_start_what_is_served() -> None:
     async def test() -> None:
-        model = loaded_model(Settings.of(model_id=str(BERT), dtype="float32", served_model_name="x"))
+        model = loaded_model(Settings.of(model_id=str(BERT), engine="openvino", dtype="float32", served_model_name="x"))
         try:
             labels = 'model_id="x",dtype="float32",engine="openvino",architecture="bert"'
             assert model.metrics.render().decode() == f"# TYPE tei_model_info gauge\ntei_model_info{{{labels}}} 1\n\n"

@@ -145,7 +145,8 @@ def test_the_reference_is_closed_where_the_comparison_fails(monkeypatch: pytest.
         return references[-1]
 
     monkeypatch.setattr("text_embeddings_inference.loading.load.fidelity", fail)
-    parts = load_parts(open_model(Settings.of(model_id=str(MODELS / "bert"), dtype="int8", threads=1)))
+    settings = Settings.of(model_id=str(MODELS / "bert"), engine="openvino", dtype="int8", threads=1)
+    parts = load_parts(open_model(settings))
     monkeypatch.setattr(OpenVINOKind, "make", keep)
     assert parts.measure_fidelity is not None
     with pytest.raises(RuntimeError, match="no such kernel"):

@@ -13,7 +13,7 @@ from .torch_kinds import TorchKind, TransformersKind
 
 logger = logging.getLogger(__name__)
 
-KINDS: tuple[EngineKind, ...] = (TorchKind(), OpenVINOKind(), NativeKind(), TransformersKind())
+KINDS: tuple[EngineKind, ...] = (TorchKind(), NativeKind(), OpenVINOKind(), TransformersKind())
 """In order of preference."""
 
 

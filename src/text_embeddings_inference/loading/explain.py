@@ -118,10 +118,9 @@ def _find_engine(found: Explanation, need: Need, problems: _Problems) -> Explana
     if kind is None:
         return found
     stored = sum(file.size for file in found.files if file.name.endswith((".safetensors", ".bin", ".onnx")))
-    plan = None
     with problems.step():
-        plan = kind.plan(need)
-    found = replace(found, plan=plan and plan[0], steps=plan and plan[1])
+        if network is not None and (plan := kind.plan(need)) is not None:
+            found = replace(found, plan=plan[0], steps=plan[1])
     return replace(found, memory=kind.memory(need, offer, found.vocabulary, stored))
 
 

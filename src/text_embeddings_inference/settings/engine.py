@@ -26,8 +26,8 @@ class EngineOptions:
         words("auto", *ENGINES),
         ENGINE,
         "What runs the model: our own kernels or OpenVINO on CPUs, PyTorch on GPUs",
-        details="auto: PyTorch where it is installed and finds a GPU, else OpenVINO. native: our own kernels, compiled "
-        "once where they were not installed with the package.",
+        details="auto: PyTorch where it is installed and finds a GPU, else our own kernels where they are the faster "
+        "ones, else OpenVINO. native: our own kernels, compiled once where they were not installed with the package.",
     ).field("auto")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int16", "int8"] = Option(
         words("auto", "float32", "bfloat16", "float16", "int16", "int8"),
