@@ -1,6 +1,6 @@
 """Builds the wheels, which bring compiled kernels for all CPUs of their kind, and the source distribution.
 
-    PYTHONPATH=src .venv/wheels/bin/python scripts/wheels.py dist        (make wheels)
+    PYTHONPATH=src .venv/wheels/bin/python scripts/wheels.py FOLDER [MACHINE ...]        (make wheels)
 
 zig compiles for both machines on either of them, and links against the symbols of an old glibc. The kernels are called
 by ctypes, so one wheel does for all versions of Python.
@@ -48,7 +48,7 @@ def main() -> None:
     out = Path(sys.argv[1]).resolve()
     with source_tree():
         setup(script_args=["-q", "sdist", "--dist-dir", str(out)])
-    for machine in MACHINES:
+    for machine in sys.argv[2:] or MACHINES:
         target = "{}-linux-gnu.{}.{}".format(machine, *GLIBC)
         make_wheel(machine, out, [*ZIG, "-target", target, "-Wl,-s"])
         check_symbols(next(out.glob(f"*{machine}.whl")))
