@@ -83,16 +83,18 @@ def test_products_of_outliers_stay_in_float32(
         engine.close()
 
 
+@pytest.mark.parametrize("tokens", [16, 96])
 @pytest.mark.parametrize("level", integer_levels())
-def test_what_is_chosen_can_be_kept(level: str, tmp_path: Path) -> None:
-    """And is the same each time, on any number of threads."""
-    checkpoint = with_outliers(tmp_path, 1000)
-    found = set()
-    for threads in (1, 2, 5):
-        engine = NativeEngine(need_of(checkpoint), Offer("native", "int16", threads, 1), kernels(level))
-        found.add((tuple(engine.plan.formats.values()), tuple(measure_losses(engine.plan, kernels(level), threads))))
-        engine.close()
-    assert len(found) == 1
+def test_losses_are_the_same_on_any_number_of_threads(
+    level: str, tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each time: also where a batch of so few tokens would be shared by columns, which overwrite what is added."""
+    monkeypatch.setattr("text_embeddings_inference.native.probe.TOKENS", (tokens, tokens))
+    engine = engine_of(with_outliers(tmp_path, 1000), level, "int16")
+    losses = [measure_losses(engine.plan, kernels(level), threads) for threads in (1, 2, 5, 2, 5)]
+    assert losses == [losses[0]] * 5
+    assert len(set(losses[0])) > 2
+    engine.close()
 
 
 def test_outliers_of_any_size(tmp_path: Path) -> None:

@@ -106,11 +106,12 @@ def measure_losses(plan: Plan, level: Level, threads: int = 1) -> list[float]:
 
 
 def _loss(rough: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
-    """Of the row that loses most. Columns count alike, whatever their size: a model may weigh large ones down.
+    """Of the row that loses most. Columns larger than most count as much as those: a model may weigh them down.
 
     Both: `[T, panel]`."""
     with np.errstate(all="ignore"):
-        sizes = np.sqrt(np.mean(np.square(exact, dtype=float), 0)) + 1e-30
+        sizes = np.sqrt(np.mean(np.square(exact, dtype=float), 0))
+        sizes = np.maximum(sizes, np.median(sizes)) + 1e-30
         difference, whole = (rough - exact.astype(float)) / sizes, exact / sizes
         shares = np.linalg.norm(difference, axis=1) / np.maximum(np.linalg.norm(whole, axis=1), 1e-30)
     return float(np.where(np.isfinite(shares), shares, np.inf).max())

@@ -66,7 +66,7 @@ static void run_rows(const running *run, const tei_task *task)
 {
     const tei_level *level = run->engine->level;
     const tei_probe *probes = run->state.batch->probes;
-    if (probes && task->step->op == TEI_LINEAR && task->part == 0)
+    if (probes && task->step->op == TEI_LINEAR) /* these rows are this thread's: nobody has overwritten them yet */
         level->probe(task, probes + (task->step - run->engine->plan.steps));
     level->rowwise[task->step->op](task);
 }
@@ -133,7 +133,7 @@ static void run_stages(void *argument, int thread)
         const tei_stage *stage = plan->stages + n;
         if (!stage->rowwise)
             run_items(run, stage, run->phases + n, thread);
-        else if (run->threads > 1 && rows_of_stage(run, stage) <= BLOCK_ROWS)
+        else if (run->threads > 1 && rows_of_stage(run, stage) <= BLOCK_ROWS && !run->state.batch->probes)
             run_by_columns(run, stage, thread);
         else
             run_by_blocks(run, stage, run->phases + n, thread);
