@@ -127,23 +127,22 @@ def measure(plan: Plan) -> Report:
     )
 
 
-def choose(plan: Plan, here: machine.Machine) -> tuple[list[Contender], dict[str, str]]:
-    """Whom to measure, and why others are left out. A server of someone else runs as it runs: there is no choice."""
+def choose(plan: Plan, here: machine.Machine) -> tuple[list[Contender | None], dict[str, str]]:
+    """Whom to measure, and why others are left out. None: a server of someone else, which runs as it runs."""
     if plan.command or plan.url:
-        return [], {}
+        return [None], {}
     sets = here.instruction_sets
     dtypes, left_out = choose_dtypes(plan.dtypes, sets)
     choices, of_engines = contenders(plan.engines, dtypes, sets, has_openvino=find_spec("openvino") is not None)
-    return choices, left_out | of_engines
+    return [*choices], left_out | of_engines
 
 
 def measure_model(
-    plan: Plan, model: str, loads: list[Load], choices: list[Contender], left_out: dict[str, str]
+    plan: Plan, model: str, loads: list[Load], choices: list[Contender | None], left_out: dict[str, str]
 ) -> list[Subject]:
     """Every contender under every load, side by side, round by round: the machine's drift meets all alike."""
     started: list[tuple[Contender | None, Subject, list[str]]] = []
-    whom: Sequence[Contender | None] = choices or (None,)
-    for choice in whom:
+    for choice in choices:
         command = command_of(plan, model, choice)
         try:
             started.append((choice, subject_of(plan, model, choice, command), command))
@@ -155,11 +154,11 @@ def measure_model(
             left_out[what] = f"the server does not start: {str(error).strip().splitlines()[-1]}"
     with ExitStack() as stack:
         runs: list[Run] = []
-        for who, subject, command in started:
+        for choice, subject, command in started:
             server = stack.enter_context(running(command)) if command else Server(plan.url)
-            own = who.loads(loads) if who else loads
+            own = choice.loads(loads) if choice else loads
             wrks = stack.enter_context(generators(own, server.url))
-            runs.append(Run(subject, server, {wrk.load.name: wrk for wrk in wrks}, engine_of(plan, model, who, own)))
+            runs.append(Run(subject, server, {wrk.load.name: wrk for wrk in wrks}, engine_of(plan, model, choice, own)))
         for number in range(1, plan.rounds + 1):
             for load in loads:
                 for run in runs:

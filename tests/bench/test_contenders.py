@@ -80,7 +80,7 @@ def test_servers_are_started_on_each_engine() -> None:
 def test_a_server_of_someone_else_runs_as_it_runs() -> None:
     for given, command in ((["--url", "http://x"], []), (["--command", "other --x 1"], ["other", "--x", "1"])):
         plan = parse(["--model", "m", *given])
-        assert choose(plan, some_machine(*ZEN4)) == ([], {})
+        assert choose(plan, some_machine(*ZEN4)) == ([None], {})
         assert command_of(plan, records.MINILM, None) == command
         assert engine_of(plan, records.MINILM, None, []) is None
 
