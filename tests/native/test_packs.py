@@ -44,7 +44,7 @@ def all_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on."""
 
-    def fail(packer: Packer, threads: int) -> None:
+    def fail(packer: Packer, threads: int, release: Callable[[], None]) -> None:
         pytest.fail("weights were packed")
 
     return lambda: monkeypatch.setattr(Packer, "pack", fail)

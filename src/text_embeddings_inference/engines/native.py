@@ -137,20 +137,19 @@ class NativeEngine:
             _check_range("a number of attended tokens", batch.attended, 1, int(lengths.max()) + 1)
 
 
-def _packs(need: Need) -> Packs | None:
-    """Where packed weights are kept; None where they are not."""
+def _packs(need: Need) -> Packs:
+    """What weights are packed from, and where they are kept, packed."""
     options, checkpoint = need.settings.engine, need.checkpoint
-    if options.no_compile_cache:
-        return None
-    try:
-        folder = options.compile_cache or cache_folder()
-    except StartError as problem:
-        logger.info("packed weights are not kept: %s", problem)
-        return None
     heads = (*checkpoint.dense, checkpoint.lexical, checkpoint.vectors)
     weights = [checkpoint.weights, *(head.weights for head in heads if head is not None)]
     files = tuple(file for one in weights for file in one.files)
-    return Packs(folder, files, asked=options.compile_cache is not None)
+    if options.no_compile_cache:
+        return Packs(None, files)
+    try:
+        return Packs(options.compile_cache or cache_folder(), files, asked=options.compile_cache is not None)
+    except StartError as problem:
+        logger.info("packed weights are not kept: %s", problem)
+        return Packs(None, files)
 
 
 def _check_range(what: str, values: NDArray[np.int32], first: int, end: int) -> None:

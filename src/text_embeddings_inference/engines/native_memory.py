@@ -18,12 +18,14 @@ BATCH_ROWS = 25 * 1024
 """Floats of a model's width that a batch takes: 1,024 tokens, each with some values of that width, and room to grow."""
 OTHERS_BYTES = 8 * MB
 """What load takes besides."""
+READ_BYTES = 64 * MB
+"""Of the checkpoint, in memory while it is packed (`native.pack.RELEASED_BYTES`)."""
 
 
 def estimate(need: Need, offer: Offer, vocabulary: int | None, stored: int) -> Memory:
     """Packed weights are in memory once, as pages of a file that other processes share. Tables of embeddings stay in
     the checkpoint's file, and are read into memory as their words come up. The first start reads the matrices that it
-    packs, and a model that is not computed in float32 is compared with one that is: both are given back.
+    packs, some at a time, and a model that is not computed in float32 is compared with one that is: all given back.
     """
     weights = need.checkpoint.weights
     matrices = find_matrices(need.checkpoint, vocabulary)
@@ -36,7 +38,7 @@ def estimate(need: Need, offer: Offer, vocabulary: int | None, stored: int) -> M
     started = PROCESS_BYTES + packed
     loaded = started + max(0, stored - read) + offer.streams * BATCH_ROWS * width + OTHERS_BYTES
     compared = 0 if offer.dtype == "float32" else exact
-    return Memory(stored, started, loaded, max(loaded, started + read + compared))
+    return Memory(stored, started, loaded, max(loaded, started + min(read, READ_BYTES) + compared))
 
 
 def _bytes(need: Need, name: str) -> int:

@@ -32,6 +32,8 @@ class File(Protocol):
 
     def __len__(self) -> int: ...
 
+    def madvise(self, option: int) -> None: ...
+
 
 def remembered(folder: Path, file: File) -> str | None:
     """The digest of the file's content, if it was read before and is still the same file, not written to since.

@@ -23,6 +23,8 @@ LINE = 64
 """Bytes of a cache line, at which every array begins."""
 TASK_BYTES = 1 << 20
 """Of the panels that a thread packs at a time."""
+RELEASED_BYTES = 32 << 20
+"""Of panels that are packed before the memory of what they were made of is given back."""
 
 
 @dataclass(slots=True)
@@ -65,8 +67,10 @@ class Packer:
             for name, place in matrix.places.items():
                 setattr(matrix.raw, name, address + place)
 
-    def pack(self, threads: int) -> None:
+    def pack(self, threads: int, release: Callable[[], None] = lambda: None) -> None:
         """Packs what was named, on so many threads, into where it was placed, or else into memory of its own.
+
+        release: gives back the memory of stored weights that were read; called now and then, while others are read.
 
         Raises MemoryError where there is too little."""
         if self._memory is None:
@@ -76,8 +80,13 @@ class Packer:
                 id(matrix): [pool.submit(self._pack, matrix, *part) for part in _parts(matrix)]
                 for matrix in self._matrices.values()
             }
+            packed = 0
             for matrix in self._matrices.values():
                 matrix.raw.norm = max(task.result() for task in tasks[id(matrix)])
+                packed += matrix.panels * matrix.panel_bytes
+                if packed >= RELEASED_BYTES:
+                    release()
+                    packed = 0
 
     def write(self, write: Callable[[mmap.mmap], None]) -> None:
         """Has the memory written to a file, unless it was given back."""

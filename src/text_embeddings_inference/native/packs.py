@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,21 +36,31 @@ LEAST_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Packs:
-    """Where the packed weights of a checkpoint are kept."""
+    """What packed weights are made of, and where they are kept."""
 
-    folder: Path
+    folder: Path | None
+    """None: nowhere."""
     files: tuple[File, ...]
     """Of the checkpoint: those that weights may lie in."""
     asked: bool = False
     """Whether the folder was asked for, so that what goes wrong with it is worth a warning."""
 
+    def release(self) -> None:
+        """Gives back the memory of pages of the files; they are read again when they are touched."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for file in self.files:
+                file.madvise(mmap.MADV_DONTNEED)
+
 
 class PlanPack:
     """The packed weights of one plan, to be found and kept."""
 
-    def __init__(self, packs: Packs, level: Level, dtype: str, products: Sequence[Step], threads: int) -> None:
+    def __init__(
+        self, packs: Packs, folder: Path, level: Level, dtype: str, products: Sequence[Step], threads: int
+    ) -> None:
         """dtype: the one that was asked for."""
         self._packs = packs
+        self._folder = folder
         self._level = level
         self._products = products
         self._threads = threads
@@ -62,7 +73,7 @@ class PlanPack:
 
         What has its name and is something else is told and passed over."""
         try:
-            if not any(self._packs.folder.glob(f"weights-{self._plan[:16]}-*.pack")):
+            if not any(self._folder.glob(f"weights-{self._plan[:16]}-*.pack")):
                 return None  # so that a first start need not wait for what the checkpoint contains
             path, key = self._place(self._threads)
             count = sum(len(step.weights) for step in self._products)
@@ -109,7 +120,7 @@ class PlanPack:
         return formats
 
     def _keep(self, packer: Packer, products: Sequence[tuple[str, float]]) -> None:
-        folder = self._packs.folder
+        folder = self._folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path, key = self._place(threads=1)  # the others have requests by now
@@ -121,7 +132,7 @@ class PlanPack:
 
     def _place(self, threads: int) -> tuple[Path, bytes]:
         """The pack's file, and its key. Raises OSError where the checkpoint's content can't be read."""
-        folder = self._packs.folder
+        folder = self._folder
         found = (remembered(folder, file) or read(folder, file, threads) for file in self._files)
         content = hashlib.sha256("\n".join(found).encode()).hexdigest()
         key = hashlib.sha256(f"{self._plan} {content}".encode()).digest()

@@ -47,7 +47,8 @@ class Plan:
         self._packer = Packer(level)
         products = [step for step in self.steps if step.weights]
         key = f"{formats.dtype} {formats.most_loss}"
-        self._pack = None if packs is None else PlanPack(packs, level, key, products, threads)
+        folder = packs and packs.folder
+        self._pack = PlanPack(packs, folder, level, key, products, threads) if packs and folder else None
         found = self._pack.find(self._packer) if self._pack and chosen is None else None
         self.formats = found or dict(zip(products, chosen or map(formats, products), strict=True))
         """Of each product, in their order."""
@@ -62,7 +63,7 @@ class Plan:
         stages = [CStage(s.first, s.count, s.rowwise, ROWS[s.rows]) for s in self.places.stages]
         steps = _array(CStep, [self._lower(step, numbers) for step in self.steps])
         if not found:
-            self._packer.pack(threads)
+            self._packer.pack(threads, packs.release if packs else lambda: None)
         widths = self.places.widths
         self.raw = CPlan(steps, _array(CStage, stages), buffers, len(self.steps), len(stages), len(numbers))
         self.raw.widths[:] = [widths.get((Kind.ARENA, rows), 0) for rows in (Rows.TOKENS, Rows.SEQUENCES)]
