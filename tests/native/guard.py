@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,6 @@ def at_the_end(array: NDArray[Any]) -> NDArray[Any]:
 class GuardedPacker(pack.Packer):
     """Packs weights into such memory."""
 
-    def pack(self, threads: int) -> None:
+    def pack(self, threads: int, release: Callable[[], None] = lambda: None) -> None:
         self.place(*guarded_memory(self.size))
-        super().pack(threads)
+        super().pack(threads, release)
