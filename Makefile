@@ -163,13 +163,14 @@ $(DONE)/venv:
 	@$(PYTHON) -m venv --clear .venv
 	@mkdir -p $(DONE) && touch $@
 
-# The kernels are compiled meanwhile.
+# The kernels are compiled meanwhile. Of the packages, what a start imports is compiled to bytecode, not all.
 $(DONE)/serve: $(DONE)/venv requirements/serve.txt pyproject.toml
 	@echo 'Installing the pinned packages of requirements/serve.txt (once)'
 	@$(MAKE) --silent $(DONE)/kernels & \
-	$(PIP_INSTALL) --require-hashes --requirement requirements/serve.txt && \
+	$(PIP_INSTALL) --no-compile --require-hashes --requirement requirements/serve.txt && \
 	$(PIP_INSTALL) --no-index --no-build-isolation --editable . && \
 	$(BIN)/python -m compileall -q src && \
+	$(BIN)/python -c 'import text_embeddings_inference.server.serve, text_embeddings_inference.engines.native' && \
 	wait && touch $@
 
 # Without them the server starts where another engine is installed, and says what is missing.
