@@ -47,6 +47,7 @@ Everything here was measured by `make bench` and `make bench-peers`, which draw 
 - **Share of the peak.** Operations per second of the model's products (for each token twice the weights they multiply
   with, and 4 x tokens x width x layers for attention) over those of a loop of the number type's instruction on
   registers alone, on as many threads, run in each round. CPUs without AVX2 have no such loop yet.
+  Products that the engine keeps in a wider type, as int8 and int16 do with those that would lose much, count alike.
 - **TEI.** Its figures come from another machine (two cores with avx512_bf16, ONNX Runtime) and are scaled by the two
   machines' sgemm, 205 GFLOP/s there; here the median of what is measured before each load of the same contender, while
   nothing else runs: a single sample may be half of the next one, so their spread is told. For 32 connections at 512
