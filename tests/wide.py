@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from oracle.expected import MODELS
 
@@ -30,6 +30,9 @@ def write_wide(folder: Path, width: int, layers: int, dtype: str = "F32") -> Non
         for layer in range(layers) if ".layer.0." in name else (None,):
             own = name if layer is None else name.replace(".layer.0.", f".layer.{layer}.")
             arrays[own] = _stored((rng.standard_normal(shape) / 50).astype(np.float32), dtype)
+    if dtype == "F32":
+        save_file(arrays, folder / "model.safetensors")
+        return
     header: dict[str, Any] = {}
     begin = 0
     for name, values in arrays.items():
