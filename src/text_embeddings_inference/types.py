@@ -54,6 +54,32 @@ class Pooling(StrEnum):
     SPLADE = "splade"
 
 
+class Slot(StrEnum):
+    """A place in a template that a text of the request is put into."""
+
+    INSTRUCTION = "instruction"
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+Piece: TypeAlias = tuple[str | Slot, ...]
+"""A part of a template that is tokenized by itself, without special tokens: texts as they are, and places."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairTemplate:
+    """The text that a reranker was trained on, made of a query and a document."""
+
+    plain: tuple[Piece, ...]
+    """Without an instruction; (): there always is one."""
+    instructed: tuple[Piece, ...] = ()
+    """With an instruction; (): it takes none."""
+    instruction: str | None = None
+    """The instruction where nobody gives one; None: there is none then."""
+    stripped: frozenset[Slot] = frozenset()
+    """Places of texts that lose the white space around them."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
     """How texts become tokens."""
@@ -63,7 +89,10 @@ class EncodeOptions:
     direction: Literal["left", "right"] = "right"
     """The side that is cut."""
     prompt_name: str | None = None
-    """The prompt put before each text, or its role (see `LateInteraction`); None: the server's default, if any."""
+    """The prompt put before each text, or its role (see `LateInteraction`); None: the server's default, if any.
+    Rerankers with a template take it as the instruction."""
+    instruction: str | None = None
+    """What a reranker is told to look for (see `PairTemplate`); None: the prompt, else the template's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,10 @@ CONTRACT = {
 }
 
 
+ANY_TEXT = {"onnx_file", "rerank_template", "rerank_answers"}
+"""Added options that take any text."""
+
+
 def test_every_option_is_of_the_contract_or_added() -> None:
     assert command_line().options.keys() == CONTRACT | ADDED
     assert not ADDED & CONTRACT
@@ -119,11 +123,11 @@ def test_every_option_is_of_the_contract_or_added() -> None:
 def test_variables_of_added_options_never_stop_a_start(name: str) -> None:
     option = command_line().options[name]
     assert parse(**{name.upper(): ""}) == parse(), "empty is unset"
-    if not isinstance(option.value, File) and name != "onnx_file":
+    if not isinstance(option.value, File) and name not in ANY_TEXT:
         settings = parse(**{name.upper(): "x"})
         assert [warning.split()[2] for warning in settings.warnings()] == [option.variable]
         assert settings == replace(parse(), ignored=settings.ignored)
-    if not isinstance(option.value, OptionalText) and name != "onnx_file":
+    if not isinstance(option.value, OptionalText) and name not in ANY_TEXT:
         with pytest.raises(SettingsError):
             parse(f"{option.flag}=")
 

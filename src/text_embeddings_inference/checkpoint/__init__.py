@@ -8,10 +8,12 @@ from .hub.locate import locate
 from .hub.preview import File, Preview, preview
 from .modules import Dense
 from .onnx import OnnxGraph
+from .reranking import ChatTemplate, Reranking
 from .tensors.tensor import MappedFile
 from .tensors.weights import StoredWeights, Weights, open_weights
 
 __all__ = [
+    "ChatTemplate",
     "Checkpoint",
     "Dense",
     "Facts",
@@ -22,6 +24,7 @@ __all__ = [
     "OnnxGraph",
     "Preview",
     "Request",
+    "Reranking",
     "StoredWeights",
     "Weights",
     "examine_checkpoint",

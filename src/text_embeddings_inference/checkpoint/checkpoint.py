@@ -11,6 +11,7 @@ from ..types import Kind, LateInteraction, Pooling, TextRules, TokenColumns
 from .facts import Facts
 from .modules import Dense
 from .onnx import OnnxGraph
+from .reranking import Reranking
 from .tensors.weights import Weights
 
 
@@ -70,6 +71,8 @@ class Checkpoint:
     tokenizer_file: Path
     sources: Sources
     facts: Facts
+    reranking: Reranking = field(default_factory=Reranking)
+    """How a reranker takes pairs and makes scores, where that is not by its own head and special tokens."""
     onnx: OnnxGraph | None = None
     """The graph that is the model where there are no weights."""
     warned: set[str] = field(default_factory=set)

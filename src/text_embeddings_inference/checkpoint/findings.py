@@ -20,7 +20,8 @@ from .late_interaction import read_late_interaction
 from .layout import TOKENIZER, Layout
 from .modules import HEAD_FILES, MODULES, Dense, ModulePaths, read_dense, read_head, read_module_paths
 from .onnx import OnnxGraph, find_onnx
-from .pooling import check_splade, read_pooling
+from .pooling import DEFAULT_PATH, check_splade, read_pooling
+from .reranking import RerankerFiles, Reranking, causal_reranker, is_causal, read_reranking, unknown_use
 from .tensors.weights import Weights, open_weights
 from .text_rules import read_text_rules
 
@@ -44,6 +45,12 @@ class Request:
     onnx_file: str | None = None
     """The option `--onnx-file`."""
 
+    rerank_template: str | None = None
+    """The option `--rerank-template`."""
+
+    rerank_answers: str | None = None
+    """The option `--rerank-answers`."""
+
     weights: Weights | None = None
     """In place of those in the folder."""
 
@@ -64,6 +71,7 @@ class Findings:
     facts: Facts = field(default_factory=lambda: Facts(None))
     kind: Found[Kind] = field(default_factory=lambda: Found(Kind.EMBEDDING, ""))
     labels: Labels = field(default_factory=Labels)
+    reranking: Reranking = field(default_factory=Reranking)
     pooling: Found[Pooling | None] = field(default_factory=lambda: Found(None, ""))
     rules: TextRules = field(default_factory=TextRules)
     max_input_length: Found[int] = field(default_factory=lambda: Found(0, ""))
@@ -110,6 +118,7 @@ class Findings:
             tokenizer_file=self.root / TOKENIZER,
             sources=Sources(self.kind.source, self.pooling.source, self.max_input_length.source),
             facts=self.facts,
+            reranking=self.reranking,
             onnx=self.model if isinstance(self.model, OnnxGraph) else None,
         )
 
@@ -121,12 +130,15 @@ def open_checkpoint(
     pooling: Pooling | None = None,
     dense_path: str | None = None,
     onnx_file: str | None = None,
+    rerank_template: str | None = None,
+    rerank_answers: str | None = None,
 ) -> Checkpoint:
     """The model in `folder`; the arguments are those of `Request`. Weights are mapped, not read.
 
     Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
-    found = Findings(Request(folder, facts_of, pooling, dense_path, onnx_file))
+    request = Request(folder, facts_of, pooling, dense_path, onnx_file, rerank_template, rerank_answers)
+    found = Findings(request)
     for name, read in READERS.items():
         _take(found, name, read)
     return found.checkpoint()
@@ -172,8 +184,51 @@ def _check_quantizer(found: Findings) -> None:
         raise UnsupportedError(f"{place}: {what}")
 
 
+def _read_kind(found: Findings) -> Found[Kind]:
+    request = found.request
+    if found.modules.logit_score is not None:
+        return Found(Kind.RERANKER, "`modules.json`: LogitScore, the score is a difference of two tokens' logits")
+    if _is_bare_causal(found) and request.pooling is None:
+        source = causal_reranker(found.root, found.config, request.rerank_template, request.rerank_answers)
+        if source is not None:
+            return Found(Kind.RERANKER, source)
+    return read_kind(found.root, found.config, splade=request.pooling is Pooling.SPLADE)
+
+
+def _read_labels(found: Findings) -> Labels:
+    if found.is_embedding:
+        return Labels()
+    if found.modules.logit_score is not None or _is_bare_causal(found):
+        return Labels(("LABEL_0",), {"LABEL_0": 0})
+    return read_labels(found.root, found.config)
+
+
+def _is_bare_causal(found: Findings) -> bool:
+    """Whether it is a causal language model of which no file says that it is anything else."""
+    modules = found.modules
+    return (
+        is_causal(found.config)
+        and modules.pooling is modules.splade is modules.logit_score is None
+        and not (modules.late or modules.dense)
+        and not (found.request.folder / DEFAULT_PATH / "config.json").exists()
+    )
+
+
+def _read_reranking(found: Findings) -> Reranking:
+    request, folder = found.request, found.request.folder
+    files = RerankerFiles(folder, found.root, found.modules.logit_score)
+    return read_reranking(files, found.config, found.kind.value, request.rerank_template, request.rerank_answers)
+
+
 def _read_pooling(found: Findings) -> Found[Pooling | None]:
     option = found.request.pooling
+    if found.is_embedding and _is_bare_causal(found):
+        name = found.config.architectures[0]
+        if option is None:
+            raise unknown_use(name)
+        logger.warning(
+            "`--pooling`: %s is a causal language model, whose vectors say something only if trained to", name
+        )
     if not found.is_embedding:
         if option is not None:
             logger.warning("`--pooling` is ignored: the model is a %s", found.kind.value)
@@ -248,7 +303,7 @@ def _read_prompts(found: Findings) -> dict[str, str] | None:
         problem = f"`prompts` should be an object of strings, is {describe(prompts)}"
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")
     default = values.get("default_prompt_name")
-    if default is not None:
+    if default is not None and not found.reranking.prompted and found.reranking.template is None:
         logger.warning("`default_prompt_name` of `%s` is %r: used only with `--default-prompt-name`", name, default)
     return prompts
 
@@ -259,8 +314,9 @@ READERS: dict[str, Callable[[Findings], Any]] = {
     "config": lambda found: read_config(found.root),
     "facts": lambda found: found.request.facts_of(found.config.model_type, found.config.values),
     "check quantizer": _check_quantizer,
-    "kind": lambda found: read_kind(found.root, found.config, splade=found.request.pooling is Pooling.SPLADE),
-    "labels": lambda found: Labels() if found.is_embedding else read_labels(found.root, found.config),
+    "kind": _read_kind,
+    "labels": _read_labels,
+    "reranking": _read_reranking,
     "pooling": _read_pooling,
     "check splade": _check_splade,
     "check tokenizer": _check_tokenizer,

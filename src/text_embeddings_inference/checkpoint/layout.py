@@ -13,6 +13,7 @@ from .late_interaction import NAME as PROMPTS
 from .modules import DENSE_FILES, HEAD_FILES, MODULES, ModulePaths
 from .onnx import DATA_SUFFIXES, ONNX_FILES
 from .pooling import DEFAULT_PATH
+from .reranking import CHAT_TEMPLATE
 from .tensors.weights import WEIGHT_FILES, read_shard_names
 from .text_rules import TOKENIZER_CONFIG
 
@@ -40,9 +41,10 @@ class Layout:
         return (
             self._in(root, *SENTENCE_FILES),
             self._in(root, TOKENIZER_CONFIG),
+            self._in(root, CHAT_TEMPLATE),
             (PROMPTS,),
             self._in(DEFAULT_PATH if pooling is None else pooling, CONFIG),
-            *(() if splade is None else (self._in(splade, CONFIG),)),
+            *(self._in(path, CONFIG) for path in (splade, self.modules.logit_score) if path is not None),
             *(self._in(root, head) for head in HEAD_FILES),
             *(names for path in self.modules.dense for names in (self._in(path, CONFIG), self._in(path, *DENSE_FILES))),
         )

@@ -45,6 +45,7 @@ PREDECESSORS: dict[str, tuple[str | None, ...]] = {
     "Dropout": ("Transformer", "Pooling", "Dense"),
     "FlexibleQuantizer": ("Pooling",),
     "Normalize": ("Pooling", "Dense", "Normalize"),
+    "LogitScore": ("Transformer",),
 }
 
 
@@ -65,6 +66,9 @@ class ModulePaths:
 
     late: bool = False
     """Whether tokens are projected, and not pooled."""
+
+    logit_score: str | None = None
+    """Of a reranker that is a causal language model: which tokens' logits make its score."""
 
     def replace_dense(self, path: str | None) -> ModulePaths:
         """`path` in place of the only Dense module's; unchanged when there is not exactly one."""
@@ -106,7 +110,7 @@ def read_module_paths(folder: Path) -> ModulePaths:
     if not isinstance(modules, list):
         raise CheckpointError(f"Failed to parse `modules.json` in {folder}: expected a list, got {describe(modules)}")
     transformer: str | None = None
-    pooling = splade = after = None
+    pooling = splade = logit_score = after = None
     dense: list[str] = []
     quantizes = False
     for module in modules:
@@ -122,13 +126,16 @@ def read_module_paths(folder: Path) -> ModulePaths:
             splade = path
         elif name in ("Dense", "TokenDense"):
             dense.append(path)
+        elif name == "LogitScore":
+            logit_score = path
         elif name == "FlexibleQuantizer":
             quantizes = True
         if name != "Dropout":
             after = name
     if transformer is None:
         raise CheckpointError(f"`modules.json` in {folder} lists no Transformer")
-    return ModulePaths(transformer, pooling, splade, tuple(dense), quantizes, late=after == "TokenDense")
+    late = after == "TokenDense"
+    return ModulePaths(transformer, pooling, splade, tuple(dense), quantizes, late, logit_score)
 
 
 def read_dense(folder: Path, path: str) -> Dense:

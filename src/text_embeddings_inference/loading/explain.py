@@ -19,7 +19,7 @@ from ..models.build import Network, facts_of, find_model_file
 from ..settings import Settings
 from .explanation import Architecture, Explanation, Limits, Problem, Task
 from .load import load_tokenizer
-from .open import find_max_input_length, hub_access
+from .open import find_answers, find_max_input_length, hub_access
 
 ANY_VOCABULARY = 1 << 31
 """In place of a vocabulary that is not known."""
@@ -84,6 +84,8 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: _P
             pooling=settings.model.pooling,
             dense_path=settings.model.dense_path,
             onnx_file=settings.model.onnx_file,
+            rerank_template=settings.model.rerank_template,
+            rerank_answers=settings.model.rerank_answers,
             weights=Weights((), ()) if any(file.name.endswith(".bin") for file in files.unread) else None,
             linked=files.linked,
         )
@@ -99,6 +101,9 @@ def _survey(found: Explanation, files: Preview, settings: Settings, problems: _P
         prompts=checkpoint.prompts,
         default_prompt=settings.model.default_prompt,
     )
+    with problems.step():
+        if "check tokenizer" not in examined.problems:
+            checkpoint = find_answers(checkpoint)
     found = _find_engine(found, Need(checkpoint, settings), problems)
     return _find_limits(found, examined, settings, problems)
 
@@ -170,6 +175,8 @@ def _task(checkpoint: Checkpoint) -> Task:
         pooling=checkpoint.pooling,
         pooling_source=checkpoint.sources.pooling,
         labels=checkpoint.labels,
+        template=checkpoint.reranking.source,
+        score="" if checkpoint.reranking.answers is None else checkpoint.reranking.answers.words,
         late_interaction=checkpoint.late is not None,
         dense_modules=tuple((dense.inputs, dense.outputs) for dense in checkpoint.dense),
     )

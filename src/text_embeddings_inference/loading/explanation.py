@@ -49,6 +49,10 @@ class Task:
     """Which file, option or rule decided."""
     labels: tuple[str, ...]
     """By class index; of embedding models there are none."""
+    template: str
+    """What said which template pairs are put into; "": none is."""
+    score: str
+    """Whose logits make a score; "": the model has a head of its own."""
     late_interaction: bool
     """Whether each token gets a vector."""
     dense_modules: tuple[tuple[int, int], ...]
@@ -180,6 +184,10 @@ def _count(number: int, thing: str) -> str:
 def _task(task: Task) -> Iterator[tuple[str, list[str]]]:
     labels = f", {_count(len(task.labels), 'label')}: {', '.join(task.labels)}" if task.labels else ""
     yield "task", [f"{task.kind}{labels}", *([f"because of {task.kind_source}"] if task.kind_source else [])]
+    if task.template:
+        yield "template", [f"from {task.template}"]
+    if task.score:
+        yield "score", [task.score]
     if task.late_interaction:
         yield "late interaction", ["a vector for each token"]
     elif task.pooling is not None:

@@ -11,13 +11,13 @@ from functools import partial
 
 import numpy as np
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import ChatTemplate, Checkpoint
 from ..engines.base import Engine
 from ..engines.measure import Quantity
 from ..errors import StartError
 from ..machine import available_memory
 from ..settings import Settings
-from ..tokenization import ROLES, TextOptions, Tokenizer, resolve_default_prompt
+from ..tokenization import ROLES, TextOptions, Tokenizer, compile_chat_template, resolve_default_prompt
 from ..types import Encoding, ModelInfo
 from .fidelity import FAITHFUL, LEAST, fidelity
 from .open import Opened
@@ -133,6 +133,14 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
         longest = settings.limits.token_limit
         query, document = min(late.query_length, longest), min(late.document_length, longest)
         late = replace(late, query_length=query, document_length=document)
+    template, reranking = None, checkpoint.reranking
+    if isinstance(reranking.template, ChatTemplate):
+        chat = reranking.template
+        template = compile_chat_template(chat.source, chat.where, chat.variables, structured=chat.structured)
+    elif reranking.template is not None:
+        template = reranking.template
+    if prompt is None and reranking.prompt_name is not None:
+        prompt = resolve_default_prompt(checkpoint.prompts, reranking.prompt_name)
     options = TextOptions(
         max_input_length=max_input_length,
         vocabulary=vocabulary,
@@ -141,5 +149,7 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
         rules=checkpoint.rules,
         late=late,
         default_role=role,
+        template=template,
+        prompted_pairs=reranking.prompted,
     )
     return Tokenizer.load(checkpoint.tokenizer_file, options)

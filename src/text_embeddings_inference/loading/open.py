@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -47,13 +47,38 @@ def open_model(settings: Settings) -> Opened:
     """Finds the checkpoint, opens it, and has its engine begin to compile. Raises StartError."""
     dense_path, onnx_file = settings.model.dense_path, settings.model.onnx_file
     folder = locate(settings.model.model_id, hub_access(settings), dense_path=dense_path, onnx_file=onnx_file)
-    checkpoint = open_checkpoint(
-        folder, facts_of, pooling=settings.model.pooling, dense_path=dense_path, onnx_file=onnx_file
+    checkpoint = find_answers(
+        open_checkpoint(
+            folder,
+            facts_of,
+            pooling=settings.model.pooling,
+            dense_path=dense_path,
+            onnx_file=onnx_file,
+            rerank_template=settings.model.rerank_template,
+            rerank_answers=settings.model.rerank_answers,
+        )
     )
     max_input_length = find_max_input_length(checkpoint, settings)
     need = Need(checkpoint, settings)
     kind, offer, _ = choose(need)
     return Opened(need, kind, offer, make_engine(need, kind, offer), max_input_length)
+
+
+def find_answers(checkpoint: Checkpoint) -> Checkpoint:
+    """With the ids of the tokens whose logits make a score in place of words. Raises CheckpointError."""
+    answers = checkpoint.reranking.answers
+    if answers is None or not any(isinstance(answer, str) for answer in (answers.true, answers.false)):
+        return checkpoint
+    from ..tokenization import first_token  # takes a while to import, and few models need it before the engine
+
+    true, false = (
+        first_token(checkpoint.tokenizer_file, answer, whole=answers.whole) if isinstance(answer, str) else answer
+        for answer in (answers.true, answers.false)
+    )
+    assert true is not None
+    return replace(
+        checkpoint, reranking=replace(checkpoint.reranking, answers=replace(answers, true=true, false=false))
+    )
 
 
 def make_engine(need: Need, kind: EngineKind, offer: Offer) -> Engine:

@@ -11,15 +11,17 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from ..checkpoint import Checkpoint, Dense, Facts
 from ..errors import CheckpointError, UnsupportedError
+from ..nn.heads import AnswerHead
 from ..nn.layers import ACTIVATIONS, Linear
-from ..nn.parameters import Table, Tensors, bind, check_all_used
+from ..nn.parameters import Parameters, Table, Tensors, bind, check_all_used
 from ..ops.spec import Constants, Inputs, Ops, Value
-from ..types import Kind, Pooling
+from ..types import Kind, Pooling, as_float32
 from . import choose, supported
-from .architecture import Architecture
+from .architecture import Architecture, Args
 from .numbers import check_numbers, describe_problem
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,10 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
     model = architecture.model(args, p)
     check_all_used(p)
 
+    if checkpoint.reranking.answers is not None:
+        answer = _answer_head(checkpoint, args, p, heads)
+        return Network(lambda ops, x: Results(answer(ops, model(ops, x), x.layout), None), 1, args.vocab_size)
+
     if checkpoint.kind is not Kind.EMBEDDING:
         if architecture.classifier is None:
             raise _no_head(checkpoint, "a classifier's head")
@@ -92,6 +98,25 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
 
     width = architecture.width(args, model)
     return embedding(checkpoint, model, width, ops, args.vocab_size, architecture.finish)
+
+
+def _answer_head(checkpoint: Checkpoint, args: Args, p: Parameters, heads: Parameters) -> AnswerHead:
+    """Of the rows of the vocabulary's matrix, which is that of the embeddings where no other is stored.
+
+    Raises CheckpointError for ids that are not in it.
+    """
+    answers, config = checkpoint.reranking.answers, checkpoint.config
+    assert answers is not None
+    ids = [id_ for id_ in (answers.true, answers.false) if isinstance(id_, int)]
+    tied = config.get("tie_word_embeddings")
+    if tied is True or (tied is None and "lm_head.weight" not in heads):
+        table = p.stored("embed.weight", (args.vocab_size, args.hidden_size))
+    else:
+        table = heads.stored("lm_head.weight", (args.vocab_size, args.hidden_size))
+    if not ids or max(ids) >= args.vocab_size:
+        raise CheckpointError(f"the answers' tokens {ids} are not in the vocabulary of {args.vocab_size} ids")
+    rows = as_float32(np.ascontiguousarray(table[ids]))
+    return AnswerHead(p, rows, config.get("final_logit_softcapping"), answers.scale)
 
 
 def embedding(

@@ -103,7 +103,7 @@ TENSORS: Table = {
     "norm": "norm",
 }
 
-HEADS: Table = {"lm_head": None, "score": "out"}
+HEADS: Table = {"lm_head": "lm_head", "score": "out"}
 
 
 def block(args: DecoderArgs, p: Parameters, attention: SelfAttention, *, biases: Collection[str] = ()) -> PreNormBlock:

@@ -5,8 +5,10 @@ Letters: `D` model, `V` vocabulary; `*` is `B, S` (padded) or `T` (packed).
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..ops.spec import Layout, Ops, Value
-from ..types import Pooling
+from ..types import Float32Array, Pooling
 from .layers import Activation, Embedding, LayerNorm, Linear
 from .parameters import Parameters
 
@@ -48,3 +50,23 @@ class MaskedLMHead:
 
     def __call__(self, ops: Ops, x: Value) -> Value:
         return ops.linear(self.norm(ops, self.act(ops, self.transform(ops, x))), self.decoder, self.bias)
+
+
+class AnswerHead:
+    """The last token's logit of one answer, or of one less that of another: `[*, D]` -> `[B, 1]`.
+
+    Of the vocabulary's matrix only the rows of the answers are kept: there are no logits `[*, V]`.
+    """
+
+    def __init__(self, p: Parameters, rows: Float32Array, cap: float | None = None, scale: float = 1.0) -> None:
+        """rows: `[1, D]`, or `[2, D]` for a difference; cap: each logit x becomes cap * tanh(x / cap)."""
+        signs = np.array([[1, -1]], np.float32)[:, : len(rows)] * np.float32(scale)
+        self.cap = cap
+        self.rows = p.constant(rows if cap else signs @ rows)
+        self.signs = p.constant(signs)
+
+    def __call__(self, ops: Ops, x: Value, layout: Layout) -> Value:
+        logits = ops.linear(ops.pool(x, Pooling.LAST_TOKEN, layout), self.rows)
+        if self.cap is None:
+            return logits
+        return ops.linear(ops.mul(ops.tanh(ops.mul(logits, 1 / self.cap)), self.cap), self.signs)

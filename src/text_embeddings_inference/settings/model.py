@@ -53,6 +53,24 @@ class ModelOptions:
         details="A path inside of the model's folder. Without it, `model.onnx` or `onnx/model.onnx` is run if there "
         "are no weights in another format. Runs on OpenVINO. Not in text-embeddings-inference 1.9.3.",
     ).field(None)
+    rerank_template: str | None = Option(
+        Text(),
+        MODEL,
+        "The text that a reranker's query and document are put into: a Jinja file, or a family's name",
+        details="Families: qwen3-reranker, mxbai-rerank-v2, bge-reranker-v2-gemma, zerank, llama-nemotron-rerank. A "
+        "file gets `query`, `document` and `instruction`, and `messages` with the roles system, query and document. "
+        "Models that come with a template, and causal language models of these families, need no option; conversions "
+        "to sequence classifiers do. Not in text-embeddings-inference 1.9.3.",
+        default_text="the model's",
+    ).field(None)
+    rerank_answers: str | None = Option(
+        Text(),
+        MODEL,
+        "The answers of a causal language model whose logits make a reranker's score",
+        details="One word, or two with a comma: the logit of the first one's token, less that of the second's. "
+        "Example: yes,no. Not in text-embeddings-inference 1.9.3.",
+        default_text="the model's",
+    ).field(None)
     trust_remote_code: bool = Option(
         Flag(),
         MODEL,

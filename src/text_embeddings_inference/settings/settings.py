@@ -34,7 +34,17 @@ PARTS: Mapping[str, type[Any]] = {
 
 ADDED = frozenset(
     [
-        *("onnx_file", "trust_remote_code", "explain", "engine", "cpu_level", "threads", "streams"),
+        *(
+            "onnx_file",
+            "rerank_template",
+            "rerank_answers",
+            "trust_remote_code",
+            "explain",
+            "engine",
+            "cpu_level",
+            "threads",
+            "streams",
+        ),
         *("batch_timeout", "max_queued_tokens", "warmup", "compile_cache", "no_compile_cache", "listen_uds"),
         *("tls_cert", "tls_key", "client_timeout", "keep_alive_timeout", "max_connections", "max_queued_bytes"),
         *("shutdown_grace", "grpc_port"),

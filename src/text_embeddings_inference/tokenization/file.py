@@ -36,6 +36,20 @@ def read_tokenizer(file: Path, rules: TextRules) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def first_token(file: Path, word: str, *, whole: bool) -> int:
+    """The id of the first token of a word; whole: of the token that is the word, if there is one.
+
+    Raises CheckpointError where the tokenizer has none for it.
+    """
+    tokenizer = read_tokenizer(file, TextRules())
+    if whole and (id_ := tokenizer.token_to_id(word)) is not None:
+        return int(id_)
+    ids = tokenizer.encode(word, add_special_tokens=False).ids
+    if not ids:
+        raise CheckpointError(f"{file}: has no token for the answer {word!r}")
+    return int(ids[0])
+
+
 def _append(tokenizer: tokenizers.Tokenizer, file: Path, end: str) -> None:
     end_id = tokenizer.token_to_id(end)
     if end_id is None:

@@ -16,15 +16,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import tokenizers
 
 from ..errors import CheckpointError, EmptyInputError, InputError, RequestError, TokenizerError
-from ..types import EncodeOptions, Encoding, Input, LateInteraction, Pair, TextRules, Token
+from ..types import (
+    EncodeOptions,
+    Encoding,
+    Input,
+    Int32Array,
+    LateInteraction,
+    Pair,
+    PairTemplate,
+    TextRules,
+    Token,
+)
 from . import truncation
 from .file import read_tokenizer
+from .pairs import NO_INSTRUCTION, PairEncoder
 from .roles import Role, make_roles
 from .truncation import Direction
 
@@ -82,6 +93,12 @@ class TextOptions:
     default_role: str | None = None
     """The role of texts that name no prompt."""
 
+    template: PairTemplate | None = None
+    """What pairs are put into; None: the tokenizer's own special tokens are put around them."""
+
+    prompted_pairs: bool = False
+    """Whether prompts are put before the first text of a pair."""
+
 
 class Tokenizer:
     """The tokenizer of one model, with its prompts and its limits."""
@@ -109,6 +126,10 @@ class Tokenizer:
         self._splits_at_spaces = {side: truncation.splits_at_spaces(tokenizer, side) for side in get_args(Direction)}
         self._writes_out = truncation.writes_out(tokenizer)
         self._may_exceed_vocabulary = largest_id >= options.vocabulary
+        self._pairs: PairEncoder | None = None
+        if options.template is not None:
+            splits, limit = self._splits_at_spaces["right"], options.max_input_length
+            self._pairs = PairEncoder(tokenizer, options.template, limit, self._outside, splits_at_spaces=splits)
 
     @classmethod
     def load(cls, file: Path, options: TextOptions) -> Tokenizer:
@@ -121,6 +142,8 @@ class Tokenizer:
         Texts get the prompt and special tokens. Token ids are run as they are, but with a prompt they are decoded. In
         late interaction both get what belongs to their role.
         """
+        if options.instruction is not None and self._pairs is None:
+            return [InputError(NO_INSTRUCTION) for _ in inputs]
         role = self._role(options.prompt_name)
         limit = self.max_input_length if role is None else role.room
         results: dict[int, Encoding | RequestError] = {}
@@ -135,6 +158,8 @@ class Tokenizer:
                 results[place] = prepared
             else:
                 whole[place] = prepared
+        if self._pairs is not None:
+            results |= self._templated(whole, options)
         for place, encoding in self._run_heads(whole, options, limit).items():
             results[place] = self._finish(encoding, inputs[place], options, limit)
         encodings = [results[place] for place in range(len(inputs))]
@@ -212,11 +237,13 @@ class Tokenizer:
                 )
             item = truncation.cut_bytes(item, self.max_characters)
         if self._writes_out and not isinstance(item, list):
-            item = self._cut_written_out(item, options)
+            item = _cut_written_out(item, self.max_characters, options)
         if isinstance(item, str):
-            return self._cased(item if prompt is None else prompt + item)
+            return self._cased(item if prompt is None or self._pairs is not None else prompt + item)
         if isinstance(item, tuple):
-            if prompt is not None:
+            if prompt is not None and self._options.prompted_pairs:
+                return self._cased(prompt + item[0]), self._cased(item[1])
+            if prompt is not None and self._pairs is None:
                 raise InputError("`prompt_name` cannot be set with dual inputs")
             return self._cased(item[0]), self._cased(item[1])
         outside = next((id_ for id_ in item if not 0 <= id_ < self.vocabulary), None)
@@ -224,30 +251,31 @@ class Tokenizer:
             raise InputError(f"token id {outside} is outside the vocabulary of {self.vocabulary} ids")
         if prompt is not None:
             return self._cased(prompt + self._decode(item, skip_special_tokens=True))
-        return self._encode_ids(item, options, limit)
+        return _encode_ids(item, options, limit)
 
-    def _cut_written_out(self, item: str | Pair, options: EncodeOptions) -> str | Pair:
-        """Without what the normalizer would make far more of than an input may have. Raises InputError."""
-        parts = (item,) if isinstance(item, str) else item
-        sizes = [truncation.fitting(part, self.max_characters) for part in parts]
-        if sizes == [len(part) for part in parts]:
-            return item
-        if not options.truncate:
-            raise InputError(f"`inputs` must have less than {self.max_characters} characters once they are normalized")
-        cut = [part[:size] for part, size in zip(parts, sizes, strict=True)]
-        return cut[0] if isinstance(item, str) else (cut[0], cut[1])
+    def _templated(self, whole: dict[int, str | Pair], options: EncodeOptions) -> dict[int, Encoding | RequestError]:
+        """Takes the pairs out of `whole`, and puts them into the template."""
+        assert self._pairs is not None
+        places = [place for place, item in whole.items() if isinstance(item, tuple)]
+        pairs = [cast(Pair, whole.pop(place)) for place in places]
+        try:
+            prompt = options.instruction
+            if prompt is None:
+                prompt = self._prompt(options.prompt_name)
+            elif options.prompt_name is not None:
+                raise InputError("`instruction` and `prompt_name` are the same thing: give one of them")
+            return dict(zip(places, self._pairs.encode(pairs, prompt, options), strict=True))
+        except RequestError as error:
+            return dict.fromkeys(places, error)
+
+    def _outside(self, ids: Int32Array) -> InputError | None:
+        """The error for a text with a token that the model does not have."""
+        if not self._may_exceed_vocabulary or (largest := ids.max()) < self.vocabulary:
+            return None
+        return InputError(f"the text has token id {largest}, which is outside the vocabulary of {self.vocabulary} ids")
 
     def _cased(self, text: str) -> str:
         return text.lower() if self._options.rules.lowercase else text
-
-    @staticmethod
-    def _encode_ids(ids: list[int], options: EncodeOptions, limit: int) -> Encoding:
-        characters = len(ids)
-        if len(ids) > limit:
-            if not options.truncate:
-                raise _too_long(len(ids), limit)
-            ids = ids[-limit:] if options.direction == "left" else ids[:limit]
-        return Encoding(np.array(ids, np.int32), None, characters)
 
     def _run_heads(
         self, texts: dict[int, str | Pair], options: EncodeOptions, limit: int
@@ -310,10 +338,8 @@ class Tokenizer:
             type_ids = None if type_ids is None else type_ids[kept]
         if not len(ids):
             return InputError("`inputs` has no tokens: the tokenizer drops all of its characters")
-        if self._may_exceed_vocabulary and ids.max() >= self.vocabulary:
-            return InputError(
-                f"the text has token id {ids.max()}, which is outside the vocabulary of {self.vocabulary} ids"
-            )
+        if (error := self._outside(ids)) is not None:
+            return error
         return Encoding(ids, type_ids, _characters(item))
 
     def _decode(self, ids: list[int], skip_special_tokens: bool) -> str:
@@ -325,8 +351,29 @@ class Tokenizer:
             raise TokenizerError(str(error)) from error
 
 
+def _encode_ids(ids: list[int], options: EncodeOptions, limit: int) -> Encoding:
+    characters = len(ids)
+    if len(ids) > limit:
+        if not options.truncate:
+            raise _too_long(len(ids), limit)
+        ids = ids[-limit:] if options.direction == "left" else ids[:limit]
+    return Encoding(np.array(ids, np.int32), None, characters)
+
+
 def _too_long(length: int, limit: int) -> InputError:
     return InputError(f"`inputs` must have less than {limit} tokens. Given: {length}")
+
+
+def _cut_written_out(item: str | Pair, limit: int, options: EncodeOptions) -> str | Pair:
+    """Without what the normalizer would make far more of than the characters of an input. Raises InputError."""
+    parts = (item,) if isinstance(item, str) else item
+    sizes = [truncation.fitting(part, limit) for part in parts]
+    if sizes == [len(part) for part in parts]:
+        return item
+    if not options.truncate:
+        raise InputError(f"`inputs` must have less than {limit} characters once they are normalized")
+    cut = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    return cut[0] if isinstance(item, str) else (cut[0], cut[1])
 
 
 def _characters(item: Input) -> int:

@@ -98,8 +98,8 @@ def head(text: str | Pair, max_length: int, direction: Direction) -> str | Pair:
     """
     limit = max_length * HEAD_CHARACTERS_PER_TOKEN
     if isinstance(text, str):
-        return _cut_at_space(text, limit, direction)
-    first, second = (_cut_at_space(part, limit, direction) for part in text)
+        return cut_at_space(text, limit, direction)
+    first, second = (cut_at_space(part, limit, direction) for part in text)
     return text if first is text[0] and second is text[1] else (first, second)
 
 
@@ -155,7 +155,7 @@ def _is_local(normalizer: dict[str, Any]) -> bool:
     return normalizer["type"] in LOCAL_NORMALIZERS
 
 
-def _cut_at_space(text: str, limit: int, direction: Direction) -> str:
+def cut_at_space(text: str, limit: int, direction: Direction) -> str:
     """`text` up to the last space in its first `limit` characters that follows a printable ASCII character.
 
     With direction `left` from the first such space in its last `limit` characters on. The same object if there is none.

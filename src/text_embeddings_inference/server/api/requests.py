@@ -29,6 +29,17 @@ PromptName = Annotated[
         "Models for late interaction (ColBERT) take `query` and `document`."
     ),
 ]
+PairPromptName = Annotated[
+    str | None,
+    Meta(
+        description="The prompt of the model that a reranker's template takes as its instruction, or that is put "
+        "before the query, in place of the default one."
+    ),
+]
+Instruction = Annotated[
+    str | None,
+    Meta(description="What the reranker is to look for, in place of its default instruction. Not all models take one."),
+]
 MultiVector = Annotated[
     bool,
     Meta(
@@ -134,6 +145,8 @@ class PredictRequest(Struct):
     truncate: Truncate = None
     truncation_direction: TruncationDirection = "Right"
     raw_scores: RawScores = False
+    prompt_name: PairPromptName = None
+    instruction: Instruction = None
 
     def __post_init__(self) -> None:
         check_predict_inputs(self.inputs)
@@ -148,6 +161,8 @@ class RerankRequest(Struct):
     truncation_direction: TruncationDirection = "Right"
     raw_scores: RawScores = False
     return_text: Annotated[bool, Meta(description="Give each text back with its score.")] = False
+    prompt_name: PairPromptName = None
+    instruction: Instruction = None
 
 
 class SimilarityInputs(Struct):

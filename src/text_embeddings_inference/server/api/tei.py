@@ -137,7 +137,7 @@ def _options(served: Served, body: Optioned) -> EncodeOptions:
     """How the inputs of a request become tokens, the server's defaults filled in."""
     truncate = served.settings.model.auto_truncate if body.truncate is None else body.truncate
     direction: Literal["left", "right"] = "left" if body.truncation_direction in ("Left", "left") else "right"
-    return EncodeOptions(truncate, direction, getattr(body, "prompt_name", None))
+    return EncodeOptions(truncate, direction, getattr(body, "prompt_name", None), getattr(body, "instruction", None))
 
 
 # --- how answers are written ------------------------------------------------------------------------------------------

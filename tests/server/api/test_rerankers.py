@@ -1,0 +1,216 @@
+"""Rerankers with a template, or with prompts: over HTTP and in process, against the scores of their own code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.extras import needs_torch
+from tests.loaded import loaded_model
+from tests.native.kernels import needs_kernels
+from tests.server.client import Client
+from text_embeddings_inference import Embedder, EncodeOptions, load
+from text_embeddings_inference.errors import InputError, StartError
+from text_embeddings_inference.settings import Settings
+
+RERANKERS = Path(__file__).parents[2] / "fixtures" / "rerankers"
+NAMES = sorted(path.name for path in RERANKERS.iterdir())
+QWEN3, LOGIT_SCORE, PROMPTS = "Qwen3-Reranker-0.6B", "st-logitscore", "ce-prompts"
+TOLERANCE = 2e-4
+QUERY, TEXT = "what is a python list", "A list is a mutable sequence."
+
+
+def cases(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((RERANKERS / name / "expected.json").read_text())["rerank"]
+    return found
+
+
+def fields(case: dict[str, Any]) -> dict[str, Any]:
+    return {key: case[key] for key in ("instruction", "prompt_name") if key in case}
+
+
+def serve(name: str, **options: Any) -> Client:
+    settings = Settings.of(model_id=str(RERANKERS / name), dtype="float32", streams=1, **options)
+    return Client(loaded_model(settings), settings)
+
+
+def opened(folder: Path, **options: Any) -> Embedder:
+    return load(folder, dtype="float32", threads=2, streams=1, **options)
+
+
+def scores(model: Embedder, query: str, texts: list[str], **options: Any) -> list[float]:
+    """Logits, in the order of the texts."""
+    ranks = model.rerank(query, texts, raw_scores=True, options=EncodeOptions(**options))
+    return [rank.score for rank in sorted(ranks, key=lambda rank: rank.index)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "engine", ["openvino", pytest.param("native", marks=needs_kernels), pytest.param("torch", marks=needs_torch)]
+)
+def test_scores_on_every_engine(name: str, engine: str) -> None:
+    with opened(RERANKERS / name, engine=engine) as model:
+        for case in cases(name):
+            together = scores(model, case["query"], case["texts"], **fields(case))
+            alone = [scores(model, case["query"], [text], **fields(case))[0] for text in case["texts"]]
+            np.testing.assert_allclose(together, case["raw_scores"], atol=TOLERANCE)
+            np.testing.assert_allclose(alone, case["raw_scores"], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_over_http(name: str) -> None:
+    with serve(name) as client:
+        for case in cases(name):
+            body = {"query": case["query"], "texts": case["texts"], "truncate": True} | fields(case)
+            found = client.post("/rerank", body)
+            assert found.status == 200, found.json
+            assert [rank["index"] for rank in found.json] == case["order"]
+            got = {rank["index"]: rank["score"] for rank in found.json}
+            np.testing.assert_allclose([got[i] for i in range(len(got))], case["scores"], atol=1e-4)
+            pairs = [[case["query"], text] for text in case["texts"]]
+            found = client.post("/predict", {"inputs": pairs, "raw_scores": True} | fields(case))
+            np.testing.assert_allclose([row[0]["score"] for row in found.json], case["raw_scores"], atol=TOLERANCE)
+
+
+def test_instruction_by_option_is_that_of_a_request() -> None:
+    case = next(case for case in cases(QWEN3) if "instruction" in case)
+    with opened(RERANKERS / QWEN3, default_prompt=case["instruction"]) as model:
+        np.testing.assert_allclose(scores(model, case["query"], case["texts"]), case["raw_scores"], atol=TOLERANCE)
+    case = next(case for case in cases(LOGIT_SCORE) if "prompt_name" in case)
+    with opened(RERANKERS / LOGIT_SCORE, default_prompt_name=case["prompt_name"]) as model:
+        np.testing.assert_allclose(scores(model, case["query"], case["texts"]), case["raw_scores"], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "message"),
+    [
+        ("bge-reranker-v2-gemma", {"instruction": "Look."}, "`instruction` is not available"),
+        (PROMPTS, {"instruction": "Look."}, "`instruction` is not available"),
+        (PROMPTS, {"prompt_name": "other"}, "Available prompts"),
+        (LOGIT_SCORE, {"instruction": "Look.", "prompt_name": "query"}, "give one of them"),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused(name: str, extra: dict[str, str], message: str) -> None:
+    with serve(name) as client:
+        found = client.post("/rerank", {"query": QUERY, "texts": [TEXT]} | extra)
+    assert found.status == 422
+    assert message in found.json["error"]
+
+
+def test_too_long_is_an_error_unless_it_may_be_cut() -> None:
+    with serve(LOGIT_SCORE) as client:
+        body = {"query": QUERY, "texts": [TEXT * 40], "truncate": False}
+        found = client.post("/rerank", body)
+        assert (found.status, found.json["error_type"]) == (422, "Validation"), found.json
+        assert "must have less than 80 tokens" in found.json["error"]
+
+
+def changed(tmp_path: Path, name: str, change: Callable[[Path], object]) -> Path:
+    folder = tmp_path / name
+    shutil.copytree(RERANKERS / name, folder)
+    change(folder)
+    return folder
+
+
+def test_a_template_by_option_is_what_a_family_has_by_heart(tmp_path: Path) -> None:
+    file = tmp_path / "pair.jinja"
+    file.write_text(
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+        "<Instruct>: {{ instruction or 'Given a web search query, retrieve relevant passages that answer the query' }}"
+        "\n<Query>: {{ query }}\n<Document>: {{ document }}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n\n"
+    )
+    for template in (str(file), "qwen3-reranker"):
+        with opened(RERANKERS / QWEN3, rerank_template=template, rerank_answers="yes,no") as model:
+            for case in cases(QWEN3):
+                found = scores(model, case["query"], case["texts"], **fields(case))
+                np.testing.assert_allclose(found, case["raw_scores"], atol=TOLERANCE)
+
+
+def test_old_chat_template_in_tokenizer_config(tmp_path: Path) -> None:
+    def move(folder: Path) -> None:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["chat_template"] = (folder / "chat_template.jinja").read_text()
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "chat_template.jinja").unlink()
+
+    case = cases(LOGIT_SCORE)[0]
+    with opened(changed(tmp_path, LOGIT_SCORE, move)) as model:
+        np.testing.assert_allclose(scores(model, case["query"], case["texts"]), case["raw_scores"], atol=TOLERANCE)
+
+
+def test_one_answer(tmp_path: Path) -> None:
+    """The score of two answers is the difference of the scores of each."""
+
+    def answer(true: int, false: int | None) -> Callable[[Path], object]:
+        config = json.dumps({"true_token_id": true, "false_token_id": false})
+        return lambda folder: (folder / "1_LogitScore" / "config.json").write_text(config)
+
+    found = []
+    for number, (true, false) in enumerate([(321, 123), (321, None), (123, None)]):
+        with opened(changed(tmp_path / str(number), LOGIT_SCORE, answer(true, false))) as model:
+            found.append(scores(model, QUERY, [TEXT])[0])
+    assert found[0] == pytest.approx(found[1] - found[2], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "chat_template.jinja").unlink(), "needs a template"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{% for %}"), "fails: TemplateSyntaxError"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }}"), "does not show the document"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }} {{ document | upper }}"), "document"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }} {{ document | e }}"), "changes"),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}"),
+            "SecurityError",
+        ),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{ 'a' * 9999999999 }}"), "MemoryError"),
+        (
+            lambda folder: (folder / "1_LogitScore" / "config.json").write_text('{"true_token_id": "yes"}'),
+            "`true_token_id` should be a token's id",
+        ),
+        (
+            lambda folder: (folder / "1_LogitScore" / "config.json").write_text('{"true_token_id": 100000}'),
+            "not in the vocabulary",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_said(
+    change: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StartError, match=message):
+        opened(changed(tmp_path, LOGIT_SCORE, change))
+
+
+def test_a_template_without_end_is_ended(tmp_path: Path) -> None:
+    source = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+    endless = changed(tmp_path, LOGIT_SCORE, lambda folder: (folder / "chat_template.jinja").write_text(source))
+    with pytest.raises(StartError, match="more time or memory"):
+        opened(endless)
+
+
+def test_a_causal_model_of_no_known_use_is_refused(tmp_path: Path) -> None:
+    def rename(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+        (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(StartError, match="LlamaForCausalLM is a causal language model") as error:
+        opened(changed(tmp_path, QWEN3, rename))
+    assert error.value.hint is not None
+    assert "--rerank-template" in error.value.hint
+
+
+def test_long_query_leaves_room_for_documents() -> None:
+    with opened(RERANKERS / LOGIT_SCORE) as model:
+        first, second = scores(model, "python list " * 100, [TEXT, "Berlin"])
+        assert first != second
+        with pytest.raises(InputError, match="must have less than 80 tokens"):
+            scores(model, "python list " * 100, [TEXT], truncate=False)
