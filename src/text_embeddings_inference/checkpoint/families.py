@@ -120,3 +120,9 @@ BY_ARCHITECTURE = {
 
 BY_CODE = {"modeling_zeranker": "zerank"}
 """The family of a model whose config.json names this remote code in `auto_map`."""
+
+CLASSIFIERS = {"LlamaBidirectionalForSequenceClassification": "llama-nemotron-rerank"}
+"""The family of a reranker with a head of its own, where its architecture is of that family alone."""
+
+CONVERTED = {"Qwen3ForSequenceClassification": "qwen3-reranker", "Qwen2ForSequenceClassification": "mxbai-rerank-v2"}
+"""The family that a reranker with a head of its own may have been converted from."""

@@ -6,6 +6,7 @@ Formats: chat templates as Transformers has them (https://huggingface.co/docs/tr
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any, NamedTuple
 from ..errors import CheckpointError
 from ..types import Kind, PairTemplate
 from .config import SENTENCE_FILES, ModelConfig
-from .families import BY_ARCHITECTURE, BY_CODE, FAMILIES, YES_NO, Answers
+from .families import BY_ARCHITECTURE, BY_CODE, CLASSIFIERS, CONVERTED, FAMILIES, YES_NO, Answers
 from .files import read_file
 from .json_files import describe, is_integer, read_object, read_optional_object
 from .late_interaction import NAME as PROMPTS
 from .text_rules import TOKENIZER_CONFIG
+
+logger = logging.getLogger(__name__)
 
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_TEMPLATE_BYTES = 200_000
@@ -37,8 +40,8 @@ class ChatTemplate:
     """The file, for errors."""
     variables: dict[str, Any] = field(default_factory=dict)
     """What it gets beside the messages."""
-    structured: bool = False
-    """Whether a message's content is a list of parts, and not a text."""
+    structured: bool | None = None
+    """Whether a message's content is a list of parts, and not a text; None: nothing says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +143,23 @@ def _find_template(files: RerankerFiles, config: ModelConfig, option: str | None
             return Reranking(FAMILIES[option].template, answers, source="`--rerank-template`")
         return Reranking(_read_template_file(files.root, option), answers, source="`--rerank-template`")
     is_zerank = family is not None and family[0] == "zerank"
-    chat = None if is_zerank else read_chat_template(files.root)
+    chat = None if is_zerank or not _takes_messages(files.root) else read_chat_template(files.root)
     if files.logit_score is not None:
         if chat is None:
-            raise CheckpointError(
-                f"a reranker with LogitScore needs a template for its pairs: no `{CHAT_TEMPLATE}` in {files.root}",
-                hint=f"give `--rerank-template`: a Jinja file, or one of {', '.join(FAMILIES)}",
-            )
+            logger.warning("The model has no chat template: a query and a document are joined by the tokenizer alone")
+            return Reranking(None, answers)
         return Reranking(chat, answers, source=chat.where)
     if chat is not None and _knows_roles(chat):
         return Reranking(chat, YES_NO if answers is not None else None, source=chat.where)
     if family is not None:
         return Reranking(FAMILIES[family[0]].template, answers, source=family[1])
+    for architecture in config.architectures:
+        if architecture in CLASSIFIERS:
+            source = f"`architectures` of config.json ({architecture}): {CLASSIFIERS[architecture]}"
+            return Reranking(FAMILIES[CLASSIFIERS[architecture]].template, source=source)
+        if architecture in CONVERTED:
+            hint = "If it was converted from a %s model, give `--rerank-template %s`: its pairs need a template"
+            logger.warning(hint, CONVERTED[architecture], CONVERTED[architecture])
     return Reranking()
 
 
@@ -215,7 +223,8 @@ def _read_template_file(root: Path, option: str) -> ChatTemplate:
         raise CheckpointError(
             f"`--rerank-template`: there is no file {option}", hint=f"a Jinja file, or one of {', '.join(FAMILIES)}"
         )
-    return _with_settings(root, _decoded(file.parent, file.name), option)
+    template = _with_settings(root, _decoded(file.parent, file.name), option)
+    return replace(template, variables={"add_generation_prompt": True} | template.variables)
 
 
 def _with_settings(root: Path, source: str, where: str) -> ChatTemplate:
@@ -226,11 +235,23 @@ def _with_settings(root: Path, source: str, where: str) -> ChatTemplate:
         for key in SPECIAL_TOKENS
         if (value := stored.get(key)) is not None
     }
-    name = next((name for name in SENTENCE_FILES if (root / name).exists()), SENTENCE_FILES[0])
-    settings = read_optional_object(root, name) or {}
+    settings = _settings(root)
     given = _below(settings, "processing_kwargs", "chat_template")
-    structured = _below(settings, "modality_config", "message").get("format") == "structured"
-    return ChatTemplate(source, where, {"add_generation_prompt": True} | given | tokens, structured)
+    form = _below(settings, "modality_config", "message").get("format")
+    structured = form == "structured" if form in ("structured", "flat") else None
+    return ChatTemplate(source, where, given | tokens, structured)
+
+
+def _takes_messages(root: Path) -> bool:
+    """Whether sentence-transformers would use a chat template: its settings may have other inputs alone."""
+    settings = _settings(root)
+    return "modality_config" not in settings or "message" in _below(settings, "modality_config")
+
+
+def _settings(root: Path) -> dict[str, Any]:
+    """What sentence-transformers has stored beside the Transformer."""
+    name = next((name for name in SENTENCE_FILES if (root / name).exists()), SENTENCE_FILES[0])
+    return read_optional_object(root, name) or {}
 
 
 def _below(values: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -30,11 +30,26 @@ MOST_CHARACTERS = 100_000
 NO_JINJA = "chat templates need jinja2, which is not installed"
 
 
-def compile_chat_template(source: str, where: str, variables: Mapping[str, Any], *, structured: bool) -> PairTemplate:
+def compile_chat_template(
+    source: str, where: str, variables: Mapping[str, Any], *, structured: bool | None
+) -> PairTemplate:
     """The template of a reranker. where: its file, for errors; the others are those of `checkpoint.ChatTemplate`.
 
     Raises CheckpointError where it fails, leaves out the query or the document, or changes them.
     """
+    if structured is not None:
+        return _compile(source, where, variables, structured=structured)
+    try:
+        return _compile(source, where, variables, structured=False)
+    except CheckpointError as flat:
+        try:
+            return _compile(source, where, variables, structured=True)
+        except CheckpointError:
+            raise flat from None
+
+
+def _compile(source: str, where: str, variables: Mapping[str, Any], *, structured: bool) -> PairTemplate:
+    """The template with messages whose content is a text, or a list of parts."""
     kinds = ["{}", PADDED, ODD]
     runs = [_variables(variables, kind, slots, structured) for slots in (_PLAIN, tuple(Slot)) for kind in kinds]
     texts = _render(source, where, runs)

@@ -145,6 +145,62 @@ def test_old_chat_template_in_tokenizer_config(tmp_path: Path) -> None:
         np.testing.assert_allclose(scores(model, case["query"], case["texts"]), case["raw_scores"], atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{{ m.content[0]['text'] | trim }}<|im_end|>\n{% endfor %}",
+        "{{ bos_token }}{% set d = messages | selectattr('role', 'eq', 'document') | map(attribute='content') "
+        "| first %}Text: {{ d.strip() }}\nQuestion: "
+        "{{ (messages | selectattr('role', 'eq', 'query') | first).content.strip() }}"
+        "{{ eos_token }}",
+    ],
+)
+def test_templates_of_other_kinds(source: str, tmp_path: Path) -> None:
+    """White space that they strip is stripped, parts of contents are found out, and cut documents leave the end."""
+
+    def change(folder: Path) -> None:
+        (folder / "chat_template.jinja").write_text(source)
+        settings = json.loads((folder / "sentence_bert_config.json").read_text())
+        del settings["modality_config"]["message"]["format"]
+        (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+
+    with opened(changed(tmp_path, LOGIT_SCORE, change)) as model:
+        plain, spaced, *long = scores(model, QUERY, [TEXT, f" {TEXT}\n ", TEXT * 20, TEXT * 20 + "Berlin"])
+        assert plain == pytest.approx(spaced)
+        assert long[0] == pytest.approx(long[1])
+        assert plain != pytest.approx(long[0])
+
+
+def test_generation_prompt_is_asked_for_by_settings(tmp_path: Path) -> None:
+    source = "{{ messages[0].content }} {{ messages[1].content }}{% if add_generation_prompt %} Answer:{% endif %}"
+
+    def change(wanted: bool | None) -> Callable[[Path], object]:
+        def write(folder: Path) -> None:
+            (folder / "chat_template.jinja").write_text(source)
+            settings = json.loads((folder / "sentence_bert_config.json").read_text())
+            if wanted is not None:
+                settings["processing_kwargs"] = {"chat_template": {"add_generation_prompt": wanted}}
+            (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+
+        return write
+
+    found = {}
+    for wanted in (None, False, True):
+        with opened(changed(tmp_path / str(wanted), LOGIT_SCORE, change(wanted))) as model:
+            found[wanted] = scores(model, QUERY, [TEXT])[0]
+    assert found[None] == found[False] != found[True]
+
+
+def test_without_a_template_the_tokenizer_joins_a_pair(tmp_path: Path) -> None:
+    folder = changed(tmp_path, LOGIT_SCORE, lambda folder: (folder / "chat_template.jinja").unlink())
+    with opened(folder) as model:
+        options = EncodeOptions()
+        joined = model.predict([QUERY + TEXT], raw_scores=True, options=options)[0][0].score
+        assert scores(model, QUERY, [TEXT])[0] == pytest.approx(joined, abs=TOLERANCE)
+
+
 def test_one_answer(tmp_path: Path) -> None:
     """The score of two answers is the difference of the scores of each."""
 
@@ -162,7 +218,6 @@ def test_one_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "chat_template.jinja").unlink(), "needs a template"),
         (lambda folder: (folder / "chat_template.jinja").write_text("{% for %}"), "fails: TemplateSyntaxError"),
         (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }}"), "does not show the document"),
         (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }} {{ document | upper }}"), "document"),
