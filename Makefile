@@ -35,12 +35,13 @@ PIP_INSTALL = $(BIN)/python -m pip install $(PIP_OPTIONS)
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' build/uv/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
 
-.PHONY: help serve torch test test-native test-levels test-clients test-schema lint lint-deploy format models-page options-page \
+.PHONY: help serve openvino torch test test-native test-levels test-clients test-schema lint lint-deploy format models-page options-page \
 	metrics-page docs audit proto wheels test-wheel bench bench-peers bench-charts overload soak lock clean
 
 help:
 	@echo 'make serve         start a server on port $(PORT) with a small real model (first call: installs everything)'
 	@echo 'make test          run all tests'
+	@echo 'make openvino      install OpenVINO, which runs ONNX graphs'
 	@echo 'make torch         install PyTorch, the engine for GPUs, whose tests are skipped without it (gigabytes where pip takes'
 	@echo '                   the build for CUDA; a smaller one is named in this file)'
 	@echo 'make test-native   run the tests of the native kernels with every access checked'
@@ -78,11 +79,11 @@ serve: $(DONE)/serve $(DONE)/kernels
 	@echo "  curl http://127.0.0.1:$(PORT)/embed -H 'Content-Type: application/json' -d '{\"inputs\": \"What is deep learning?\"}'"
 	@exec $(BIN)/text-embeddings-router --model-id '$(MODEL)' --port $(PORT) $(ARGS)
 
-test: $(DONE)/serve $(DONE)/model $(DONE)/test
+test: $(DONE)/serve $(DONE)/openvino $(DONE)/model $(DONE)/test
 	$(BIN)/python -m pytest $(ARGS)
 
 # The native kernels with every access checked, on many random plans. The compiler itself runs without.
-test-native: $(DONE)/serve $(DONE)/test
+test-native: $(DONE)/serve $(DONE)/openvino $(DONE)/test
 	CC="env -u LD_PRELOAD gcc" NATIVE_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1" NATIVE_SEEDS=200 \
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(BIN)/python -m pytest tests/native $(ARGS)
@@ -91,13 +92,13 @@ test-native: $(DONE)/serve $(DONE)/test
 test-levels: $(DONE)/serve $(DONE)/wheels
 	ZIG_GLOBAL_CACHE_DIR=$(WHEELS)/cache $(BIN)/python scripts/levels.py $(WHEELS)/bin/python $(ARGS)
 
-test-clients: $(DONE)/serve $(DONE)/model $(DONE)/clients
+test-clients: $(DONE)/serve $(DONE)/openvino $(DONE)/model $(DONE)/clients
 	$(CLIENTS)/bin/python -m pytest -W ignore tests/clients $(ARGS)
 
 test-schema: $(DONE)/serve $(DONE)/schema
 	$(BIN)/python scripts/schema.py $(BIN)/text-embeddings-router $(SCHEMA)/bin/schemathesis $(ARGS)
 
-lint: $(DONE)/serve $(DONE)/test
+lint: $(DONE)/serve $(DONE)/openvino $(DONE)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -139,10 +140,10 @@ wheels: $(DONE)/wheels
 	PYTHONPATH=src ZIG_GLOBAL_CACHE_DIR=$(WHEELS)/cache $(WHEELS)/bin/python scripts/wheels.py dist
 	@$(MAKE) --silent test-wheel
 
-test-wheel: $(DONE)/serve $(DONE)/test
+test-wheel: $(DONE)/serve $(DONE)/openvino $(DONE)/test
 	WHEEL="$$(ls $$PWD/dist/*_$$(uname -m).whl)" $(BIN)/python -m pytest tests/scripts/test_wheels.py $(ARGS)
 
-bench: $(DONE)/serve $(DONE)/model
+bench: $(DONE)/serve $(DONE)/openvino $(DONE)/model
 	$(BIN)/python -m bench --model '$(MODEL)' --base $(BASE_SHAPE) $(ARGS)
 
 bench-peers: $(DONE)/serve $(DONE)/model $(PEERS)/done-libraries $(PEERS)/done-infinity
@@ -180,6 +181,13 @@ $(DONE)/kernels: $(DONE)/venv requirements/zig.txt $(KERNELS)
 $(DONE)/test: $(DONE)/venv requirements/test.txt
 	@echo 'Installing the pinned packages of requirements/test.txt (once)'
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/test.txt
+	@touch $@
+
+openvino: $(DONE)/openvino
+
+$(DONE)/openvino: $(DONE)/serve requirements/openvino.txt
+	@echo 'Installing OpenVINO as pinned in requirements/openvino.txt (once)'
+	@$(PIP_INSTALL) --no-compile --require-hashes --requirement requirements/openvino.txt
 	@touch $@
 
 torch: $(DONE)/torch
@@ -242,9 +250,10 @@ $(PEERS)/done-%: requirements/peers-%.txt
 lock:
 	@$(PYTHON) -m venv build/uv
 	@build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(UV_COMPILE) --output-file requirements/serve.txt pyproject.toml requirements/build.in
 	@# OpenVINO reports each import to its maker when openvino-telemetry is there, and runs as well without it.
-	$(UV_COMPILE) --no-emit-package openvino-telemetry --output-file requirements/serve.txt \
-		pyproject.toml requirements/build.in
+	$(UV_COMPILE) --no-emit-package openvino-telemetry --no-emit-package numpy --constraints requirements/serve.txt \
+		--output-file requirements/openvino.txt requirements/openvino.in
 	$(UV_COMPILE) --constraints requirements/serve.txt --output-file requirements/test.txt requirements/test.in
 	$(UV_COMPILE) --output-file requirements/clients.txt requirements/clients.in
 	$(UV_COMPILE) --output-file requirements/schema.txt requirements/schema.in

@@ -257,6 +257,7 @@ def test_lock_files_are_there() -> None:
         "deploy",
         "docs",
         "model",
+        "openvino",
         "peers-infinity",
         "peers-libraries",
         "schema",
