@@ -27,7 +27,8 @@ INTRODUCTION = """\
 A model is known by `model_type` of its config.json, or by the remote code it names there (`auto_map`), which is not
 run: the architecture is written here anew. Any checkpoint of these architectures is served, in safetensors or as
 `pytorch_model.bin`; those named below are examples. Embedding models pool as their files say (mean, CLS, last token,
-max, ...) and may have Dense modules. Classifiers with one label are rerankers. Models for late interaction
+max, ...) and may have Dense modules. Classifiers with one label are rerankers, and
+so are causal language models that [a template](rerankers.md) makes into ones. Models for late interaction
 (ColBERT) are served as PyLate saves them, bge-m3 with its two heads
 ([how](differences.md#what-it-does-not-have)).
 

@@ -63,7 +63,7 @@ class Slot(StrEnum):
 
 
 Piece: TypeAlias = tuple[str | Slot, ...]
-"""A part of a template that is tokenized by itself, without special tokens: texts as they are, and places."""
+"""A part of a template that is tokenized by itself: texts as they are, and places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ class PairTemplate:
     """The instruction where nobody gives one; None: there is none then."""
     stripped: frozenset[Slot] = frozenset()
     """Places of texts that lose the white space around them."""
+    special: bool = False
+    """Whether the tokenizer puts its special tokens around the only piece."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ _ZERANK = PairTemplate(
     stripped=frozenset((QUERY, DOCUMENT)),
 )
 
-_NEMOTRON = PairTemplate(plain=(("<|begin_of_text|>",), ("question:", QUERY, " \n \n passage:", DOCUMENT)))
+_NEMOTRON = PairTemplate(plain=(("question:", QUERY, " \n \n passage:", DOCUMENT),), special=True)
 
 FAMILIES: dict[str, Family] = {
     "qwen3-reranker": Family(_QWEN3),

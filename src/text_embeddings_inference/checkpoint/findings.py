@@ -217,7 +217,13 @@ def _is_bare_causal(found: Findings) -> bool:
 def _read_reranking(found: Findings) -> Reranking:
     request, folder = found.request, found.request.folder
     files = RerankerFiles(folder, found.root, found.modules.logit_score)
-    return read_reranking(files, found.config, found.kind.value, request.rerank_template, request.rerank_answers)
+    reranking = read_reranking(files, found.config, found.kind.value, request.rerank_template, request.rerank_answers)
+    if reranking.answers is not None and found.facts.file is None:
+        raise UnsupportedError(
+            f"a reranker that is a causal language model of `model_type` {found.config.model_type!r} is not supported",
+            hint="convert it to a sequence classifier, which Transformers may run",
+        )
+    return reranking
 
 
 def _read_pooling(found: Findings) -> Found[Pooling | None]:
@@ -286,7 +292,11 @@ def _read_model(found: Findings) -> OnnxGraph | Weights:
     if found.request.weights is not None:
         return found.request.weights
     first = found.facts.first_position or 0
-    return find_onnx(found.root, found.config, found.request.onnx_file, first) or open_weights(found.root)
+    graph = find_onnx(found.root, found.config, found.request.onnx_file, first)
+    if graph is not None and found.reranking.answers is not None:
+        problem = f"{graph.file}: the graph of a causal language model gives no score, which is made of its weights"
+        raise UnsupportedError(problem, hint="take the checkpoint with its weights in safetensors")
+    return graph or open_weights(found.root)
 
 
 def _read_prompts(found: Findings) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -115,8 +116,10 @@ def _answer_head(checkpoint: Checkpoint, args: Args, p: Parameters, heads: Param
         table = heads.stored("lm_head.weight", (args.vocab_size, args.hidden_size))
     if not ids or max(ids) >= args.vocab_size:
         raise CheckpointError(f"the answers' tokens {ids} are not in the vocabulary of {args.vocab_size} ids")
-    rows = as_float32(np.ascontiguousarray(table[ids]))
-    return AnswerHead(p, rows, config.get("final_logit_softcapping"), answers.scale)
+    cap = config.get("final_logit_softcapping")
+    if cap is not None and not (isinstance(cap, int | float) and 0 < cap < math.inf):
+        raise UnsupportedError(f"config.json: `final_logit_softcapping` should be a positive number, is {cap!r}")
+    return AnswerHead(p, as_float32(np.ascontiguousarray(table[ids])), cap, answers.scale)
 
 
 def embedding(

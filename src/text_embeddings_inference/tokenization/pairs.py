@@ -48,7 +48,7 @@ class PairEncoder:
         for piece in (*template.plain, *template.instructed):
             if not any(isinstance(part, Slot) for part in piece):
                 text = "".join(piece)
-                self._fixed[text] = tokenizer.encode(text, add_special_tokens=False).ids
+                self._fixed[text] = tokenizer.encode(text, add_special_tokens=template.special).ids
 
     def encode(
         self, pairs: Sequence[Pair], instruction: str | None, options: EncodeOptions
@@ -96,7 +96,7 @@ class PairEncoder:
             except UnicodeEncodeError:
                 raise InputError("`inputs` holds a lone surrogate, which no text has") from None
         try:
-            encodings = self._tokenizer.encode_batch_fast(missing, add_special_tokens=False)
+            encodings = self._tokenizer.encode_batch_fast(missing, add_special_tokens=self._template.special)
         except Exception as error:  # the library raises nothing narrower
             raise TokenizerError(str(error)) from error
         return self._fixed | {text: found.ids for text, found in zip(missing, encodings, strict=True)}
@@ -126,9 +126,13 @@ class PairEncoder:
         ids: list[int] = []
         owners: list[Slot | None] = []
         for piece in pieces:
-            encoding = self._tokenizer.encode(_text(piece, texts), add_special_tokens=False)
+            encoding = self._tokenizer.encode(_text(piece, texts), add_special_tokens=self._template.special)
             ids += encoding.ids
-            owners += _owners(piece, texts, encoding.offsets)
+            is_added = encoding.special_tokens_mask
+            owners += [
+                None if added else owner
+                for added, owner in zip(is_added, _owners(piece, texts, encoding.offsets), strict=True)
+            ]
         kept, of = np.ones(len(ids), bool), np.array([_NUMBER[owner] for owner in owners])
         query = np.flatnonzero(of == _NUMBER[Slot.QUERY])
         document = np.flatnonzero(of == _NUMBER[Slot.DOCUMENT])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.extras import needs_torch
 from tests.loaded import loaded_model
@@ -20,6 +21,7 @@ from text_embeddings_inference.errors import InputError, StartError
 from text_embeddings_inference.settings import Settings
 
 RERANKERS = Path(__file__).parents[2] / "fixtures" / "rerankers"
+MODELS = RERANKERS.parent / "models"
 NAMES = sorted(path.name for path in RERANKERS.iterdir())
 QWEN3, LOGIT_SCORE, PROMPTS = "Qwen3-Reranker-0.6B", "st-logitscore", "ce-prompts"
 TOLERANCE = 2e-4
@@ -261,6 +263,103 @@ def test_a_causal_model_of_no_known_use_is_refused(tmp_path: Path) -> None:
         opened(changed(tmp_path, QWEN3, rename))
     assert error.value.hint is not None
     assert "--rerank-template" in error.value.hint
+
+
+def test_matrix_of_its_own(tmp_path: Path) -> None:
+    """Scores come from `lm_head`, unless config.json ties it to the embeddings."""
+
+    def untie(tied: bool | None) -> Callable[[Path], object]:
+        def change(folder: Path) -> None:
+            config = json.loads((folder / "config.json").read_text())
+            del config["tie_word_embeddings"]
+            config |= {} if tied is None else {"tie_word_embeddings": tied}
+            (folder / "config.json").write_text(json.dumps(config))
+            tensors = load_file(folder / "model.safetensors")
+            tensors["lm_head.weight"] = 2 * tensors["model.embed_tokens.weight"]
+            save_file(tensors, folder / "model.safetensors")
+
+        return change
+
+    case = cases(QWEN3)[0]
+    for tied, factor in ((True, 1), (False, 2), (None, 2)):
+        with opened(changed(tmp_path / str(tied), QWEN3, untie(tied))) as model:
+            found = scores(model, case["query"], case["texts"])
+            np.testing.assert_allclose(found, factor * np.array(case["raw_scores"]), atol=factor * TOLERANCE)
+
+
+def test_capped_logits(tmp_path: Path) -> None:
+    """Each logit is capped, then one is subtracted from the other."""
+
+    def change(answers: tuple[int, int | None], cap: float | None) -> Callable[[Path], object]:
+        def write(folder: Path) -> None:
+            config = json.loads((folder / "config.json").read_text()) | {"final_logit_softcapping": cap}
+            (folder / "config.json").write_text(json.dumps(config))
+            ids = json.dumps({"true_token_id": answers[0], "false_token_id": answers[1]})
+            (folder / "1_LogitScore" / "config.json").write_text(ids)
+
+        return write
+
+    def score(name: str, answers: tuple[int, int | None], cap: float | None) -> float:
+        with opened(changed(tmp_path / name, LOGIT_SCORE, change(answers, cap))) as model:
+            return scores(model, QUERY, [TEXT])[0]
+
+    true, false = score("true", (321, None), None), score("false", (123, None), None)
+    wanted = 2 * np.tanh(true / 2) - 2 * np.tanh(false / 2)
+    assert score("both", (321, 123), 2.0) == pytest.approx(wanted, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}, "of `model_type` 'phi3' is not supported"),
+        ({"final_logit_softcapping": "high"}, "`final_logit_softcapping` should be"),
+    ],
+)
+def test_what_has_no_score_is_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text()) | values
+        (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(StartError, match=message):
+        opened(changed(tmp_path, LOGIT_SCORE, change))
+
+
+def test_conversion_with_a_head_takes_its_family_s_template(tmp_path: Path) -> None:
+    folder = tmp_path / "converted"
+    shutil.copytree(MODELS / "qwen3-reranker", folder)
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 1000}
+    (folder / "config.json").write_text(json.dumps(config))
+    text = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Find it'
+        f"\n<Query>: {QUERY}\n<Document>: {TEXT}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    with opened(folder) as model:
+        formatted = model.predict([text], raw_scores=True)[0][0].score
+        joined = scores(model, QUERY, [TEXT])[0]
+    with opened(folder, rerank_template="qwen3-reranker") as model:
+        assert scores(model, QUERY, [TEXT], instruction="Find it")[0] == pytest.approx(formatted, abs=TOLERANCE)
+        assert model.predict([text], raw_scores=True)[0][0].score == pytest.approx(formatted, abs=TOLERANCE)
+    assert joined != pytest.approx(formatted, abs=TOLERANCE)
+
+
+def test_nemotron_is_known_by_its_architecture(tmp_path: Path) -> None:
+    folder = tmp_path / "nemotron"
+    shutil.copytree(
+        MODELS / "llama_bidirec", folder, ignore=shutil.ignore_patterns("*Pooling", "*entence*", "mod*.json")
+    )
+    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    config = json.loads((folder / "config.json").read_text()) | labels
+    config["architectures"] = ["LlamaBidirectionalForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["score.weight"] = np.linspace(-1, 1, config["hidden_size"], dtype=np.float32)[None]
+    save_file(tensors, folder / "model.safetensors")
+    with opened(folder) as model:
+        formatted = model.predict([f"question:{QUERY} \n \n passage:{TEXT}"], raw_scores=True)[0][0].score
+        assert scores(model, QUERY, [TEXT])[0] == pytest.approx(formatted, abs=TOLERANCE)
+        long = scores(model, QUERY, [TEXT * 30, TEXT * 30 + "no"])
+        assert long[0] == pytest.approx(long[1])
 
 
 def test_long_query_leaves_room_for_documents() -> None:
