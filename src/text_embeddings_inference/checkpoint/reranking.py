@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError
@@ -186,7 +186,7 @@ def _knows_roles(template: ChatTemplate | None) -> bool:
 
 def read_logit_score(folder: Path, path: str) -> Answers:
     """The tokens of the LogitScore module in `folder/path`. Raises CheckpointError."""
-    name = f"{path}/config.json"
+    name = str(PurePosixPath(path) / "config.json")
     values = read_object(folder, name)
     true, false = values.get("true_token_id"), values.get("false_token_id")
     for key, value in (("true_token_id", true), ("false_token_id", false)):

@@ -13,13 +13,13 @@ import tokenizers
 
 from ..errors import InputError, RequestError, TokenizerError
 from ..types import EncodeOptions, Encoding, Int32Array, Pair, PairTemplate, Piece, Slot
-from .truncation import HEAD_CHARACTERS_PER_TOKEN, cut_at_space
+from .truncation import HEAD_CHARACTERS_PER_TOKEN, cut_at_space, is_unicode
 
 MOST_OF_QUERY = 0.75
 """Of the longest input, for the query of a pair that is cut: a longer one is cut too."""
 
 MARGIN = 8
-"""Tokens that the beginning of a document must have beyond what is kept of it, so that its own end is cut away."""
+"""Tokens that the beginning of a text must have beyond what is kept of it, so that its own end is cut away."""
 
 NO_INSTRUCTION = "`instruction` is not available: the model has no template that takes one"
 
@@ -63,21 +63,33 @@ class PairEncoder:
         if instruction is None:
             instruction = template.instruction
         pieces = template.plain if instruction is None else template.instructed
-        whole = [self._texts(pieces, instruction or "", pair) for pair in pairs]
+        usable = [is_unicode(query) and is_unicode(document) for query, document in pairs]
+        queries = {query: self._query(query, options) for query in {pair[0] for pair in pairs}}
+        whole = [self._texts(instruction or "", queries[query], document) for query, document in pairs]
         firsts = [self._beginning(texts, options) for texts in whole]
-        ids = self._ids([text for texts in firsts for text in _filled(pieces, texts)])
+        fine = [texts for texts, is_usable in zip(firsts, usable, strict=True) if is_usable]
+        ids = self._ids([text for texts in fine for text in _filled(pieces, texts)])
         results: list[Encoding | RequestError] = []
-        for pair, texts, first in zip(pairs, whole, firsts, strict=True):
+        for pair, texts, first, is_usable in zip(pairs, whole, firsts, usable, strict=True):
             try:
+                if not is_usable:
+                    raise InputError("`inputs` holds a lone surrogate, which no text has")
                 kept = self._finish(pieces, texts, first, ids, options)
                 results.append(self._outside(kept) or Encoding(kept, None, len(pair[0]) + len(pair[1])))
             except RequestError as error:
                 results.append(error)
         return results
 
-    def _texts(self, pieces: tuple[Piece, ...], instruction: str, pair: Pair) -> dict[Slot, str]:
-        texts = {Slot.INSTRUCTION: instruction, Slot.QUERY: pair[0], Slot.DOCUMENT: pair[1]}
+    def _texts(self, instruction: str, query: str, document: str) -> dict[Slot, str]:
+        texts = {Slot.INSTRUCTION: instruction, Slot.QUERY: query, Slot.DOCUMENT: document}
         return {slot: text.strip() if slot in self._template.stripped else text for slot, text in texts.items()}
+
+    def _query(self, query: str, options: EncodeOptions) -> str:
+        """A query without what is cut away in any case: it is tokenized with each document."""
+        if not options.truncate or len(query) <= 2 * self._limit or not is_unicode(query):
+            return query
+        offsets = self._tokenizer.encode(query, add_special_tokens=False).offsets
+        return query[: offsets[self._limit + MARGIN][0]] if len(offsets) > self._limit + MARGIN else query
 
     def _beginning(self, texts: dict[Slot, str], options: EncodeOptions) -> dict[Slot, str]:
         """With so much of a long document as is likely to be kept; the same object where that is all of it."""
@@ -88,13 +100,8 @@ class PairEncoder:
         return texts if head is document else texts | {Slot.DOCUMENT: head}
 
     def _ids(self, texts: list[str]) -> dict[str, list[int]]:
-        """Token ids by text. Raises TokenizerError, InputError for what is no text."""
+        """Token ids by text. Raises TokenizerError."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._fixed]
-        for text in missing:
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise InputError("`inputs` holds a lone surrogate, which no text has") from None
         try:
             encodings = self._tokenizer.encode_batch_fast(missing, add_special_tokens=self._template.special)
         except Exception as error:  # the library raises nothing narrower
@@ -111,7 +118,7 @@ class PairEncoder:
     ) -> Int32Array:
         """The ids of a pair, cut where they are too many."""
         found = [ids[text] for text in _filled(pieces, first)]
-        if first is not whole and sum(map(len, found)) < self._limit + MARGIN:
+        if first is not whole and sum(map(len, found)) <= self._limit:
             ids, first = self._ids(_filled(pieces, whole)), whole
             found = [ids[text] for text in _filled(pieces, first)]
         total = sum(map(len, found))
@@ -119,10 +126,12 @@ class PairEncoder:
             return np.array([id_ for part in found for id_ in part], np.int32)
         if not options.truncate:
             raise InputError(f"`inputs` must have less than {self._limit} tokens. Given: {total}")
-        return self._cut(pieces, first, options)
+        return self._cut(pieces, whole, first, options)
 
-    def _cut(self, pieces: tuple[Piece, ...], texts: dict[Slot, str], options: EncodeOptions) -> Int32Array:
-        """The ids that are kept of a pair that is too long."""
+    def _cut(
+        self, pieces: tuple[Piece, ...], whole: dict[Slot, str], texts: dict[Slot, str], options: EncodeOptions
+    ) -> Int32Array:
+        """The ids that are kept of a pair that is too long. texts: with the beginnings of `whole`."""
         ids: list[int] = []
         owners: list[Slot | None] = []
         for piece in pieces:
@@ -140,6 +149,8 @@ class PairEncoder:
         for places in (document[::-1] if options.direction == "right" else document, query[::-1]):
             over = int(kept.sum()) - self._limit
             kept[places[kept[places]][: max(over, 0)]] = False
+        if texts is not whole and (len(document) < MARGIN or kept[document[-MARGIN:]].any()):
+            return self._cut(pieces, whole, whole, options)
         if (left := int(kept.sum())) > self._limit:
             raise InputError(f"`inputs` have no room: the template and the instruction take {left} tokens")
         return np.array(ids, np.int32)[kept]

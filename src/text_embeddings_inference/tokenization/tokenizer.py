@@ -312,7 +312,7 @@ class Tokenizer:
 
     def _run_one(self, text: str | Pair, add_special_tokens: bool) -> tokenizers.Encoding:
         for part in (text,) if isinstance(text, str) else text:
-            if not _is_unicode(part):
+            if not truncation.is_unicode(part):
                 raise InputError("`inputs` holds a lone surrogate, which no text has")
         try:
             return self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
@@ -400,11 +400,3 @@ def _byte_offsets(text: str) -> Sequence[int]:
     widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
     offsets: list[int] = np.concatenate(([0], np.cumsum(widths))).tolist()
     return offsets
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

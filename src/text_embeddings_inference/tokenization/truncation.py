@@ -171,3 +171,12 @@ def cut_at_space(text: str, limit: int, direction: Direction) -> str:
     while place > 0 and not "!" <= text[place - 1] <= "~":
         place = text.rfind(" ", 0, place)
     return text[:place] if place > 0 else text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates, which only Python's texts can have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from tests.server.client import Client
 from text_embeddings_inference import Embedder, EncodeOptions, load
 from text_embeddings_inference.errors import InputError, StartError
 from text_embeddings_inference.settings import Settings
+from text_embeddings_inference.tokenization import pairs
 
 RERANKERS = Path(__file__).parents[2] / "fixtures" / "rerankers"
 MODELS = RERANKERS.parent / "models"
@@ -87,6 +88,29 @@ def test_instruction_by_option_is_that_of_a_request() -> None:
     case = next(case for case in cases(LOGIT_SCORE) if "prompt_name" in case)
     with opened(RERANKERS / LOGIT_SCORE, default_prompt_name=case["prompt_name"]) as model:
         np.testing.assert_allclose(scores(model, case["query"], case["texts"]), case["raw_scores"], atol=TOLERANCE)
+
+
+def test_default_prompt_of_the_files_may_be_replaced(tmp_path: Path) -> None:
+    def default(name: str | None) -> Callable[[Path], object]:
+        def change(folder: Path) -> None:
+            file = folder / "config_sentence_transformers.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"default_prompt_name": name}))
+
+        return change
+
+    prompted = next(case for case in cases(LOGIT_SCORE) if "prompt_name" in case)
+    with opened(changed(tmp_path, LOGIT_SCORE, default("query"))) as model:
+        found = scores(model, prompted["query"], prompted["texts"])
+        np.testing.assert_allclose(found, prompted["raw_scores"], atol=TOLERANCE)
+    case = cases(PROMPTS)[0]
+    with opened(changed(tmp_path, PROMPTS, default(None))) as model:
+        without = scores(model, case["query"], case["texts"])
+        named = scores(model, case["query"], case["texts"], prompt_name="query")
+        np.testing.assert_allclose(named, case["raw_scores"], atol=TOLERANCE)
+        assert without == pytest.approx(scores(model, case["query"], case["texts"]))
+        assert without != pytest.approx(named)
+    with opened(RERANKERS / PROMPTS, default_prompt="") as model:
+        assert scores(model, case["query"], case["texts"]) == pytest.approx(without, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +384,25 @@ def test_nemotron_is_known_by_its_architecture(tmp_path: Path) -> None:
         assert scores(model, QUERY, [TEXT])[0] == pytest.approx(formatted, abs=TOLERANCE)
         long = scores(model, QUERY, [TEXT * 30, TEXT * 30 + "no"])
         assert long[0] == pytest.approx(long[1])
+
+
+@pytest.mark.parametrize("direction", ["right", "left"])
+@pytest.mark.parametrize("words", ["python list ", "a ", "extraordinarily "])
+def test_beginnings_of_long_texts_give_what_the_whole_would(
+    words: str, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [words * 1000, words * 2000 + "no", words * 41, "Berlin " + words * 999, "x" * 5000]
+    options: dict[str, Any] = {"direction": direction}
+    with opened(RERANKERS / LOGIT_SCORE) as model:
+        found = [scores(model, query, texts, **options) for query in (QUERY, words * 1000)]
+        monkeypatch.setattr(pairs, "cut_at_space", lambda text, size, direction: text)
+        whole = [scores(model, query, texts, **options) for query in (QUERY, words * 1000)]
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+def test_the_text_at_fault_is_named() -> None:
+    with opened(RERANKERS / QWEN3) as model, pytest.raises(InputError, match=r"surrogate.*texts\[1\]"):
+        scores(model, QUERY, [TEXT, "\ud800"])
 
 
 def test_long_query_leaves_room_for_documents() -> None:
