@@ -15,8 +15,8 @@ DTYPES = ("float32", "bfloat16", "int16", "int8")
 """That `--dtype` may ask for."""
 
 FASTER_LEVELS = ("avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16")
-"""Levels that were measured to be faster than OpenVINO, in the mean over loads, on the models of `python -m
-bench.engines` (docs/log.md); avx_vnni, which was not, is avx2 with better integers."""
+"""Levels that `auto` takes before OpenVINO: `avx512_bf16` was measured to be as fast or faster, in the mean over loads,
+on all models of `python -m bench.engines`, `avx2` on MiniLM (docs/log.md). The others, of the same kernels, not."""
 
 
 class NativeKind(EngineKind):
