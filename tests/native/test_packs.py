@@ -153,7 +153,7 @@ def test_a_damaged_file_is_made_anew(what: str, tmp_path: Path, caplog: pytest.L
     assert path.read_bytes() == content
     caplog.clear()
     vectors(MODELS / "bert", tmp_path)
-    assert not caplog.text
+    assert "packed weights are" not in caplog.text
 
 
 def test_the_pack_of_something_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
