@@ -51,7 +51,7 @@ LEVELS: dict[str, dict[str, tuple[str, ...]]] = {
         "plain": (),
         "neon": ("-DUSE_NEON",),
         "neon_dot": ("-DUSE_NEON", "-mcpu=generic+dotprod"),
-        "neon_bf16": ("-DUSE_NEON", "-mcpu=generic+dotprod+bf16+i8mm"),
+        "neon_bf16": ("-DUSE_NEON", "-mcpu=generic+dotprod+bf16"),
     },
 }
 """By machine: each level's flags. On other machines there is `plain`, vectors in the compiler's own terms."""
@@ -70,7 +70,7 @@ NEEDED: dict[str, set[str]] = {
     "amx": AVX512_FLAGS | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"},
     "neon": {"asimd"},
     "neon_dot": {"asimd", "asimddp"},
-    "neon_bf16": {"asimd", "asimddp", "bf16", "i8mm"},
+    "neon_bf16": {"asimd", "asimddp", "bf16"},
 }
 """What each level needs, as /proc/cpuinfo names it; cpu.c asks the CPU itself."""
 

@@ -6,6 +6,8 @@
 
 static int always(void) { return 1; }
 
+#define UNUSED __attribute__((unused)) /* where a level is not compiled */
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -50,20 +52,20 @@ static int has(unsigned wanted_b, unsigned wanted_c, unsigned wanted_a1)
 
 static int keeps(unsigned registers) { return (kept_registers() & registers) == registers; }
 
-static inline int has_avx2(void)
+UNUSED static int has_avx2(void)
 {
     unsigned a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d))
         return 0;
     return (c & bit_FMA) && keeps(KEPT_AVX) && has(B_AVX2, 0, 0);
 }
-static inline int has_avx_vnni(void) { return has_avx2() && has(B_AVX2, 0, A1_AVX_VNNI); }
-static inline int has_avx512(void) { return has_avx2() && keeps(KEPT_AVX512) && has(B_AVX512, 0, 0); }
-static inline int has_avx512_vnni(void) { return has_avx512() && has(B_AVX512, C_AVX512_VNNI, 0); }
-static inline int has_avx512_bf16(void) { return has_avx512_vnni() && has(B_AVX512, C_AVX512_VNNI, A1_AVX512_BF16); }
+UNUSED static int has_avx_vnni(void) { return has_avx2() && has(B_AVX2, 0, A1_AVX_VNNI); }
+UNUSED static int has_avx512(void) { return has_avx2() && keeps(KEPT_AVX512) && has(B_AVX512, 0, 0); }
+UNUSED static int has_avx512_vnni(void) { return has_avx512() && has(B_AVX512, C_AVX512_VNNI, 0); }
+UNUSED static int has_avx512_bf16(void) { return has_avx512_vnni() && has(B_AVX512, C_AVX512_VNNI, A1_AVX512_BF16); }
 
 /* The tiles' 8 KB are kept for a process that asked for it (Documentation/arch/x86/xstate.rst of the kernel). */
-static inline int may_use_tiles(void)
+UNUSED static int may_use_tiles(void)
 {
 #ifdef __linux__
     const long request_permission = 0x1023, tile_data = 18;
@@ -72,7 +74,7 @@ static inline int may_use_tiles(void)
     return 0;
 #endif
 }
-static inline int has_amx(void)
+UNUSED static int has_amx(void)
 {
     unsigned a, b, c, d;
     if (!has_avx512_bf16() || !keeps(KEPT_AMX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
@@ -87,13 +89,12 @@ static inline int has_amx(void)
 /* As the kernel's <asm/hwcap.h> numbers them, for older headers lack some. */
 #define HWCAP_HAS_ASIMD (1ul << 1)
 #define HWCAP_HAS_ASIMDDP (1ul << 20)
-#define HWCAP2_HAS_I8MM (1ul << 13)
 #define HWCAP2_HAS_BF16 (1ul << 14)
 
 static int tells(unsigned long which, unsigned long wanted) { return (getauxval(which) & wanted) == wanted; }
-static inline int has_neon(void) { return tells(AT_HWCAP, HWCAP_HAS_ASIMD); }
-static inline int has_neon_dot(void) { return has_neon() && tells(AT_HWCAP, HWCAP_HAS_ASIMDDP); }
-static inline int has_neon_bf16(void) { return has_neon_dot() && tells(AT_HWCAP2, HWCAP2_HAS_I8MM | HWCAP2_HAS_BF16); }
+UNUSED static int has_neon(void) { return tells(AT_HWCAP, HWCAP_HAS_ASIMD); }
+UNUSED static int has_neon_dot(void) { return has_neon() && tells(AT_HWCAP, HWCAP_HAS_ASIMDDP); }
+UNUSED static int has_neon_bf16(void) { return has_neon_dot() && tells(AT_HWCAP2, HWCAP2_HAS_BF16); }
 #endif
 
 #define LEVEL_OF(name) extern const tei_level tei_level_##name;

@@ -45,9 +45,18 @@ INLINE vf v_keep(vf v, int first, int last, vf other)
 #define v_times_power_of_2 _mm512_scalef_ps /* v 2^n for whole numbers n */
 #define LEAST_POWER -152.0f /* of a v near 1, which gives 0 */
 
-#define v_sum _mm512_reduce_add_ps
-#define v_largest _mm512_reduce_max_ps
-#define v_smallest _mm512_reduce_min_ps
+/* Not by _mm512_reduce_max_ps and its like, of which clang takes for granted that no number is a NaN. */
+#define REDUCE_16(NAME, F)                                                                             \
+    INLINE float NAME(vf v)                                                                            \
+    {                                                                                                  \
+        const __m256 b = _mm256_##F##_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));     \
+        __m128 a = _mm_##F##_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));               \
+        a = _mm_##F##_ps(a, _mm_movehl_ps(a, a));                                                      \
+        return _mm_cvtss_f32(_mm_##F##_ss(a, _mm_movehdup_ps(a)));                                     \
+    }
+REDUCE_16(v_sum, add)
+REDUCE_16(v_largest, max)
+REDUCE_16(v_smallest, min)
 
 INLINE vf v_load_b16(const uint16_t *p)
 {
