@@ -14,11 +14,11 @@ import numpy as np
 from ..checkpoint import ChatTemplate, Checkpoint
 from ..engines.base import Engine
 from ..engines.measure import Quantity
-from ..errors import StartError
+from ..errors import CheckpointError, StartError
 from ..machine import available_memory
 from ..settings import Settings
 from ..tokenization import ROLES, TextOptions, Tokenizer, compile_chat_template, resolve_default_prompt
-from ..types import Encoding, ModelInfo
+from ..types import Encoding, ModelInfo, PairTemplate
 from .fidelity import FAITHFUL, LEAST, fidelity
 from .open import Opened
 
@@ -133,14 +133,12 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
         longest = settings.limits.token_limit
         query, document = min(late.query_length, longest), min(late.document_length, longest)
         late = replace(late, query_length=query, document_length=document)
-    template, reranking = None, checkpoint.reranking
-    if isinstance(reranking.template, ChatTemplate):
-        chat = reranking.template
-        template = compile_chat_template(chat.source, chat.where, chat.variables, structured=chat.structured)
-    elif reranking.template is not None:
-        template = reranking.template
-    if prompt is None and reranking.prompt_name is not None:
-        prompt = resolve_default_prompt(checkpoint.prompts, reranking.prompt_name)
+    template = _pair_template(checkpoint)
+    if template is not None and not template.instructed:
+        if prompt:
+            raise CheckpointError("`--default-prompt`: the model's template has no place for an instruction")
+    elif prompt is None and checkpoint.reranking.prompt_name is not None:
+        prompt = resolve_default_prompt(checkpoint.prompts, checkpoint.reranking.prompt_name)
     options = TextOptions(
         max_input_length=max_input_length,
         vocabulary=vocabulary,
@@ -150,6 +148,16 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
         late=late,
         default_role=role,
         template=template,
-        prompted_pairs=reranking.prompted,
+        prompted_pairs=checkpoint.reranking.prompted,
     )
     return Tokenizer.load(checkpoint.tokenizer_file, options)
+
+
+def _pair_template(checkpoint: Checkpoint) -> PairTemplate | None:
+    """What pairs are put into. Raises CheckpointError for a chat template that is of no use."""
+    template = checkpoint.reranking.template
+    if isinstance(template, ChatTemplate):
+        return compile_chat_template(
+            template.source, template.where, template.variables, structured=template.structured
+        )
+    return template

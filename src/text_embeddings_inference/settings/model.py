@@ -91,7 +91,7 @@ class ModelOptions:
         Text(),
         PROMPTS,
         "Text put before every input that names no prompt",
-        details="Cannot be used with `--default-prompt-name`.",
+        details="Rerankers with a template take it as the instruction. Cannot be used with `--default-prompt-name`.",
     ).field(None)
     auto_truncate: bool = Option(
         Boolean(),

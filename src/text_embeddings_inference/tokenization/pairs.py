@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 from ..errors import InputError, RequestError, TokenizerError
 from ..types import EncodeOptions, Encoding, Int32Array, Pair, PairTemplate, Piece, Slot
@@ -53,16 +54,15 @@ class PairEncoder:
     def encode(
         self, pairs: Sequence[Pair], instruction: str | None, options: EncodeOptions
     ) -> list[Encoding | RequestError]:
-        """What is run for each pair, or the error of one that can't be used. instruction: None for the template's.
+        """What is run for each pair, or the error of one that can't be used. instruction: "" is none.
 
         Raises InputError for an instruction that the template does not take.
         """
         template = self._template
-        if instruction is not None and not template.instructed:
+        if instruction and not template.instructed:
             raise InputError(NO_INSTRUCTION)
-        if instruction is None:
-            instruction = template.instruction
-        pieces = template.plain if instruction is None else template.instructed
+        instruction = instruction or template.instruction
+        pieces = template.instructed if instruction else template.plain
         usable = [is_unicode(query) and is_unicode(document) for query, document in pairs]
         queries = {query: self._query(query, options) for query in {pair[0] for pair in pairs}}
         whole = [self._texts(instruction or "", queries[query], document) for query, document in pairs]
@@ -88,7 +88,7 @@ class PairEncoder:
         """A query without what is cut away in any case: it is tokenized with each document."""
         if not options.truncate or len(query) <= 2 * self._limit or not is_unicode(query):
             return query
-        offsets = self._tokenizer.encode(query, add_special_tokens=False).offsets
+        offsets = self._one(query).offsets
         return query[: offsets[self._limit + MARGIN][0]] if len(offsets) > self._limit + MARGIN else query
 
     def _beginning(self, texts: dict[Slot, str], options: EncodeOptions) -> dict[Slot, str]:
@@ -132,19 +132,11 @@ class PairEncoder:
         self, pieces: tuple[Piece, ...], whole: dict[Slot, str], texts: dict[Slot, str], options: EncodeOptions
     ) -> Int32Array:
         """The ids that are kept of a pair that is too long. texts: with the beginnings of `whole`."""
-        ids: list[int] = []
-        owners: list[Slot | None] = []
-        for piece in pieces:
-            encoding = self._tokenizer.encode(_text(piece, texts), add_special_tokens=self._template.special)
-            ids += encoding.ids
-            is_added = encoding.special_tokens_mask
-            owners += [
-                None if added else owner
-                for added, owner in zip(is_added, _owners(piece, texts, encoding.offsets), strict=True)
-            ]
-        kept, of = np.ones(len(ids), bool), np.array([_NUMBER[owner] for owner in owners])
-        query = np.flatnonzero(of == _NUMBER[Slot.QUERY])
-        document = np.flatnonzero(of == _NUMBER[Slot.DOCUMENT])
+        found = [self._one(_text(piece, texts)) for piece in pieces]
+        ids = np.array([id_ for encoding in found for id_ in encoding.ids], np.int32)
+        of = np.concatenate([_owners(piece, texts, encoding) for piece, encoding in zip(pieces, found, strict=True)])
+        kept = np.ones(len(ids), bool)
+        query, document = (np.flatnonzero(of == _NUMBER[slot]) for slot in (Slot.QUERY, Slot.DOCUMENT))
         kept[query[int(self._limit * MOST_OF_QUERY) :]] = False
         for places in (document[::-1] if options.direction == "right" else document, query[::-1]):
             over = int(kept.sum()) - self._limit
@@ -153,10 +145,18 @@ class PairEncoder:
             return self._cut(pieces, whole, whole, options)
         if (left := int(kept.sum())) > self._limit:
             raise InputError(f"`inputs` have no room: the template and the instruction take {left} tokens")
-        return np.array(ids, np.int32)[kept]
+        return ids[kept]
+
+    def _one(self, text: str) -> tokenizers.Encoding:
+        """The tokens of a text with their offsets. Raises TokenizerError."""
+        try:
+            # Unlike `encode`, this gives up the interpreter lock.
+            return self._tokenizer.encode_batch([text], add_special_tokens=self._template.special)[0]
+        except Exception as error:  # the library raises nothing narrower
+            raise TokenizerError(str(error)) from error
 
 
-_NUMBER: dict[Slot | None, int] = {None: 0, Slot.INSTRUCTION: 1, Slot.QUERY: 2, Slot.DOCUMENT: 3}
+_NUMBER = {Slot.INSTRUCTION: 1, Slot.QUERY: 2, Slot.DOCUMENT: 3}
 
 
 def _text(piece: Piece, texts: dict[Slot, str]) -> str:
@@ -167,15 +167,12 @@ def _filled(pieces: tuple[Piece, ...], texts: dict[Slot, str]) -> list[str]:
     return [_text(piece, texts) for piece in pieces]
 
 
-def _owners(piece: Piece, texts: dict[Slot, str], offsets: Sequence[tuple[int, int]]) -> list[Slot | None]:
-    """For each token the place whose text it belongs to; None for the template's, and for one that goes beyond the
-    text's end."""
-    ends: list[tuple[int, Slot | None]] = []
-    at = 0
-    for part in piece:
-        at += len(texts[part]) if isinstance(part, Slot) else len(part)
-        ends.append((at, part if isinstance(part, Slot) else None))
-    owners: list[Slot | None] = []
-    for _, stop in offsets:
-        owners.append(next((owner for end, owner in ends if stop <= end), None))
-    return owners
+def _owners(piece: Piece, texts: dict[Slot, str], encoding: tokenizers.Encoding) -> NDArray[np.int8]:
+    """For each token the number of the place whose text it ends in; 0 for the template's, for one that goes beyond the
+    text's end, and for what the tokenizer adds.
+    """
+    ends = np.cumsum([len(texts[part]) if isinstance(part, Slot) else len(part) for part in piece])
+    numbers = np.array([_NUMBER[part] if isinstance(part, Slot) else 0 for part in piece], np.int8)
+    stops = np.array([stop for _, stop in encoding.offsets], np.int64)
+    owners = numbers[np.minimum(np.searchsorted(ends, stops), len(ends) - 1)]
+    return np.where(np.array(encoding.special_tokens_mask, bool), np.int8(0), owners)

@@ -239,6 +239,8 @@ class Tokenizer:
         if self._writes_out and not isinstance(item, list):
             item = _cut_written_out(item, self.max_characters, options)
         if isinstance(item, str):
+            if self._pairs is not None and (options.instruction or options.prompt_name):
+                raise InputError("`instruction` and `prompt_name` are for pairs: a single text is run as it is")
             return self._cased(item if prompt is None or self._pairs is not None else prompt + item)
         if isinstance(item, tuple):
             if prompt is not None and self._options.prompted_pairs:

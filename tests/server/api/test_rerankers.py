@@ -129,6 +129,25 @@ def test_what_a_model_does_not_take_is_refused(name: str, extra: dict[str, str],
     assert message in found.json["error"]
 
 
+def test_single_texts_take_no_instruction() -> None:
+    with serve(QWEN3) as client:
+        found = client.post("/predict", {"inputs": TEXT, "instruction": "Look."})
+        assert (found.status, "are for pairs" in found.json["error"]) == (422, True)
+        assert client.post("/predict", {"inputs": TEXT}).status == 200
+
+
+def test_empty_instruction_is_none() -> None:
+    case = cases(QWEN3)[0]
+    with opened(RERANKERS / QWEN3) as model:
+        found = scores(model, case["query"], case["texts"], instruction="")
+        np.testing.assert_allclose(found, case["raw_scores"], atol=TOLERANCE)
+
+
+def test_default_instruction_without_a_place_stops_the_start() -> None:
+    with pytest.raises(StartError, match="no place for an instruction"):
+        opened(RERANKERS / "bge-reranker-v2-gemma", default_prompt="Look.")
+
+
 def test_too_long_is_an_error_unless_it_may_be_cut() -> None:
     with serve(LOGIT_SCORE) as client:
         body = {"query": QUERY, "texts": [TEXT * 40], "truncate": False}
