@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from ..types import PairTemplate, Slot
 
+BOS = "<bos>"
+"""A piece that stands for the token that texts begin with, which is mostly called so."""
+
 INSTRUCTION, QUERY, DOCUMENT = Slot.INSTRUCTION, Slot.QUERY, Slot.DOCUMENT
 
 
@@ -83,7 +86,7 @@ _MXBAI = PairTemplate(
 
 _BGE_GEMMA = PairTemplate(
     plain=(
-        ("<bos>",),
+        (BOS,),
         ("A: ", QUERY),
         ("\n",),
         ("B: ", DOCUMENT),

@@ -208,6 +208,7 @@ def _is_bare_causal(found: Findings) -> bool:
     modules = found.modules
     return (
         is_causal(found.config)
+        and "bert" not in found.config.model_type.lower()  # which are pooled by the rule for these
         and modules.pooling is modules.splade is modules.logit_score is None
         and not (modules.late or modules.dense)
         and not (found.request.folder / DEFAULT_PATH / "config.json").exists()

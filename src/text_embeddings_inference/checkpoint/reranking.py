@@ -15,17 +15,19 @@ from typing import Any, NamedTuple
 from ..errors import CheckpointError
 from ..types import Kind, PairTemplate
 from .config import SENTENCE_FILES, ModelConfig
-from .families import BY_ARCHITECTURE, BY_CODE, CLASSIFIERS, CONVERTED, FAMILIES, YES_NO, Answers
+from .families import BOS, BY_ARCHITECTURE, BY_CODE, CLASSIFIERS, CONVERTED, FAMILIES, YES_NO, Answers
 from .files import read_file
 from .json_files import describe, is_integer, read_object, read_optional_object
 from .late_interaction import NAME as PROMPTS
-from .text_rules import TOKENIZER_CONFIG
+from .text_rules import TOKENIZER_CONFIG, read_special_token
 
 logger = logging.getLogger(__name__)
 
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_TEMPLATE_BYTES = 200_000
 """Of a chat template; those of the largest chat models have 20 kB."""
+
+UNTEMPLATED = "The model has no chat template: a query and a document are joined by the tokenizer alone"
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Keys of tokenizer_config.json that templates know as variables."""
@@ -42,6 +44,8 @@ class ChatTemplate:
     """What it gets beside the messages."""
     structured: bool | None = None
     """Whether a message's content is a list of parts, and not a text; None: nothing says so."""
+    named: bool = False
+    """Whether it gets `query`, `document` and `instruction` too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def read_reranking(
     if kind is not Kind.RERANKER:
         for option, value in (("--rerank-template", template), ("--rerank-answers", answers)):
             if value is not None:
-                raise CheckpointError(f"`{option}`: the model is a model for {kind.value}, and no reranker")
+                raise CheckpointError(f"`{option}`: the model is of the kind {kind.value}, and no reranker")
         return Reranking()
     stored = read_optional_object(files.folder, PROMPTS) or {}
     is_cross_encoder = stored.get("model_type") == "CrossEncoder"
@@ -140,27 +144,40 @@ def _find_template(files: RerankerFiles, config: ModelConfig, option: str | None
     if option is not None:
         if option in FAMILIES:
             answers = FAMILIES[option].answers if answers is not None and files.logit_score is None else answers
-            return Reranking(FAMILIES[option].template, answers, source="`--rerank-template`")
+            return Reranking(_family_template(files.root, option), answers, source="`--rerank-template`")
         return Reranking(_read_template_file(files.root, option), answers, source="`--rerank-template`")
     is_zerank = family is not None and family[0] == "zerank"
     chat = None if is_zerank or not _takes_messages(files.root) else read_chat_template(files.root)
     if files.logit_score is not None:
         if chat is None:
-            logger.warning("The model has no chat template: a query and a document are joined by the tokenizer alone")
-            return Reranking(None, answers)
+            logger.warning(UNTEMPLATED)
+            return Reranking(answers=answers)
         return Reranking(chat, answers, source=chat.where)
     if chat is not None and _knows_roles(chat):
         return Reranking(chat, YES_NO if answers is not None else None, source=chat.where)
     if family is not None:
-        return Reranking(FAMILIES[family[0]].template, answers, source=family[1])
+        return Reranking(_family_template(files.root, family[0]), answers, source=family[1])
     for architecture in config.architectures:
         if architecture in CLASSIFIERS:
             source = f"`architectures` of config.json ({architecture}): {CLASSIFIERS[architecture]}"
-            return Reranking(FAMILIES[CLASSIFIERS[architecture]].template, source=source)
+            return Reranking(_family_template(files.root, CLASSIFIERS[architecture]), source=source)
         if architecture in CONVERTED:
             hint = "If it was converted from a %s model, give `--rerank-template %s`: its pairs need a template"
             logger.warning(hint, CONVERTED[architecture], CONVERTED[architecture])
-    return Reranking()
+    if answers is not None:
+        logger.warning(UNTEMPLATED)
+    return Reranking(answers=answers)
+
+
+def _family_template(root: Path, name: str) -> PairTemplate:
+    """The template of a family, with the tokenizer's own token at the beginning, if it has one."""
+    template = FAMILIES[name].template
+    bos = read_special_token(root, "bos_token") or BOS
+    plain, instructed = (
+        tuple((bos,) if piece == (BOS,) else piece for piece in pieces)
+        for pieces in (template.plain, template.instructed)
+    )
+    return replace(template, plain=plain, instructed=instructed)
 
 
 def _find_family(config: ModelConfig) -> tuple[str, str] | None:
@@ -224,7 +241,7 @@ def _read_template_file(root: Path, option: str) -> ChatTemplate:
             f"`--rerank-template`: there is no file {option}", hint=f"a Jinja file, or one of {', '.join(FAMILIES)}"
         )
     template = _with_settings(root, _decoded(file.parent, file.name), option)
-    return replace(template, variables={"add_generation_prompt": True} | template.variables)
+    return replace(template, variables={"add_generation_prompt": True} | template.variables, named=True)
 
 
 def _with_settings(root: Path, source: str, where: str) -> ChatTemplate:

@@ -157,7 +157,8 @@ def _pair_template(checkpoint: Checkpoint) -> PairTemplate | None:
     """What pairs are put into. Raises CheckpointError for a chat template that is of no use."""
     template = checkpoint.reranking.template
     if isinstance(template, ChatTemplate):
+        chat = template
         return compile_chat_template(
-            template.source, template.where, template.variables, structured=template.structured
+            chat.source, chat.where, chat.variables, structured=chat.structured, named=chat.named
         )
     return template

@@ -73,5 +73,9 @@ ARCHITECTURE = Architecture(
     heads=HEADS,
     classifier=classifier,
     end_of_text=end_of_text,
-    checkpoints=("Alibaba-NLP/gte-Qwen2-1.5B-instruct", "jinaai/jina-code-embeddings-0.5b"),
+    checkpoints=(
+        "Alibaba-NLP/gte-Qwen2-1.5B-instruct",
+        "mixedbread-ai/mxbai-rerank-base-v2",
+        "jinaai/jina-code-embeddings-0.5b",
+    ),
 )

@@ -71,5 +71,10 @@ ARCHITECTURE = Architecture(
     heads=llama.HEADS,
     width=lambda args, model: model.width,
     classifier=llama.classifier,
-    checkpoints=("Qwen/Qwen3-Embedding-0.6B", "voyageai/voyage-4-nano", "tomaarsen/Qwen3-Reranker-0.6B-seq-cls"),
+    checkpoints=(
+        "Qwen/Qwen3-Embedding-0.6B",
+        "Qwen/Qwen3-Reranker-0.6B",
+        "voyageai/voyage-4-nano",
+        "tomaarsen/Qwen3-Reranker-0.6B-seq-cls",
+    ),
 )

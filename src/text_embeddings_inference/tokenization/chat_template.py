@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import CheckpointError
 from ..types import PairTemplate, Piece, Slot
@@ -21,37 +21,42 @@ from . import render_chat
 
 MARKS = {slot: f"Mark{slot.value.capitalize()}Qx" for slot in Slot}
 ROLES = {Slot.INSTRUCTION: "system", Slot.QUERY: "query", Slot.DOCUMENT: "document"}
-PADDED, ODD = " \n{} \n", "<&'\"\\> É\n\n{{{}}}"
-"""Texts with white space around a mark, and with what a template might escape or fold."""
-
-MOST_CHARACTERS = 100_000
-"""Of a rendered template."""
+PADDED, ODD = " \n{} \n", "<&'\"\\> É\n\n{{{}}}" + " long" * 1000
+"""Texts with white space around a mark, and with what a template might escape, fold or cut."""
 
 NO_JINJA = "chat templates need jinja2, which is not installed"
 
 
 def compile_chat_template(
-    source: str, where: str, variables: Mapping[str, Any], *, structured: bool | None
+    source: str, where: str, variables: Mapping[str, Any], *, structured: bool | None = None, named: bool = False
 ) -> PairTemplate:
     """The template of a reranker. where: its file, for errors; the others are those of `checkpoint.ChatTemplate`.
 
     Raises CheckpointError where it fails, leaves out the query or the document, or changes them.
     """
     if structured is not None:
-        return _compile(source, where, variables, structured=structured)
+        return _compile(source, where, variables, _Form(structured, named))
     try:
-        return _compile(source, where, variables, structured=False)
+        return _compile(source, where, variables, _Form(False, named))
     except CheckpointError as flat:
         try:
-            return _compile(source, where, variables, structured=True)
+            return _compile(source, where, variables, _Form(True, named))
         except CheckpointError:
             raise flat from None
 
 
-def _compile(source: str, where: str, variables: Mapping[str, Any], *, structured: bool) -> PairTemplate:
-    """The template with messages whose content is a text, or a list of parts."""
+class _Form(NamedTuple):
+    """How a template gets the texts."""
+
+    structured: bool
+    """The content of a message is a list of parts."""
+    named: bool
+    """By their names too."""
+
+
+def _compile(source: str, where: str, variables: Mapping[str, Any], form: _Form) -> PairTemplate:
     kinds = ["{}", PADDED, ODD]
-    runs = [_variables(variables, kind, slots, structured) for slots in (_PLAIN, tuple(Slot)) for kind in kinds]
+    runs = [_variables(variables, kind, slots, form) for slots in (_PLAIN, tuple(Slot)) for kind in kinds]
     texts = _render(source, where, runs)
     plain, with_instruction = texts[: len(kinds)], texts[len(kinds) :]
     stripped = frozenset(
@@ -64,7 +69,7 @@ def _compile(source: str, where: str, variables: Mapping[str, Any], *, structure
     )
     for slot in (Slot.QUERY, Slot.DOCUMENT):
         if slot not in template.plain[0]:
-            raise _unusable(where, f"does not show the {slot.value}: it knows no message with that role")
+            raise _unusable(where, f"does not show the {slot.value}: it knows no message with that role, or changes it")
     if template.plain[0].count(Slot.DOCUMENT) > 1:
         raise _unusable(where, "shows the document more than once")
     for pieces, rendered in ((template.plain, plain), (template.instructed, with_instruction)):
@@ -77,37 +82,37 @@ def _compile(source: str, where: str, variables: Mapping[str, Any], *, structure
 _PLAIN = (Slot.QUERY, Slot.DOCUMENT)
 
 
-def _variables(variables: Mapping[str, Any], kind: str, slots: tuple[Slot, ...], structured: bool) -> dict[str, Any]:
-    """What the template gets: messages, and the texts by their names too."""
+def _variables(variables: Mapping[str, Any], kind: str, slots: tuple[Slot, ...], form: _Form) -> dict[str, Any]:
+    """What the template gets in one run."""
     texts = {slot: kind.format(MARKS[slot]) for slot in slots}
     messages = [
-        {"role": ROLES[slot], "content": [{"type": "text", "text": text}] if structured else text}
+        {"role": ROLES[slot], "content": [{"type": "text", "text": text}] if form.structured else text}
         for slot, text in texts.items()
     ]
-    named = {slot.value: texts.get(slot) for slot in Slot}
+    named = {slot.value: texts.get(slot) for slot in Slot} if form.named else {}
     return {"tools": None, "documents": None} | named | dict(variables) | {"messages": messages}
 
 
 def _render(source: str, where: str, runs: list[dict[str, Any]]) -> list[str]:
-    command = [sys.executable, "-I", str(Path(render_chat.__file__))]
-    request = json.dumps({"source": source, "runs": runs})
+    command = [sys.executable or "python3", "-I", str(Path(render_chat.__file__))]
+    request = json.dumps({"paths": [path for path in sys.path if path], "source": source, "runs": runs})
     try:
         done = subprocess.run(
             command, input=request, capture_output=True, text=True, encoding="utf-8", timeout=4 * render_chat.SECONDS
         )
     except subprocess.TimeoutExpired:
         raise _unusable(where, "takes too long") from None
+    except OSError as error:
+        raise CheckpointError(f"no process could be started to render {where}: {error}") from error
     try:
-        answer = json.loads(done.stdout[: len(runs) * 6 * MOST_CHARACTERS])
+        answer = json.loads(done.stdout)
     except ValueError:
-        raise _unusable(where, "takes more time or memory than a template may, or gives too much") from None
+        raise _unusable(where, "takes more time or memory than a template may") from None
     if "missing" in answer:
         raise CheckpointError(f"{NO_JINJA} ({answer['missing']})", hint="install the package jinja2")
     if "error" in answer:
         raise _unusable(where, f"fails: {answer['error']}")
     texts: list[str] = answer["texts"]
-    if any(len(text) > MOST_CHARACTERS for text in texts):
-        raise _unusable(where, f"gives more than {MOST_CHARACTERS} characters")
     return texts
 
 

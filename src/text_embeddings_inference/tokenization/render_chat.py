@@ -14,6 +14,8 @@ from typing import Any
 
 SECONDS = 2
 MEMORY = 1 << 30
+MOST_CHARACTERS = 100_000
+"""Of a rendered template."""
 
 
 def limit() -> None:
@@ -27,7 +29,7 @@ def limit() -> None:
 
 
 def render(source: str, runs: list[dict[str, Any]]) -> list[str]:
-    """The text of each run: a dictionary of the template's variables."""
+    """The text of each run: a dictionary of the template's variables. Raises what the template raises."""
     from jinja2.exceptions import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -43,12 +45,16 @@ def render(source: str, runs: list[dict[str, Any]]) -> list[str]:
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     template = environment.from_string(source)
-    return [template.render(**run) for run in runs]
+    texts = [template.render(**run) for run in runs]
+    if any(len(text) > MOST_CHARACTERS for text in texts):
+        raise ValueError(f"it gives more than {MOST_CHARACTERS} characters")
+    return texts
 
 
 def main() -> None:
     limit()
     request = json.load(sys.stdin)
+    sys.path[:] = request["paths"]
     try:
         answer: dict[str, Any] = {"texts": render(request["source"], request["runs"])}
     except ImportError as problem:

@@ -239,9 +239,9 @@ class Tokenizer:
         if self._writes_out and not isinstance(item, list):
             item = _cut_written_out(item, self.max_characters, options)
         if isinstance(item, str):
-            if self._pairs is not None and (options.instruction or options.prompt_name):
-                raise InputError("`instruction` and `prompt_name` are for pairs: a single text is run as it is")
-            return self._cased(item if prompt is None or self._pairs is not None else prompt + item)
+            if self._pairs is not None:
+                return self._cased(_alone(item, options))
+            return self._cased(item if prompt is None else prompt + item)
         if isinstance(item, tuple):
             if prompt is not None and self._options.prompted_pairs:
                 return self._cased(prompt + item[0]), self._cased(item[1])
@@ -261,11 +261,8 @@ class Tokenizer:
         places = [place for place, item in whole.items() if isinstance(item, tuple)]
         pairs = [cast(Pair, whole.pop(place)) for place in places]
         try:
-            prompt = options.instruction
-            if prompt is None:
-                prompt = self._prompt(options.prompt_name)
-            elif options.prompt_name is not None:
-                raise InputError("`instruction` and `prompt_name` are the same thing: give one of them")
+            given = _instruction(options)
+            prompt = self._prompt(options.prompt_name) if given is None else given
             return dict(zip(places, self._pairs.encode(pairs, prompt, options), strict=True))
         except RequestError as error:
             return dict.fromkeys(places, error)
@@ -364,6 +361,20 @@ def _encode_ids(ids: list[int], options: EncodeOptions, limit: int) -> Encoding:
 
 def _too_long(length: int, limit: int) -> InputError:
     return InputError(f"`inputs` must have less than {limit} tokens. Given: {length}")
+
+
+def _instruction(options: EncodeOptions) -> str | None:
+    """The instruction of a request. Raises InputError for one that names a prompt beside it."""
+    if options.instruction is not None and options.prompt_name is not None:
+        raise InputError("`instruction` and `prompt_name` are the same thing: give one of them")
+    return options.instruction
+
+
+def _alone(text: str, options: EncodeOptions) -> str:
+    """A text that is no pair, of a model with a template for these. Raises InputError."""
+    if options.instruction or options.prompt_name:
+        raise InputError("`instruction` and `prompt_name` are for pairs: a single text is run as it is")
+    return text
 
 
 def _cut_written_out(item: str | Pair, limit: int, options: EncodeOptions) -> str | Pair:

@@ -178,6 +178,16 @@ def test_a_template_by_option_is_what_a_family_has_by_heart(tmp_path: Path) -> N
                 np.testing.assert_allclose(found, case["raw_scores"], atol=TOLERANCE)
 
 
+def test_token_at_the_beginning_may_have_another_name(tmp_path: Path) -> None:
+    def rename(folder: Path) -> None:
+        for file in (folder / "tokenizer.json", folder / "tokenizer_config.json"):
+            file.write_text(file.read_text().replace("<bos>", "<start>"))
+
+    case = cases("bge-reranker-v2-gemma")[0]
+    with opened(changed(tmp_path, "bge-reranker-v2-gemma", rename)) as model:
+        np.testing.assert_allclose(scores(model, case["query"], case["texts"]), case["raw_scores"], atol=TOLERANCE)
+
+
 def test_old_chat_template_in_tokenizer_config(tmp_path: Path) -> None:
     def move(folder: Path) -> None:
         config = json.loads((folder / "tokenizer_config.json").read_text())
@@ -264,9 +274,22 @@ def test_one_answer(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda folder: (folder / "chat_template.jinja").write_text("{% for %}"), "fails: TemplateSyntaxError"),
-        (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }}"), "does not show the document"),
-        (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }} {{ document | upper }}"), "document"),
-        (lambda folder: (folder / "chat_template.jinja").write_text("{{ query }} {{ document | e }}"), "changes"),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content }}"),
+            "does not show the document",
+        ),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text(
+                "{{ messages[0].content }}{{ messages[1].content | upper }}"
+            ),
+            "show the document",
+        ),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_text(
+                "{{ messages[0].content }}{{ messages[1].content | e }}"
+            ),
+            "changes",
+        ),
         (
             lambda folder: (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}"),
             "SecurityError",
@@ -296,16 +319,56 @@ def test_a_template_without_end_is_ended(tmp_path: Path) -> None:
         opened(endless)
 
 
-def test_a_causal_model_of_no_known_use_is_refused(tmp_path: Path) -> None:
+def test_a_causal_model_of_no_known_use_is_refused_unless_an_option_tells(tmp_path: Path) -> None:
     def rename(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+        config = json.loads((folder / "config.json").read_text()) | {"architectures": ["OtherForCausalLM"]}
         (folder / "config.json").write_text(json.dumps(config))
 
-    with pytest.raises(StartError, match="LlamaForCausalLM is a causal language model") as error:
-        opened(changed(tmp_path, QWEN3, rename))
+    folder, case = changed(tmp_path, QWEN3, rename), cases(QWEN3)[0]
+    with pytest.raises(StartError, match="OtherForCausalLM is a causal language model") as error:
+        opened(folder)
     assert error.value.hint is not None
     assert "--rerank-template" in error.value.hint
+    with opened(folder, rerank_template="qwen3-reranker") as model:
+        found = scores(model, case["query"], case["texts"])
+        np.testing.assert_allclose(found, case["raw_scores"], atol=TOLERANCE)
+    with opened(folder, rerank_answers="no,yes") as model:
+        assert len(scores(model, case["query"], case["texts"])) == len(case["texts"])
+
+
+def test_pooling_makes_a_causal_model_an_embedding_model(caplog: pytest.LogCaptureFixture) -> None:
+    with opened(RERANKERS / QWEN3, pooling="last-token") as model:
+        assert model.embed([TEXT]).shape == (1, 32)
+    assert "whose vectors say something only if trained to" in caplog.text
+
+
+def test_option_for_rerankers_on_another_model() -> None:
+    with pytest.raises(StartError, match="of the kind embedding, and no reranker"):
+        opened(MODELS / "bert", rerank_template="qwen3-reranker")
+    with pytest.raises(StartError, match="has a head of its own"):
+        opened(MODELS / "bert-reranker", rerank_answers="yes,no")
+    with pytest.raises(StartError, match="there is no file nowhere"):
+        opened(RERANKERS / QWEN3, rerank_template="nowhere.jinja")
+
+
+def test_zerank_is_known_by_its_code(tmp_path: Path) -> None:
+    """Its score is a fifth of one logit."""
+
+    def name_code(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["auto_map"] = {"AutoConfig": "modeling_zeranker.ZEConfig"}
+        (folder / "config.json").write_text(json.dumps(config))
+
+    template = tmp_path / "zerank.jinja"
+    template.write_text(
+        "<|im_start|>system\n{{ query | trim }}<|im_end|>\n<|im_start|>user\n{{ document | trim }}<|im_end|>\n"
+        "<|im_start|>assistant\n\n"
+    )
+    folder = changed(tmp_path, QWEN3, name_code)
+    with opened(RERANKERS / QWEN3, rerank_template=str(template), rerank_answers="Y") as model:
+        logit = scores(model, QUERY, [f" {TEXT}"])[0]
+    with opened(folder) as model:
+        assert scores(model, QUERY, [f"{TEXT} "])[0] == pytest.approx(logit / 5, abs=TOLERANCE)
 
 
 def test_matrix_of_its_own(tmp_path: Path) -> None:
