@@ -21,7 +21,7 @@ from one_op import (
     tokens_of,
 )
 
-from text_embeddings_inference.ops.spec import AttentionSpec, DisentangledSpec, Ops, RelativeBias, Rope
+from text_embeddings_inference.ops.spec import AttentionSpec, DisentangledSpec, Growth, Ops, RelativeBias, Rope
 from text_embeddings_inference.types import Pooling
 
 BATCHES = {
@@ -44,13 +44,14 @@ class Shape:
     window: int | None = None
     reach: int | None = None
     alibi: bool = False
+    cap: float | None = None
 
     def spec(self, ops: Ops, heads: int) -> AttentionSpec:
         bias = None
         if self.reach is not None:
             bias = RelativeBias(ops.constant(random(2 * self.reach + 1, heads, seed=9, spread=2)), self.reach)
         alibi = tuple(2.0**-n for n in range(heads)) if self.alibi else None
-        return AttentionSpec(self.scale, self.causal, self.window, bias, alibi)
+        return AttentionSpec(self.scale, self.causal, self.window, bias, alibi, self.cap)
 
 
 SHAPES = {
@@ -63,6 +64,9 @@ SHAPES = {
     "bias": Shape(reach=3),
     "bias-far": Shape(reach=128),
     "alibi": Shape(alibi=True),
+    "cap": Shape(cap=0.5),
+    "cap-causal-window": Shape(scale=0.9, causal=True, window=3, cap=2.0),
+    "cap-all": Shape(scale=1.0, causal=True, window=4, reach=2, alibi=True, cap=1.0),
     "all": Shape(scale=1.0, causal=True, window=4, reach=2, alibi=True),
 }
 
@@ -122,6 +126,10 @@ def test_oracle_attention_worked_by_hand() -> None:
     check_close(everything.ravel(), np.array([7, 7]), 1e-6)
     causal = on_numpy(attention(Shape(causal=True), 1), queries, keys, values, lengths=(2,))
     check_close(causal.ravel(), np.array([4, 7]), 1e-6)
+    cap = float(np.log(3) / 2)  # bounds a score of ln 3 to ln 3 / 2 * tanh 2
+    capped = on_numpy(attention(Shape(cap=cap), 1), queries, keys, values, lengths=(2,))
+    weight = 1 / (1 + np.exp(-cap * np.tanh(2)))
+    check_close(capped.ravel(), np.full(2, 4 + 4 * weight), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -263,6 +271,7 @@ ROPES = {
     "whole head": Rope(1.0 / 100 ** (np.arange(4) / 4)),
     "part of a head": Rope(np.array([1.0, 0.1])),
     "scaled": Rope(np.array([0.7, 0.3, 0.1, 0.0]), scale=1.2),
+    "growing": Rope(np.array([0.7, 0.3, 0.1, 0.0]), scale=1.2, growth=Growth(0.5, 3)),
 }
 
 

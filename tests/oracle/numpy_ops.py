@@ -218,6 +218,9 @@ def _rotate(x: Array, rope: Rope) -> Array:
     """x `[n, N, H]` of one sequence: each pair of channels as a complex number, turned by its angle."""
     half = len(rope.inverse_frequencies)
     turn = rope.scale * np.exp(1j * np.outer(np.arange(len(x)), rope.frequencies(len(x))))[:, None]
+    if rope.growth is not None:
+        steps = [math.log(1 + math.floor(position / rope.growth.trained)) for position in range(len(x))]
+        turn = turn * (1 + rope.growth.beta * np.array(steps))[:, None, None]
     turned = (x[..., :half] + 1j * x[..., half : 2 * half]) * turn
     return np.concatenate([turned.real, turned.imag, x[..., 2 * half :]], -1)
 
@@ -239,6 +242,8 @@ def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
     out = np.empty_like(q)
     for head in range(heads):
         scores = scale * q[:, head] @ k[:, head // group].T
+        if spec.cap is not None:
+            scores = spec.cap * np.tanh(scores / spec.cap)
         if spec.bias is not None:
             reach = spec.bias.reach
             scores = scores + spec.bias.table.raw[reach + np.clip(distance, -reach, reach), head]

@@ -24,6 +24,9 @@ SENTENCE_FILES = (
 )
 """The settings sentence-transformers writes beside a Transformer, under the names of all its versions."""
 
+WHOLE_KEYS = ("model_type", "architectures", "auto_map", "id2label", "label2id", "problem_type", "tie_word_embeddings")
+"""What a config.json with a `text_config` says of the whole model, and not of its part for texts."""
+
 LENGTH_KEYS = ("max_position_embeddings", "max_trained_positions", "n_positions")
 
 # Transformers writes 1e30 for a tokenizer without a limit.
@@ -35,7 +38,7 @@ class ModelConfig:
     """`config.json`, with the keys checked that every model has."""
 
     values: dict[str, Any]
-    """The whole file."""
+    """The whole file; of a model that takes more than texts, what `text_config` says is on top."""
     model_type: str
     architectures: tuple[str, ...]
 
@@ -52,7 +55,7 @@ class Labels:
 
 def read_config(folder: Path) -> ModelConfig:
     """`config.json` of `folder`; `architectures` and `model_type` must be there."""
-    values = read_object(folder, "config.json")
+    values = _flatten(read_object(folder, "config.json"))
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise _bad_key(folder, "model_type", values, "a string")
@@ -60,6 +63,15 @@ def read_config(folder: Path) -> ModelConfig:
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise _bad_key(folder, "architectures", values, "a list of strings")
     return ModelConfig(values, model_type, tuple(architectures))
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """A model that sees or hears too describes its part for texts in `text_config`."""
+    text = values.get("text_config")
+    if not isinstance(text, dict):
+        return values
+    whole = {key: values[key] for key in WHOLE_KEYS if values.get(key) is not None}
+    return values | text | whole
 
 
 def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Found[Kind]:

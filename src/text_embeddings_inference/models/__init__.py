@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 MODEL_TYPES: dict[str, tuple[str, ...]] = {
     "deberta_v2": ("deberta-v2",),
     "gte": ("gte", "new"),
+    "embedding_gemma2": ("embedding_gemma2", "embedding_gemma2_text"),
     "pplx_qwen3": ("bidirectional_pplx_qwen3",),
+    "qwen3_vl": ("qwen3_vl", "qwen3_vl_text"),
     "roberta": ("camembert", "roberta", "xlm-roberta"),
 }
 """File -> what it is for, where that is not just the `model_type` of its name."""

@@ -51,6 +51,9 @@ class Architecture(Generic[A, M]):
     model without a table."""
     prefixes: tuple[str, ...] = ()
     """What the names of tensors may begin with."""
+    towers: tuple[str, ...] = ()
+    """What the names of tensors begin with, before any prefix, that belong to parts for other things than texts: they
+    are left out."""
     heads: Table = field(default_factory=dict)
     """As `tensors`, of what comes after the hidden states."""
     width: Callable[[A, M], int] = lambda args, model: args.hidden_size

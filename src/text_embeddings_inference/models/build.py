@@ -69,7 +69,9 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
     architecture = find_model_file(checkpoint).architecture
     args = read_args(checkpoint, architecture)
     tensors = checkpoint.weights if tensors is None else tensors
-    p, heads = bind(tensors, architecture.tensors, architecture.heads, architecture.prefixes, ops)
+    p, heads = bind(tensors, architecture.tensors, architecture.heads, architecture.prefixes, ops, architecture.towers)
+    if p.towers:
+        checkpoint.warn(logger, "Only texts are served, the parts of the model for all else are left out: %s", p.towers)
     if p.surplus:
         checkpoint.warn(logger, "Of the weights are ignored, as no part of the model: %s", p.surplus)
     model = architecture.model(args, p)

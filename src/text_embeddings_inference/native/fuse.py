@@ -219,6 +219,7 @@ class _Fuser:
             "heads": _heads(q),
             "key_heads": _heads(k),
             "scale": q.shape[-1] ** -0.5 if spec.scale is None else spec.scale,
+            "cap": spec.cap or 0,
             "causal": spec.causal,
             "window": -1 if spec.window is None else spec.window,
             "reach": 0 if spec.bias is None else spec.bias.reach,

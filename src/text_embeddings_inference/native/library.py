@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import StartError
 from ..types import BFLOAT16
 
-ABI = 6
+ABI = 7
 """Of the structures below; the library says the same, or is not ours."""
 
 FORMATS = ("f32", "f32_b16", "bf16", "i16", "i8")
@@ -56,7 +56,7 @@ STEP_NUMBERS = (
 class CStep(c.Structure):
     _fields_ = [
         *((name, c.c_int32) for name in ("op", "kind", *STEP_NUMBERS)),
-        *((name, c.c_float) for name in ("scale", "eps")),
+        *((name, c.c_float) for name in ("scale", "eps", "cap")),
         *((name, CView) for name in ("out", "x", "y", "z")),
         *((name, c.c_void_p) for name in ("a", "b", "c")),
     ]

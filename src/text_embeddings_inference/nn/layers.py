@@ -193,11 +193,12 @@ class SelfAttention:
         heads: Heads,
         *,
         rope: Rope | None = None,
+        query_rope: Rope | None = None,
         biases: Collection[str] = ATTENTION,
         head_norm: Callable[[Parameters, int], RMSNorm] | None = None,
     ) -> None:
-        """rope: turns queries and keys; biases: which of the products have one; head_norm: makes the norms of each head
-        of queries and keys, which come before the rotation."""
+        """rope: turns queries and keys; query_rope: turns queries in its place; biases: which of the products have one;
+        head_norm: makes the norms of each head of queries and keys, which come before the rotation."""
         inner, shared = heads.queries * heads.width, heads.keys * heads.width
         self.query = Linear(p / "query", width, inner, bias="query" in biases)
         self.key = Linear(p / "key", width, shared, bias="key" in biases)
@@ -207,13 +208,14 @@ class SelfAttention:
         self.key_norm = head_norm(p / "key_norm", heads.width) if head_norm else None
         self.heads = heads
         self.rope = rope
+        self.query_rope = query_rope or rope
 
     def __call__(self, ops: Ops, x: Value, spec: AttentionSpec, layout: Layout) -> Value:
         q, k, v = self.project(ops, x)
         if self.query_norm and self.key_norm:
             q, k = self.query_norm(ops, q), self.key_norm(ops, k)
-        if self.rope:
-            q, k = ops.rope(q, self.rope, layout), ops.rope(k, self.rope, layout)
+        if self.rope and self.query_rope:
+            q, k = ops.rope(q, self.query_rope, layout), ops.rope(k, self.rope, layout)
         return self.output(ops, ops.merge(ops.attention(q, k, v, spec, layout)))
 
     def project(self, ops: Ops, x: Value) -> tuple[Value, Value, Value]:

@@ -111,6 +111,8 @@ class Parameters:
         self._path = ""
         self.surplus = ""
         """Tensors that are no part of the model, for the log."""
+        self.towers = ""
+        """Tensors of parts for other things than texts, for the log."""
 
     def __truediv__(self, name: str | int) -> Parameters:
         """The parameters below `name`: `p / "layers" / 0`."""
@@ -193,10 +195,16 @@ class Parameters:
 
 
 def bind(
-    tensors: Tensors, model: Table, heads: Table, prefixes: tuple[str, ...], ops: Constants
+    tensors: Tensors,
+    model: Table,
+    heads: Table,
+    prefixes: tuple[str, ...],
+    ops: Constants,
+    towers: tuple[str, ...] = (),
 ) -> tuple[Parameters, Parameters]:
     """The parameters of a model and of its heads. A name may begin with one of `prefixes` (`bert.`).
 
+    towers: what names begin with (`visual.`) that are left out, and named by `Parameters.towers`.
     Surplus tensors are left out, and named by `surplus`. Raises CheckpointError for a tensor inside of the model that
     neither table has, and for two tensors of one parameter.
     """
@@ -204,8 +212,12 @@ def bind(
     rows = [(_pattern(name, target), target, parameters[0]) for name, target in model.items()]
     rows += [(_pattern(name, target), target, parameters[1]) for name, target in heads.items()]
     parts = {name.partition(".")[0] for name in (*model, *heads, *prefixes)}
-    surplus = []
+    surplus: list[str] = []
+    left_out: Counter[str] = Counter()
     for name in tensors.names():
+        if tower := next(filter(name.startswith, towers), None):
+            left_out[tower.rstrip(".")] += 1
+            continue
         bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
         for pattern, targets, place in rows:
             if match := pattern.fullmatch(bare):
@@ -219,7 +231,8 @@ def bind(
             if name.rpartition(".")[2] not in BUFFERS:
                 _check_surplus(name, parts)
                 surplus.append(name)
-    parameters[0].surplus = _summary(surplus)
+    parameters[0].surplus = _summary(Counter(name.partition(".")[0][:40] for name in surplus))
+    parameters[0].towers = _summary(left_out)
     return parameters
 
 
@@ -236,9 +249,9 @@ def _check_surplus(name: str, parts: set[str]) -> None:
         )
 
 
-def _summary(names: list[str]) -> str:
-    """The parts that the tensors belong to, most tensors first, in one short line."""
-    counts = Counter(name.partition(".")[0][:40] for name in names).most_common()
+def _summary(tensors: Counter[str]) -> str:
+    """The parts with so many tensors each, most tensors first, in one short line."""
+    counts = tensors.most_common()
     shown = [f"`{part}` ({count} tensors)" if count > 1 else f"`{part}`" for part, count in counts[:MAX_NAMED]]
     return ", ".join(shown) + (f" and {len(counts) - MAX_NAMED} more parts" if len(counts) > MAX_NAMED else "")
 

@@ -139,7 +139,11 @@ class OpenVINOOps(Ops):
         q_BNSH, k_BNSH, v_BNSH = (op.transpose(x.raw, order) for x in (q, k, v))
         k_BNSH, v_BNSH = (repeat_heads(x, shape(q.raw)[2].get_length()) for x in (k_BNSH, v_BNSH))
         scale = shape(q.raw)[3].get_length() ** -0.5 if spec.scale is None else spec.scale
-        if spec.alibi is None:
+        if spec.cap is not None:
+            scores = op.matmul(op.multiply(q_BNSH, float32(scale / spec.cap)), k_BNSH, False, True)
+            scores = op.add(op.multiply(op.tanh(scores), float32(spec.cap)), self._added(spec, bias))
+            out_BNSH = op.matmul(op.softmax(scores, -1), v_BNSH, False, False)
+        elif spec.alibi is None:
             out_BNSH = op.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, bias, self._scale(scale, layout))
         else:
             # With the slopes multiplied in last, the bias is one for all heads; `[N, S, S]` would be gigabytes.
@@ -149,6 +153,11 @@ class OpenVINOOps(Ops):
             weights = op.softmax(op.multiply(scores, slopes(spec.alibi)), -1)
             out_BNSH = op.matmul(weights, v_BNSH, False, False)
         return Value(op.transpose(out_BNSH, order))
+
+    @staticmethod
+    def _added(spec: AttentionSpec, bias: ov.Node) -> ov.Node:
+        """What is added to scores: with ALiBi the layout's bias is divided by the slopes."""
+        return bias if spec.alibi is None else op.multiply(bias, slopes(spec.alibi))
 
     def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:
         # The terms with positions are computed by distance and then moved to their places. To pick them by an index

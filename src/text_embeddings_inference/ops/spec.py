@@ -70,11 +70,12 @@ class RelativeBias:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """How scores become weights: softmax(scale * q k^T + bias, over the keys that may be seen).
+    """How scores become weights: softmax(cap(scale * q k^T) + bias, over the keys that may be seen).
 
-    scale: None for 1 / sqrt(H); causal: a token sees itself and what is before it; window: it sees at most this many
-    tokens to either side (with causal: before it), None for all; bias: see RelativeBias; alibi: a slope for each head,
-    the score falls by it per token of distance, in both directions (Press et al., arXiv:2108.12409).
+    scale: None for 1 / sqrt(H); cap: a score x becomes cap * tanh(x / cap) before anything is added (Gemma 2,
+    arXiv:2408.00118), None for no bound; causal: a token sees itself and what is before it; window: it sees at most
+    this many tokens to either side (with causal: before it), None for all; bias: see RelativeBias; alibi: a slope for
+    each head, the score falls by it per token of distance, in both directions (Press et al., arXiv:2108.12409).
     """
 
     scale: float | None = None
@@ -82,6 +83,7 @@ class AttentionSpec:
     window: int | None = None
     bias: RelativeBias | None = None
     alibi: tuple[float, ...] | None = None
+    cap: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +114,22 @@ class DynamicNTK:
     """Tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What is turned grows with its position, by 1 + beta ln(1 + floor(position / trained)).
+
+    Of queries: attention becomes the sharper, the more tokens there are (`llama_4_scaling_beta` of Ministral 3).
+    """
+
+    beta: float
+    trained: int
+    """Tokens; nothing grows within as many."""
+
+    def factors(self, positions: int) -> NDArray[np.float64]:
+        """Of the first positions, `[positions]`."""
+        return np.asarray(1 + self.beta * np.log1p(np.arange(positions) // self.trained), np.float64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rope:
     """Rotary positions (Su et al., arXiv:2104.09864): channels i and i + R/2 of a head turn as a pair."""
@@ -122,6 +140,8 @@ class Rope:
     """Of sine and cosine (YaRN's attention factor)."""
     dynamic: DynamicNTK | None = None
     """None: all sequences turn alike."""
+    growth: Growth | None = None
+    """None: lengths stay as they are. Channels that do not turn do not grow either."""
 
     def depends_on_length(self, longest: int) -> bool:
         """Whether sequences of up to `longest` tokens turn differently."""
@@ -140,8 +160,10 @@ class Rope:
 
     def table(self, length: int, positions: int | None = None) -> NDArray[np.float32]:
         """Cosine and sine of the first positions of a sequence of `length` tokens, `[2, positions or length, R/2]`."""
-        angles = np.outer(np.arange(length if positions is None else positions), self.frequencies(length))
-        return np.asarray(np.stack([np.cos(angles), np.sin(angles)]) * self.scale, np.float32)
+        positions = length if positions is None else positions
+        angles = np.outer(np.arange(positions), self.frequencies(length))
+        scale = self.scale if self.growth is None else self.scale * self.growth.factors(positions)[:, None]
+        return np.asarray(np.stack([np.cos(angles), np.sin(angles)]) * scale, np.float32)
 
 
 Gelu = Literal["erf", "tanh"]

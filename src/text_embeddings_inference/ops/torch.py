@@ -132,6 +132,8 @@ class TorchOps(Ops):
             q_BNSH, k_BNSH, v_BNSH = (x.transpose(1, 2) for x in qkv)  # `[B, S, N, H]` each
             grouped = q_BNSH.shape[1] != k_BNSH.shape[1]
             mask = rows.mask(spec, q_BNSH.dtype)
+            if spec.cap is not None:
+                return _attend_capped(q_BNSH, k_BNSH, v_BNSH, mask, spec).transpose(1, 2)
             out = F.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, mask, scale=spec.scale, enable_gqa=grouped)
             return out.transpose(1, 2)
 
@@ -218,6 +220,7 @@ def _suits_varlen(sequences: PackedSequences, q: Tensor, spec: AttentionSpec) ->
         sequences.attended is None
         and spec.bias is None
         and spec.alibi is None
+        and spec.cap is None
         and q.shape[-1] % 8 == 0
         and q.shape[-1] <= 256
     )
@@ -233,6 +236,16 @@ def _attend_varlen(sequences: PackedSequences, q: Tensor, k: Tensor, v: Tensor, 
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return out
+
+
+def _attend_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, spec: AttentionSpec) -> Tensor:
+    """Attention with bounded scores, which no kernel of PyTorch has: q `[B, N, S, H]` -> `[B, N, S, H]`."""
+    assert spec.cap is not None
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scale = q.shape[-1] ** -0.5 if spec.scale is None else spec.scale
+    scores = spec.cap * torch.tanh(q @ k.transpose(-1, -2) * (scale / spec.cap))
+    scores = scores if mask is None else scores + mask
+    return torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype) @ v
 
 
 def _position_scores(sequences: PaddedSequences, q: Tensor, k: Tensor, spec: DisentangledSpec) -> Tensor | None:

@@ -242,13 +242,22 @@ static int last_seen(const head *h, int query)
     return last < h->seen ? last : h->seen;
 }
 
+/* Products to bounded scores, in place: cap * tanh(scale * product / cap). */
+static void bound_scores(const tei_step *s, int count, float *scores)
+{
+    const vf inner = v_set1(s->scale / s->cap), cap = v_set1(s->cap);
+    for (int j = 0; j < count; j += LANES)
+        v_store(scores + j, v_mul(cap, v_tanh(v_mul(v_load(scores + j), inner))));
+}
+
 /* A row of products with the keys from `key` on to weights, in place or, `half`, in bfloat16: 2^(score - largest), scores
  * being in units of ln 2. Returns by how much sums so far have to be multiplied; `largest` and `total` are carried from
  * block to block. */
 INLINE float weigh(const int half, const head *h, int query, int key, int count, float *scores, float *weights, float *largest,
                    float *total)
 {
-    const vf lowest = v_set1(-INFINITY), scale = v_set1(h->step->scale * LOG2_E);
+    const float factor = h->step->cap > 0 ? LOG2_E : h->step->scale * LOG2_E;
+    const vf lowest = v_set1(-INFINITY), scale = v_set1(factor);
     const int first = first_seen(h, query) - key, last = last_seen(h, query) - key;
     const float *added = h->by_distance ? h->by_distance + (key - query + h->length) : NULL;
     vf high = lowest;
@@ -262,7 +271,7 @@ INLINE float weigh(const int half, const head *h, int query, int key, int count,
             v_store(scores + j, v);
         high = v_max(high, v);
     }
-    const float unit = added ? 1 : h->step->scale * LOG2_E, before = *largest, highest = fmaxf(before, v_largest(high) * unit);
+    const float unit = added ? 1 : factor, before = *largest, highest = fmaxf(before, v_largest(high) * unit);
     const vf units = v_set1(unit), base = v_set1(highest == -INFINITY ? 0 : -highest);
     vf sum = v_zero();
     for (int j = 0; j < count; j += LANES) {
@@ -312,6 +321,8 @@ INLINE void attend(const int half, const head *h, const attention_memory *m, int
             float *scores = m->scores + i * KEY_BLOCK, *row = half ? weights + i * KEY_BLOCK / 2 : scores;
             if (h->rows)
                 add_by_rows(h, i, query + i, key, count, scores);
+            if (h->step->cap > 0)
+                bound_scores(h->step, count, scores);
             correction[i] = weigh(half, h, query + i, key, count, scores, row, largest + i, total + i);
         }
         const float *values = m->values + (half ? at / 2 : at) * stride;

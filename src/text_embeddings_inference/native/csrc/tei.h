@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TEI_ABI 6
+#define TEI_ABI 7
 
 /* What a step computes. Steps up to TEI_LAST_ROWWISE take each row by itself. */
 enum tei_op {
@@ -27,7 +27,7 @@ enum tei_op {
     TEI_EXPERTS,      /* out = sum over `count` experts of y[e] * act(x Up_e^T) Down_e^T; where y[e] is 0 it is not computed */
     TEI_LAST_ROWWISE = TEI_EXPERTS,
     TEI_SHIFT,        /* out = the row `count` places further in its sequence, or 0 */
-    TEI_ATTENTION,    /* out = softmax(scale x y^T + bias) z within each sequence */
+    TEI_ATTENTION,    /* out = softmax(cap(scale x y^T) + bias) z within each sequence */
     TEI_DISENTANGLED, /* the same with scores by content and distance */
     TEI_POOL,         /* out[B] = one vector for each sequence of x[T] */
     TEI_OPS
@@ -115,6 +115,7 @@ typedef struct {
     int32_t for_hidden;    /* only needed where the caller wants hidden states */
     int32_t table;         /* embed: the tei_number of its table */
     float scale, eps;
+    float cap;             /* attention: a score x becomes cap * tanh(x / cap) before anything is added; 0: it stays */
     tei_view out, x, y, z;
     /* embed: table `[V, D]`. linear: tei_matrix. binary: a constant y. norms: weight, bias. rope: cosines and
      * sines `[positions, count]`. attention: bias `[2 * reach + 1, N]`, slopes `[N]`. disentangled: rows int32
