@@ -29,8 +29,8 @@ run: the architecture is written here anew. Any checkpoint of these architecture
 `pytorch_model.bin`; those named below are examples. Embedding models pool as their files say (mean, CLS, last token,
 max, ...) and may have Dense modules. Classifiers with one label are rerankers, and
 so are causal language models that [a template](rerankers.md) makes into ones. Models for late interaction
-(ColBERT) are served as PyLate saves them, bge-m3 with its two heads
-([how](differences.md#what-it-does-not-have)).
+(ColBERT) are served in the formats of PyLate, Stanford (`HF_ColBERT`) and sentence-transformers 6, and bge-m3 with its
+two heads ([how](differences.md#what-it-does-not-have)).
 
 `text-embeddings-router --explain MODEL` says whether a model would be served, and how, without fetching its weights.
 What is not here may still run: from an ONNX graph on OpenVINO, or by Transformers where that is installed (README).

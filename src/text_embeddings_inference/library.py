@@ -130,8 +130,9 @@ class Embedder:
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"`texts[{place}]` must be a text, not {_short(text)}")
-        logits = self._answer(tasks.rerank(), [(query, text) for text in texts], options, "texts")
-        return tasks.ranked(logits, raw=raw_scores)
+        ranking = tasks.ranking(self.info, query, options)
+        values = self._answer(ranking.task, ranking.inputs(texts), options, "texts")
+        return ranking.ranked(values, raw=raw_scores)
 
     def close(self) -> None:
         """Waits for what is running, then gives back threads and memory."""
@@ -155,14 +156,15 @@ class Embedder:
             return [task.finish(row) for row in self._drive(ChunkedRequest(inputs, task), options)]
         except RequestError as error:
             if error.index is not None:
-                error.args = (f"{error} - at `{field}[{error.index}]`",)
+                place = f"{field}[{error.index}]" if error.index < len(inputs) else "query"
+                error.args = (f"{error} - at `{place}`",)
             raise
 
     def _drive(self, request: ChunkedRequest[threading.Event], options: EncodeOptions) -> list[Row]:
         """While one chunk runs, the next is tokenized. What fails, or is interrupted, takes back what it has queued."""
         try:
             while (chunk := request.next_chunk()) is not None:
-                request.encoded(self._tokenizer.encode(chunk.inputs, options))
+                request.encoded(self._tokenizer.encode(chunk.inputs, chunk.options(options)))
                 request.check_width(self.info)
                 if request.is_full:
                     request.first.wait()

@@ -201,7 +201,7 @@ class TokenColumns:
     weights: bool = False
     """Whether the first column is a lexical weight."""
     vectors: int = 0
-    """So many columns are a vector of length 1 for late interaction."""
+    """So many columns are a vector for late interaction, of length 1 in nearly all models."""
     first: int = 0
     """The first token that has such a vector."""
     hidden: bool = True
@@ -226,14 +226,14 @@ class TextRules:
 
 @dataclass(frozen=True, slots=True)
 class LateInteraction:
-    """How a model for late interaction (ColBERT) takes texts in their two roles, `query` and `document`, by PyLate."""
+    """How a model for late interaction (ColBERT) takes texts in their two roles, `query` and `document`."""
 
     query_prefix: str
     """Token put after the first one; "": none."""
     document_prefix: str
     """The same for documents."""
     query_length: int
-    """Tokens, prefix included, that queries are cut to, and filled up to with `expansion_token`."""
+    """Tokens, prefix included, that queries are cut to."""
     document_length: int
     """Tokens, prefix included, that documents are cut to."""
     expansion_token: str
@@ -241,7 +241,15 @@ class LateInteraction:
     attend_to_expansion: bool
     """Whether other tokens see the expansion tokens."""
     skipped: tuple[str, ...]
-    """Tokens of documents that get no vector."""
+    """Tokens that get no vector in the roles of `skipping`."""
+    skipping: tuple[str, ...] = ("document",)
+    """Names of roles."""
+    expansion_length: int | None = None
+    """Tokens that queries are filled up to, where that is not `query_length`."""
+    only: tuple[int, ...] = ()
+    """The token ids that get vectors in documents; empty: all do."""
+    normalized: bool = True
+    """Whether vectors are of length 1."""
 
 
 @dataclass(frozen=True, slots=True)

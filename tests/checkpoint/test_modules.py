@@ -45,6 +45,17 @@ def test_quantizer(tmp_path: Path) -> None:
     assert paths(tmp_path, *entries) == ModulePaths(pooling="1_Pooling", quantizes=True)
 
 
+def test_modules_of_tokens(tmp_path: Path) -> None:
+    pooled = ("Transformer", ""), ("Dense", "1_Dense"), ("Pooling", "2_Pooling"), ("Dense", "3_Dense")
+    found = ModulePaths(pooling="2_Pooling", token_dense=("1_Dense",), dense=("3_Dense",))
+    assert paths(tmp_path, *pooled) == found
+    late = ("Transformer", ""), ("Dense", "a"), ("Dense", "b"), ("MultiVectorMask", "m"), ("Normalize", "n")
+    found = ModulePaths(token_dense=("a", "b"), late=True, mask="m", normalizes_tokens=True)
+    assert paths(tmp_path, *late) == found
+    assert found.all_dense == ("a", "b")
+    assert paths(tmp_path, ("Transformer", ""), ("Dense", "a")).replace_dense("c").token_dense == ("c",)
+
+
 def test_splade_modules(models: Path) -> None:
     assert read_module_paths(models / "distilbert-splade") == ModulePaths(splade="1_SpladePooling")
 
@@ -57,7 +68,8 @@ def test_splade_modules(models: Path) -> None:
             r"models\.LSTM \(path `1_LSTM`\) is not supported after Transformer",
         ),
         ([("WordEmbeddings", "0")], r"models\.WordEmbeddings \(path `0`\) is not supported as the first module"),
-        ([("Transformer", ""), ("Dense", "d")], "is not supported after Transformer"),
+        ([("Transformer", ""), ("Normalize", "n")], "is not supported after Transformer"),
+        ([("Transformer", ""), ("MultiVectorMask", "m"), ("Pooling", "p")], "is not supported after MultiVectorMask"),
         ([("Transformer", ""), ("Transformer", "b")], "is not supported after Transformer"),
         ([("Transformer", ""), ("Pooling", "p"), ("Normalize", "n"), ("Dense", "d")], "not supported after Normalize"),
     ],
@@ -129,7 +141,6 @@ def test_no_activation_and_no_bias(tmp_path: Path) -> None:
         {"activation_function": "os.Tanh"},
         {"activation_function": "Tanh"},
         {"activation_function": 3},
-        {"use_residual": True},
         {"module_input_name": "token_embeddings"},
         {"module_output_name": "other"},
     ],
@@ -138,6 +149,28 @@ def test_unsupported_settings_are_named(tmp_path: Path, config: dict[str, Any]) 
     write_dense(tmp_path / "d", WEIGHT, BIAS, **config)
     with pytest.raises(UnsupportedError, match=rf"`{next(iter(config))}` of `d/config\.json` .* is "):
         read_dense(tmp_path, "d")
+
+
+def test_a_residual(tmp_path: Path) -> None:
+    write_dense(tmp_path / "d", WEIGHT[:, :2], BIAS, use_residual=True)
+    assert read_dense(tmp_path, "d").has_residual
+    write_dense(tmp_path / "d", WEIGHT, None, use_residual=True)
+    with pytest.raises(CheckpointError, match=r"should hold linear\.weight, residual\.weight; it holds linear"):
+        read_dense(tmp_path, "d")
+    write_safetensors(
+        tmp_path / "d" / "model.safetensors", {"linear.weight": WEIGHT, "residual.weight": WEIGHT.T.copy()}
+    )
+    with pytest.raises(CheckpointError, match=r"`residual\.weight` has shape \(3, 2\)"):
+        read_dense(tmp_path, "d")
+
+
+def test_names_of_what_a_module_on_tokens_takes(tmp_path: Path) -> None:
+    for name in (None, "token_embeddings", "sentence_embedding"):
+        write_dense(tmp_path / "d", WEIGHT, BIAS, module_input_name=name, module_output_name=name)
+        assert read_dense(tmp_path, "d", on_tokens=True).inputs == 3
+    write_dense(tmp_path / "d", WEIGHT, BIAS, module_output_name="other")
+    with pytest.raises(UnsupportedError, match="`module_output_name`"):
+        read_dense(tmp_path, "d", on_tokens=True)
 
 
 def test_settings_with_their_usual_value(tmp_path: Path) -> None:

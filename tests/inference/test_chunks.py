@@ -18,7 +18,7 @@ from text_embeddings_inference.inference import chunks
 from text_embeddings_inference.inference.chunks import CHUNK_CHARACTERS, CHUNK_INPUTS, Distinct
 from text_embeddings_inference.inference.request import CHUNKS_QUEUED
 from text_embeddings_inference.settings import Limits
-from text_embeddings_inference.types import Input, Timings
+from text_embeddings_inference.types import EncodeOptions, Input, Timings
 
 LARGE = Limits(max_client_batch_size=5000, max_concurrent_requests=5000)
 
@@ -74,6 +74,22 @@ def test_nothing_has_no_chunks() -> None:
 
 
 # --- repeated inputs --------------------------------------------------------------------------------------------------
+
+
+def test_a_query_comes_after_its_documents_and_is_answered_first() -> None:
+    request = Distinct(["a", "b", "a"], query="a")
+    documents, query = request.chunks()
+    assert (documents.inputs, documents.copies, documents.places, documents.role) == (
+        ["a", "b"],
+        [2, 1],
+        [0, 1],
+        "document",
+    )
+    assert (query.inputs, query.copies, query.places, query.role) == (["a"], [1], [3], "query")
+    assert request.spread(["A", "B", "Q"]) == ["Q", "A", "B", "A"]
+    how = EncodeOptions(truncate=False)
+    assert query.options(how) == EncodeOptions(truncate=False, prompt_name="query")
+    assert next(Distinct(["a"]).chunks()).options(how) is how
 
 
 def test_a_repeated_text_is_computed_once_and_counts_every_time() -> None:

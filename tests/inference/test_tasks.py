@@ -58,7 +58,7 @@ REFUSALS: dict[str, dict[str, str]] = {
         "reranker": tasks.NOT_EMBEDDING,
     },
     "predict": dict.fromkeys(("dense", "splade", "lexical", "late"), tasks.NOT_CLASSIFIER),
-    "rerank": dict.fromkeys(("dense", "splade", "lexical", "late", "classifier"), tasks.NOT_RERANKER),
+    "rerank": dict.fromkeys(("dense", "splade", "lexical", "classifier"), tasks.NOT_RERANKER),
 }
 
 

@@ -77,6 +77,11 @@ def windowed(ops: Ops, layout: Layout, q: Value, k: Value, v: Value) -> Value:
     return ops.attention(q, k, v, AttentionSpec(window=5), layout)
 
 
+def narrow(ops: Ops, layout: Layout, q: Value, k: Value, v: Value) -> Value:
+    """Some tokens see none."""
+    return ops.attention(q, k, v, AttentionSpec(window=1), layout)
+
+
 def disentangled(ops: Ops, layout: Layout, q: Value, k: Value, v: Value) -> Value:
     keys, queries = (ops.constant(random(3, 2, 4, seed=seed)) for seed in (7, 8))
     return ops.disentangled_attention(q, k, v, DisentangledSpec(0.5, ROWS, keys, queries), layout)
@@ -91,7 +96,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("function", [attention, windowed, disentangled])
+@pytest.mark.parametrize("function", [attention, windowed, narrow, disentangled])
 @pytest.mark.parametrize("run", RUNS)
 def test_engines_agree(run: Callable[[Function, list[Array]], Array], function: Function) -> None:
     arrays: list[Array] = [ragged(LENGTHS, 2, 4, seed=seed) for seed in range(3)]
@@ -105,6 +110,12 @@ def test_what_is_not_attended_changes_nothing(function: Function) -> None:
     for row, seen in enumerate(ATTENDED):
         k[row, seen:] = v[row, seen:] = 77
     assert np.array_equal(on_numpy(function, [q, k, v]), before)
+
+
+def test_what_sees_no_token_gets_zeros() -> None:
+    q, k, v = (ragged(LENGTHS, 2, 4, seed=seed) for seed in range(3))
+    found = on_numpy(narrow, [q, k, v])
+    assert np.flatnonzero(~found.any(axis=(1, 2))).tolist() == [4, 15, 16, 17, 18]
 
 
 def test_a_single_attended_token_is_all_that_is_seen() -> None:

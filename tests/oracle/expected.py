@@ -166,7 +166,7 @@ class Fixture:
 
     def _output(self, values: dict[str, Any]) -> Float32Array:
         if self.is_late:  # nothing is pooled: what the first token gets
-            [dense] = self.open().dense
+            [dense] = self.open().token_dense
             first = dense.weights.array("linear.weight") @ _floats(values["pooled"]["cls"])
             return np.asarray(first / np.linalg.norm(first), np.float32)
         if self.task == "embedding":

@@ -201,7 +201,8 @@ def _sequences(layout: Layout) -> Sequences:
 
 
 def _softmax(x: Array) -> Array:
-    powers = np.exp(x - x.max(-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # of nothing: NaN
+        powers = np.exp(x - x.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
@@ -250,7 +251,7 @@ def _attend(q: Array, k: Array, v: Array, spec: AttentionSpec) -> Array:
         if spec.alibi is not None:
             scores = scores - spec.alibi[head] * np.abs(distance)
         out[:, head] = _softmax(np.where(hidden, -np.inf, scores)) @ v[:, head // group]
-    return out
+    return np.where(hidden.all(1)[:, None, None], 0, out)
 
 
 def _attend_disentangled(q: Array, k: Array, v: Array, spec: DisentangledSpec) -> Array:

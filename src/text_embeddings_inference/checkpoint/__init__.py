@@ -6,6 +6,7 @@ from .findings import Findings, Request, examine_checkpoint, open_checkpoint
 from .hub.cache import HubAccess, expand
 from .hub.locate import locate
 from .hub.preview import File, Preview, preview
+from .late_interaction import PROJECTION
 from .modules import Dense
 from .onnx import OnnxGraph
 from .reranking import ChatTemplate, Reranking
@@ -13,6 +14,7 @@ from .tensors.tensor import MappedFile
 from .tensors.weights import StoredWeights, Weights, open_weights
 
 __all__ = [
+    "PROJECTION",
     "ChatTemplate",
     "Checkpoint",
     "Dense",

@@ -22,6 +22,8 @@ class Sources:
     kind: str = ""
     pooling: str = ""
     max_input_length: str = ""
+    late: str = ""
+    """Whose format of late interaction it is; "": it is for something else."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +56,10 @@ class Checkpoint:
 
     rules: TextRules
     dense: tuple[Dense, ...]
-    """Applied to the pooled vector, in order, or, for late interaction, to each token's."""
+    """Applied to the pooled vector, in order."""
+
+    token_dense: tuple[Dense, ...]
+    """Applied to each token's vector before pooling, in order."""
 
     late: LateInteraction | None
     """None for models that are not for late interaction."""
@@ -92,9 +97,15 @@ class Checkpoint:
         return max(self.max_input_length, self.late.query_length, self.late.document_length)
 
     @property
+    def all_dense(self) -> tuple[Dense, ...]:
+        """The Dense modules, those for tokens first."""
+        return (*self.token_dense, *self.dense)
+
+    @property
     def columns(self) -> TokenColumns:
         """What each token gets."""
         if self.late is not None:
-            return TokenColumns(vectors=self.dense[-1].outputs, hidden=False)
+            vectors = self.token_dense[-1].outputs if self.token_dense else self.config.get("hidden_size", 0)
+            return TokenColumns(vectors=vectors, hidden=False)
         vectors = 0 if self.vectors is None else self.vectors.outputs
         return TokenColumns(weights=self.lexical is not None, vectors=vectors, first=int(vectors > 0))

@@ -16,7 +16,7 @@ from .facts import Facts, FactsOf
 from .files import MAX_TOKENIZER_BYTES, check_file, check_links
 from .json_files import Found, describe, read_optional_object
 from .late_interaction import NAME as PROMPTS
-from .late_interaction import read_late_interaction
+from .late_interaction import LateFiles, LateFormat, find_late_format, read_late_interaction, read_projection
 from .layout import TOKENIZER, Layout
 from .modules import HEAD_FILES, MODULES, Dense, ModulePaths, read_dense, read_head, read_module_paths
 from .onnx import OnnxGraph, find_onnx
@@ -76,7 +76,9 @@ class Findings:
     rules: TextRules = field(default_factory=TextRules)
     max_input_length: Found[int] = field(default_factory=lambda: Found(0, ""))
     prompts: dict[str, str] | None = None
+    late_format: LateFormat | None = None
     dense: tuple[Dense, ...] = ()
+    token_dense: tuple[Dense, ...] = ()
     late: LateInteraction | None = None
     heads: dict[str, Dense | None] = field(default_factory=lambda: dict.fromkeys(HEAD_FILES))
     model: OnnxGraph | Weights = field(default_factory=lambda: Weights((), ()))
@@ -111,12 +113,15 @@ class Findings:
             prompts=self.prompts,
             rules=self.rules,
             dense=self.dense,
+            token_dense=self.token_dense,
             late=self.late,
             lexical=self.heads["sparse_linear.pt"],
             vectors=self.heads["colbert_linear.pt"],
             weights=self.model if isinstance(self.model, Weights) else Weights((), ()),
             tokenizer_file=self.root / TOKENIZER,
-            sources=Sources(self.kind.source, self.pooling.source, self.max_input_length.source),
+            sources=Sources(
+                self.kind.source, self.pooling.source, self.max_input_length.source, self.late_format or ""
+            ),
             facts=self.facts,
             reranking=self.reranking,
             onnx=self.model if isinstance(self.model, OnnxGraph) else None,
@@ -210,7 +215,7 @@ def _is_bare_causal(found: Findings) -> bool:
         is_causal(found.config)
         and "bert" not in found.config.model_type.lower()  # which are pooled by the rule for these
         and modules.pooling is modules.splade is modules.logit_score is None
-        and not (modules.late or modules.dense)
+        and not (modules.late or modules.all_dense)
         and not (found.request.folder / DEFAULT_PATH / "config.json").exists()
     )
 
@@ -240,7 +245,7 @@ def _read_pooling(found: Findings) -> Found[Pooling | None]:
         if option is not None:
             logger.warning("`--pooling` is ignored: the model is a %s", found.kind.value)
         return Found(None, "the classifier's own")
-    if found.modules.late and option is not Pooling.SPLADE:
+    if found.late_format is not None and option is not Pooling.SPLADE:
         if option is not None:
             logger.warning("`--pooling` is ignored: the model gives a vector for each token")
         return Found(Pooling.CLS, "the rule for models for late interaction, whose tokens are not pooled")
@@ -265,11 +270,24 @@ def _check_tokenizer(found: Findings) -> None:
 
 
 def _read_dense(found: Findings) -> tuple[Dense, ...]:
-    folder, wanted, modules = found.request.folder, found.request.dense_path, found.applied
-    if wanted is not None and len(modules.dense) != 1:
-        logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(modules.dense))
-    paths = modules.replace_dense(wanted).dense
-    dense = tuple(read_dense(folder, path) for path in paths)
+    wanted, modules = found.request.dense_path, found.applied
+    if wanted is not None and len(modules.all_dense) != 1:
+        logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(modules.all_dense))
+    return _read_chain(found.request.folder, modules.replace_dense(wanted).dense)
+
+
+def _read_token_dense(found: Findings) -> tuple[Dense, ...]:
+    if found.late_format is LateFormat.STANFORD:
+        if isinstance(found.model, Weights):
+            return (read_projection(found.model),)
+        raise UnsupportedError(f"{found.model.file}: in a ColBERT model of Stanford's format its projection is missing")
+    paths = found.applied.replace_dense(found.request.dense_path).token_dense
+    return _read_chain(found.request.folder, paths, on_tokens=True)
+
+
+def _read_chain(folder: Path, paths: tuple[str, ...], *, on_tokens: bool = False) -> tuple[Dense, ...]:
+    """Dense modules, of which each takes what the one before it gives."""
+    dense = tuple(read_dense(folder, path, on_tokens=on_tokens) for path in paths)
     for before, after, path in zip(dense, dense[1:], paths[1:], strict=False):
         if before.outputs != after.inputs:
             problem = f"takes {after.inputs} values, the one before it gives {before.outputs}"
@@ -277,15 +295,22 @@ def _read_dense(found: Findings) -> tuple[Dense, ...]:
     return dense
 
 
+def _read_late_format(found: Findings) -> LateFormat | None:
+    if not found.is_embedding:
+        return None
+    return find_late_format(found.request.folder, found.applied, found.config.architectures)
+
+
 def _read_late(found: Findings) -> LateInteraction | None:
-    if not found.applied.late:
+    if found.late_format is None:
         return None
     limit = read_position_limit(found.root, found.config, found.facts.first_position)
-    return read_late_interaction(found.request.folder, found.root, limit)
+    files = LateFiles(found.request.folder, found.root, found.applied, limit, found.max_input_length.value)
+    return read_late_interaction(files, found.late_format)
 
 
 def _read_heads(found: Findings) -> dict[str, Dense | None]:
-    has_heads = found.is_embedding and found.pooling.value is not Pooling.SPLADE and not found.modules.late
+    has_heads = found.is_embedding and found.pooling.value is not Pooling.SPLADE and found.late_format is None
     return {name: read_head(found.root, name) if has_heads else None for name in HEAD_FILES}
 
 
@@ -326,6 +351,7 @@ READERS: dict[str, Callable[[Findings], Any]] = {
     "facts": lambda found: found.request.facts_of(found.config.model_type, found.config.values),
     "check quantizer": _check_quantizer,
     "kind": _read_kind,
+    "late_format": _read_late_format,
     "labels": _read_labels,
     "reranking": _read_reranking,
     "pooling": _read_pooling,
@@ -338,5 +364,6 @@ READERS: dict[str, Callable[[Findings], Any]] = {
     "late": _read_late,
     "heads": _read_heads,
     "model": _read_model,
+    "token_dense": _read_token_dense,
 }
 """What is read, in this order: the field of `Findings` that a reader fills, or a check that fills none."""

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
 from .config import SENTENCE_FILES
+from .late_interaction import ARTIFACT
 from .late_interaction import NAME as PROMPTS
 from .modules import DENSE_FILES, HEAD_FILES, MODULES, ModulePaths
 from .onnx import DATA_SUFFIXES, ONNX_FILES
@@ -37,16 +38,26 @@ class Layout:
     @property
     def optional(self) -> tuple[tuple[str, ...], ...]:
         """Other settings and small layers; of several names in a row, the first file there is."""
-        root, pooling, splade = self.modules.transformer, self.modules.pooling, self.modules.splade
+        root, pooling, splade, mask = (
+            self.modules.transformer,
+            self.modules.pooling,
+            self.modules.splade,
+            self.modules.mask,
+        )
         return (
             self._in(root, *SENTENCE_FILES),
             self._in(root, TOKENIZER_CONFIG),
             self._in(root, CHAT_TEMPLATE),
             (PROMPTS,),
+            (ARTIFACT,),
             self._in(DEFAULT_PATH if pooling is None else pooling, CONFIG),
-            *(self._in(path, CONFIG) for path in (splade, self.modules.logit_score) if path is not None),
+            *(self._in(path, CONFIG) for path in (splade, mask, self.modules.logit_score) if path is not None),
             *(self._in(root, head) for head in HEAD_FILES),
-            *(names for path in self.modules.dense for names in (self._in(path, CONFIG), self._in(path, *DENSE_FILES))),
+            *(
+                names
+                for path in self.modules.all_dense
+                for names in (self._in(path, CONFIG), self._in(path, *DENSE_FILES))
+            ),
         )
 
     @property

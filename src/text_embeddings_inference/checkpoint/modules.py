@@ -33,20 +33,42 @@ ACTIVATIONS = {
 """The classes of torch.nn a Dense module may name, and what we call them. `gelu` is the exact form."""
 
 # Module -> the modules it may follow (None: it comes first). Dropout is for training and changes nothing; Normalize
-# only comes last: vectors are normalized by request. TokenDense is our name for PyLate's Dense, which projects tokens;
-# FlexibleQuantizer comes with the code of pplx-embed.
+# only comes last: vectors are normalized by request. FlexibleQuantizer comes with the code of pplx-embed.
+# TokenDense and TokenNormalize are our names for modules that take the tokens' vectors (`ON_TOKENS`).
 PREDECESSORS: dict[str, tuple[str | None, ...]] = {
     "Transformer": (None,),
     "MLMTransformer": (None,),
-    "Pooling": ("Transformer",),
+    "Pooling": ("Transformer", "TokenDense"),
     "SpladePooling": ("MLMTransformer",),
     "Dense": ("Pooling", "Dense"),
     "TokenDense": ("Transformer", "TokenDense"),
+    "MultiVectorMask": ("Transformer", "TokenDense", "TokenNormalize"),
+    "TokenNormalize": ("TokenDense", "MultiVectorMask"),
     "Dropout": ("Transformer", "Pooling", "Dense"),
     "FlexibleQuantizer": ("Pooling",),
     "Normalize": ("Pooling", "Dense", "Normalize"),
     "LogitScore": ("Transformer",),
 }
+
+ON_TOKENS = {"Dense": "TokenDense", "Normalize": "TokenNormalize"}
+"""What a module is called here where nothing is pooled before it: there are only the tokens' vectors to take."""
+
+BEFORE_POOLING = ("Transformer", "TokenDense", "MultiVectorMask", "TokenNormalize")
+LAST_OF_LATE = ("TokenDense", "MultiVectorMask", "TokenNormalize")
+"""A model whose modules end so pools nothing."""
+
+FIELDS = {
+    "Transformer": "transformer",
+    "MLMTransformer": "transformer",
+    "Pooling": "pooling",
+    "SpladePooling": "splade",
+    "MultiVectorMask": "mask",
+    "LogitScore": "logit_score",
+}
+"""Module -> the field of `ModulePaths` that has its path."""
+
+LISTS = {"Dense": "dense", "TokenDense": "token_dense"}
+"""The same of modules of which there may be several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +81,57 @@ class ModulePaths:
     pooling: str | None = None
     splade: str | None = None
     dense: tuple[str, ...] = ()
-    """In the order in which they are applied, to the pooled vector or, with `late`, to each token's."""
+    """In the order in which they are applied to the pooled vector."""
+
+    token_dense: tuple[str, ...] = ()
+    """In the order in which they are applied to each token's vector, before pooling."""
 
     quantizes: bool = False
     """Whether vectors become whole numbers in the end."""
 
     late: bool = False
-    """Whether tokens are projected, and not pooled."""
+    """Whether tokens get vectors, and are not pooled."""
+
+    mask: str | None = None
+    """Of a model for late interaction: which tokens' vectors count."""
+
+    normalizes_tokens: bool = False
+    """Whether the tokens' vectors are brought to length 1."""
 
     logit_score: str | None = None
     """Of a reranker that is a causal language model: which tokens' logits make its score."""
 
     def replace_dense(self, path: str | None) -> ModulePaths:
         """`path` in place of the only Dense module's; unchanged when there is not exactly one."""
-        return self if path is None or len(self.dense) != 1 else replace(self, dense=(path,))
+        if path is None or len(self.all_dense) != 1:
+            return self
+        return replace(self, dense=(path,)) if self.dense else replace(self, token_dense=(path,))
+
+    @property
+    def all_dense(self) -> tuple[str, ...]:
+        """Those for tokens first."""
+        return (*self.token_dense, *self.dense)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """A linear layer, activation(x @ weight.T + bias), whose tensors are read when the model is built."""
+    """A linear layer, activation(x @ weight.T + bias), whose tensors are read when the model is built.
+
+    With a residual, x is added to that or, where the widths differ, x @ residual.T.
+    """
 
     weights: Weights
-    """The file's tensors: `weight` `[outputs, inputs]` and, if it has one, `bias` `[outputs]`, behind the prefix."""
+    """The file's tensors: `weight` `[outputs, inputs]` and, if it has one, `bias` `[outputs]`, behind the prefix;
+    `residual.weight` `[outputs, inputs]` where a residual is projected."""
 
     prefix: str
-    """What the names of both begin with."""
+    """What the names of weight and bias begin with."""
 
     has_bias: bool
     activation: str
     """A value of `ACTIVATIONS`."""
+
+    has_residual: bool = False
 
     @property
     def inputs(self) -> int:
@@ -109,37 +153,30 @@ def read_module_paths(folder: Path) -> ModulePaths:
     modules = read_json(folder, MODULES)
     if not isinstance(modules, list):
         raise CheckpointError(f"Failed to parse `modules.json` in {folder}: expected a list, got {describe(modules)}")
-    transformer: str | None = None
-    pooling = splade = logit_score = after = None
-    dense: list[str] = []
-    quantizes = False
+    found: dict[str, Any] = dict.fromkeys(LISTS.values(), ())
+    after: str | None = None
     for module in modules:
-        path, kind, name = _read_entry(folder, module)
+        path, kind, name = _read_entry(folder, module, after)
         if after not in PREDECESSORS.get(name, ()):
             place = f"after {after}" if after else "as the first module"
             raise UnsupportedError(f"`modules.json` in {folder}: {kind} (path `{path}`) is not supported {place}")
-        if name in ("Transformer", "MLMTransformer"):
-            transformer = path
-        elif name == "Pooling":
-            pooling = path
-        elif name == "SpladePooling":
-            splade = path
-        elif name in ("Dense", "TokenDense"):
-            dense.append(path)
-        elif name == "LogitScore":
-            logit_score = path
+        if name in FIELDS:
+            found[FIELDS[name]] = path
+        elif name in LISTS:
+            found[LISTS[name]] = (*found[LISTS[name]], path)
         elif name == "FlexibleQuantizer":
-            quantizes = True
+            found["quantizes"] = True
+        elif name == "TokenNormalize":
+            found["normalizes_tokens"] = True
         if name != "Dropout":
             after = name
-    if transformer is None:
+    if "transformer" not in found:
         raise CheckpointError(f"`modules.json` in {folder} lists no Transformer")
-    late = after == "TokenDense"
-    return ModulePaths(transformer, pooling, splade, tuple(dense), quantizes, late, logit_score)
+    return ModulePaths(**found, late=after in LAST_OF_LATE)
 
 
-def read_dense(folder: Path, path: str) -> Dense:
-    """The Dense module in `folder/path`.
+def read_dense(folder: Path, path: str, *, on_tokens: bool = False) -> Dense:
+    """The Dense module in `folder/path`. on_tokens: whether it takes the tokens' vectors.
 
     Raises `CheckpointError` when a file is missing or does not fit its config, `UnsupportedError` for a config that
     asks for more than a linear layer with a known activation.
@@ -150,17 +187,12 @@ def read_dense(folder: Path, path: str) -> Dense:
     if not all(is_integer(size) and size > 0 for size in sizes):
         problem = f"`in_features` and `out_features` should be positive integers, are {sizes[1]} and {sizes[0]}"
         raise CheckpointError(f"Failed to parse `{name}` in {folder}: {problem}")
-    has_bias = values.get("bias", True)
-    if not isinstance(has_bias, bool):
-        raise CheckpointError(
-            f"Failed to parse `{name}` in {folder}: `bias` should be true or false, is {describe(has_bias)}"
-        )
-    for key, plain in (
-        ("module_input_name", "sentence_embedding"),
-        ("module_output_name", "sentence_embedding"),
-        ("use_residual", False),
-    ):
-        if values.get(key) not in (None, plain):
+    has_bias = _flag(folder, name, values, "bias", default=True)
+    has_residual = _flag(folder, name, values, "use_residual", default=False)
+    # Nothing is pooled before a module on tokens: older versions left its input's name at the default all the same.
+    inputs = (None, "sentence_embedding", *(["token_embeddings"] if on_tokens else []))
+    for key in ("module_input_name", "module_output_name"):
+        if values.get(key) not in inputs:
             raise UnsupportedError(f"`{key}` of `{name}` in {folder} is {describe(values[key])}: not supported")
     activation = _activation(folder, name, values.get("activation_function"))
 
@@ -170,15 +202,31 @@ def read_dense(folder: Path, path: str) -> Dense:
             f"no weights of the Dense module in {folder / path}: looked for {', '.join(f'`{f}`' for f in DENSE_FILES)}"
         )
         raise CheckpointError(problem, hint=DOWNLOAD_AGAIN)
-    weights = open_weight_files(file)
     wanted = {"linear.weight": tuple(sizes)} | ({"linear.bias": (sizes[0],)} if has_bias else {})
+    if has_residual and sizes[0] != sizes[1]:
+        wanted["residual.weight"] = tuple(sizes)
+    weights = open_weight_files(file)
+    _check_tensors(file, weights, wanted, name)
+    return Dense(weights, "linear.", has_bias, activation, has_residual)
+
+
+def _check_tensors(file: Path, weights: Weights, wanted: dict[str, tuple[int, ...]], config: str) -> None:
+    """Raises `CheckpointError` unless the file holds the tensors that its config asks for."""
     if set(weights) != set(wanted):
         raise CheckpointError(f"{file} should hold {', '.join(wanted)}; it holds {', '.join(weights) or 'nothing'}")
     for tensor, shape in wanted.items():
         if weights.shape(tensor) != shape:
-            problem = f"tensor `{tensor}` has shape {weights.shape(tensor)}, `{name}` says {shape}"
+            problem = f"tensor `{tensor}` has shape {weights.shape(tensor)}, `{config}` says {shape}"
             raise CheckpointError(f"{file}: {problem}")
-    return Dense(weights, "linear.", has_bias, activation)
+
+
+def _flag(folder: Path, name: str, values: dict[str, Any], key: str, *, default: bool) -> bool:
+    value = values.get(key, default)
+    if not isinstance(value, bool):
+        raise CheckpointError(
+            f"Failed to parse `{name}` in {folder}: `{key}` should be true or false, is {describe(value)}"
+        )
+    return value
 
 
 def read_head(root: Path, name: str) -> Dense | None:
@@ -205,12 +253,16 @@ def _activation(folder: Path, name: str, value: Any) -> str:
     return ACTIVATIONS[cls]
 
 
-def _read_entry(folder: Path, module: Any) -> tuple[str, str, str]:
-    """Path, type and the last part of the type of an entry of `modules.json`."""
+def _read_entry(folder: Path, module: Any, after: str | None) -> tuple[str, str, str]:
+    """Path, type and name (the last part of the type, but see `ON_TOKENS`) of an entry of `modules.json`.
+
+    after: the name of the module before it.
+    """
     path, kind = (module.get("path"), module.get("type")) if isinstance(module, dict) else (None, None)
     if not isinstance(path, str) or not isinstance(kind, str):
         raise CheckpointError(f"Failed to parse `modules.json` in {folder}: no `path` and `type` in {describe(module)}")
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise CheckpointError(f"`modules.json` in {folder}: path `{path}` is outside of the checkpoint")
     name = kind.rpartition(".")[2]
-    return path, kind, "TokenDense" if name == "Dense" and kind.startswith("pylate.") else name
+    on_tokens = after in BEFORE_POOLING or (name == "Dense" and kind.startswith("pylate."))
+    return path, kind, ON_TOKENS.get(name, name) if on_tokens else name

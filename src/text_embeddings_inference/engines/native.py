@@ -140,9 +140,9 @@ class NativeEngine:
 def _packs(need: Need) -> Packs:
     """What weights are packed from, and where they are kept, packed."""
     options, checkpoint = need.settings.engine, need.checkpoint
-    heads = (*checkpoint.dense, checkpoint.lexical, checkpoint.vectors)
+    heads = (*checkpoint.all_dense, checkpoint.lexical, checkpoint.vectors)
     weights = [checkpoint.weights, *(head.weights for head in heads if head is not None)]
-    files = tuple(file for one in weights for file in one.files)
+    files = tuple(dict.fromkeys(file for one in weights for file in one.files))
     if options.no_compile_cache:
         return Packs(None, files)
     try:

@@ -7,11 +7,11 @@ encodings, and only so long it keeps the event loop and the queue.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..queueing.jobs import JobGroup, Row
-from ..types import Input, Timings, Usage
+from ..types import EncodeOptions, Input, Timings, Usage
 
 T = TypeVar("T")
 
@@ -30,15 +30,24 @@ class Chunk:
     """How many inputs of the request each of them stands for."""
     places: Sequence[int]
     """Where each of them stands in the request for the first time."""
+    role: str | None = None
+    """In which they are taken, in late interaction; None: in that of the request."""
+
+    def options(self, options: EncodeOptions) -> EncodeOptions:
+        """How they become tokens, of the options for the request."""
+        return options if self.role is None else replace(options, prompt_name=self.role)
 
 
 class Distinct:
     """The inputs of a request, each once.
 
-    In the order of their first places, so the first of them that can't be used is the request's first.
+    In the order of their first places, so the first of them that can't be used is the request's first. With a query
+    they are its documents, and it comes after them, as one input more.
     """
 
-    def __init__(self, inputs: Sequence[Input]) -> None:
+    def __init__(self, inputs: Sequence[Input], query: str | None = None) -> None:
+        self._query = query
+        self._role = None if query is None else "document"
         numbers: dict[str | tuple[str, str] | tuple[int, ...], int] = {}
         self.inputs: list[Input] = []
         self._numbers: list[int] = []
@@ -54,8 +63,9 @@ class Distinct:
             self._copies[number] += 1
 
     def spread(self, answers: Sequence[T]) -> list[T]:
-        """For each input of the request the answer to the one that stands for it."""
-        return [answers[number] for number in self._numbers]
+        """The answer to the query, if there is one, then for each input of the request that to the one that stands for
+        it."""
+        return [*answers[len(self.inputs) :], *(answers[number] for number in self._numbers)]
 
     def chunks(self) -> Iterator[Chunk]:
         """All of them, cut so that no chunk is too large."""
@@ -68,9 +78,11 @@ class Distinct:
             characters += size
         if self.inputs:
             yield self._chunk(start, len(self.inputs))
+        if self._query is not None:
+            yield Chunk([self._query], [1], [len(self._numbers)], "query")
 
     def _chunk(self, start: int, end: int) -> Chunk:
-        return Chunk(self.inputs[start:end], self._copies[start:end], self._places[start:end])
+        return Chunk(self.inputs[start:end], self._copies[start:end], self._places[start:end], self._role)
 
 
 class Tally:

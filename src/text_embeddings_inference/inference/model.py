@@ -177,12 +177,11 @@ class Model:
         permit: Permit | None = None,
     ) -> Answer[list[Rank]]:
         """The scores of the texts for the query, best first."""
-        task = tasks.rerank()
         if not texts:
             raise EmptyBatchError("texts")
-        task.check(self.info, inputs=1)
-        logits, usage = await self._answer(task, [(query, text) for text in texts], options, permit)
-        return Answer(tasks.ranked(logits, raw=raw_scores), usage)
+        ranking = tasks.ranking(self.info, query, options)
+        values, usage = await self._answer(ranking.task, ranking.inputs(texts), options, permit)
+        return Answer(ranking.ranked(values, raw=raw_scores), usage)
 
     async def tokenize(
         self, texts: Sequence[str], *, add_special_tokens: bool = True, prompt_name: str | None = None
@@ -261,8 +260,9 @@ class Model:
         """While one chunk runs, the next is tokenized. What fails, or is cancelled, takes back what it has queued."""
         try:
             while (chunk := request.next_chunk()) is not None:
-                work = partial(self._tokenizer.encode, chunk.inputs, options)
-                results = await self._do(work, is_long=self._tokenizer.is_long(chunk.inputs, options))
+                how = chunk.options(options)
+                work = partial(self._tokenizer.encode, chunk.inputs, how)
+                results = await self._do(work, is_long=self._tokenizer.is_long(chunk.inputs, how))
                 self.metrics.input_lengths(request.encoded(results, self._clock()))
                 request.check_width(self.info)
                 if request.is_full:

@@ -48,7 +48,7 @@ class ChunkedRequest(Generic[W]):
         self, inputs: Sequence[Input], task: Task[Any], start: float = 0.0, trace: Trace | None = None
     ) -> None:
         """start: when the request's time began."""
-        self._distinct = Distinct(inputs)
+        self._distinct = Distinct(inputs, task.query)
         self._chunks = self._distinct.chunks()
         self._count = len(inputs)
         self._task = task
@@ -130,7 +130,7 @@ class ChunkedRequest(Generic[W]):
             self._trace.ran((row.batch, row.queue) for row in rows)
 
     def result(self) -> tuple[list[Row], Usage]:
-        """The row of each input, and what they cost together."""
+        """The row of the task's query, if it has one, then that of each input, and what they cost together."""
         return self._distinct.spread(self._rows), self._tally.usage()
 
     def _current(self) -> Chunk:

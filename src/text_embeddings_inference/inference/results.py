@@ -113,6 +113,23 @@ def token_vectors(row: Float32Array, columns: TokenColumns, encoding: Encoding) 
     return np.ascontiguousarray(vectors if encoding.kept is None else vectors[encoding.kept])
 
 
+def maxsim(query: Float32Array, document: Float32Array) -> float:
+    """The product of each of the query's vectors `[m, D]` with the document's `[n, D]` that fits best, summed.
+
+    Khattab & Zaharia, arXiv:2004.12832. A document without a vector fits nothing: -1 for each.
+    """
+    return float((query @ document.T).max(axis=1, initial=-1.0 if len(document) == 0 else -math.inf).sum())
+
+
+def matches(sums: Float32Array, vectors: int, *, raw: bool) -> list[Rank]:
+    """All texts by their `maxsim`, best first; of equal ones the later text comes first. Raises NotANumberError.
+
+    vectors: how many the query has. The score is their mean best match, a cosine, or the sum if `raw`.
+    """
+    scores = sums if raw else sums / np.float32(max(1, vectors))
+    return [Rank(i, float(scores[i])) for i in best_first(sums, scores)]
+
+
 def lexical_weights(row: Float32Array, encoding: Encoding, special: Collection[int]) -> Sparse:
     """The largest weight of each token id; those of special tokens and zeros are left out."""
     ids, places = np.unique(encoding.input_ids, return_inverse=True)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from ..errors import DimensionsError, ModelTypeError, RequestError
+from ..errors import DimensionsError, InputError, ModelTypeError, RequestError
 from ..queueing.jobs import Row
 from ..telemetry.metrics import Family
-from ..types import Float32Array, Kind, ModelInfo, Pooling
+from ..types import EncodeOptions, Float32Array, Input, Kind, ModelInfo, Pooling, TokenColumns
 from .results import (
     Prediction,
     Rank,
     Sparse,
     hidden_states,
     lexical_weights,
+    matches,
+    maxsim,
     predictions,
     ranks,
     sparse,
@@ -36,6 +38,7 @@ NO_POOLED = "Model gives a vector for each token: use `embed_all`"
 NO_VECTORS = "Model has no head for late interaction: `multi_vector` is not available"
 NO_TOKENS = "`embed_all` is not available for SPLADE models"
 NO_NORMALIZE = "`normalize` is not available for SPLADE models"
+NO_PROMPT = "`prompt_name` is not available: the query and the texts have roles of their own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Task(Generic[T]):
     """The same as `refuses`, asked once the inputs are known to be usable, as text-embeddings-inference does."""
     family: Family = "embed"
     """What its inputs are counted as."""
+    query: str | None = None
+    """What is asked of the inputs, as documents, in late interaction: it is run with them, and finished first."""
 
     def check(self, info: ModelInfo, inputs: int) -> None:
         """Raises the RequestError with which the model refuses it, for so many inputs."""
@@ -139,10 +144,10 @@ def predict(info: ModelInfo, *, raw: bool = False) -> Task[list[Prediction]]:
 
 
 def rerank() -> Task[float]:
-    """The logit of a query and a text; see `ranked`."""
+    """The logit of a query and a text; see `ranked`. Models for late interaction have `Matching` instead."""
 
     def refuses(info: ModelInfo) -> RequestError | None:
-        return None if info.kind is Kind.RERANKER else ModelTypeError(NOT_RERANKER)
+        return None if info.kind is Kind.RERANKER or is_late(info) else ModelTypeError(NOT_RERANKER)
 
     return Task("rerank", refuses, lambda row: float(row.values[0]), family="predict")
 
@@ -152,11 +157,68 @@ def ranked(logits: list[float], *, raw: bool) -> list[Rank]:
     return ranks(np.array(logits, np.float32), raw=raw)
 
 
+def is_late(info: ModelInfo) -> bool:
+    """Whether the model is for late interaction alone."""
+    return info.kind is Kind.EMBEDDING and not info.columns.hidden
+
+
+class Pairing:
+    """How a reranker ranks texts for a query: by the logit of each pair."""
+
+    def __init__(self, query: str) -> None:
+        self.task = rerank()
+        self._query = query
+
+    def inputs(self, texts: Sequence[str]) -> Sequence[Input]:
+        """What the task is done with."""
+        return [(self._query, text) for text in texts]
+
+    def ranked(self, values: list[float], *, raw: bool) -> list[Rank]:
+        """From what the task gave: the texts with their scores, best first. Raises NotANumberError."""
+        return ranked(values, raw=raw)
+
+
+class Matching:
+    """How a model for late interaction does: query and texts in their roles, by `results.maxsim`. For one request."""
+
+    def __init__(self, columns: TokenColumns, query: str) -> None:
+        self.task = Task("rerank", rerank().refuses, self._finish, wants_tokens=True, family="predict", query=query)
+        self._columns = columns
+        self._vectors: Float32Array | None = None
+
+    def inputs(self, texts: Sequence[str]) -> Sequence[Input]:
+        """What the task is done with."""
+        return texts
+
+    def ranked(self, values: list[float], *, raw: bool) -> list[Rank]:
+        """From what the task gave: the texts with their scores, best first. Raises NotANumberError."""
+        assert self._vectors is not None, "the query is finished first"
+        return matches(np.array(values[1:], np.float32), len(self._vectors), raw=raw)
+
+    def _finish(self, row: Row) -> float:
+        vectors = token_vectors(row.values, self._columns, row.encoding)
+        if self._vectors is None:
+            self._vectors = vectors
+            return 0.0
+        return maxsim(self._vectors, vectors)
+
+
+def ranking(info: ModelInfo, query: str, options: EncodeOptions) -> Pairing | Matching:
+    """How the model ranks texts. Raises ModelTypeError for one that does not, InputError for an option it does not
+    have."""
+    raise_for(rerank().refuses(info), 1)
+    if not is_late(info):
+        return Pairing(query)
+    if options.prompt_name is not None:
+        raise InputError(NO_PROMPT)
+    return Matching(info.columns, query)
+
+
 def default_task(info: ModelInfo) -> str:
     """The name of what a model is made for."""
     if info.kind is not Kind.EMBEDDING:
         return "rerank" if info.kind is Kind.RERANKER else "predict"
-    if not info.columns.hidden:
+    if is_late(info):
         return "embed_all"
     return "embed_sparse" if info.pooling is Pooling.SPLADE else "embed"
 

@@ -178,5 +178,6 @@ def _task(checkpoint: Checkpoint) -> Task:
         template=checkpoint.reranking.source,
         score="" if checkpoint.reranking.answers is None else checkpoint.reranking.answers.words,
         late_interaction=checkpoint.late is not None,
-        dense_modules=tuple((dense.inputs, dense.outputs) for dense in checkpoint.dense),
+        late_format=checkpoint.sources.late,
+        dense_modules=tuple((dense.inputs, dense.outputs) for dense in checkpoint.all_dense),
     )

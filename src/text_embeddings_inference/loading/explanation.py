@@ -55,6 +55,8 @@ class Task:
     """Whose logits make a score; "": the model has a head of its own."""
     late_interaction: bool
     """Whether each token gets a vector."""
+    late_format: str
+    """Whose format says how; "": of a model that is for something else."""
     dense_modules: tuple[tuple[int, int], ...]
     """How many values each takes and gives."""
 
@@ -189,7 +191,7 @@ def _task(task: Task) -> Iterator[tuple[str, list[str]]]:
     if task.score:
         yield "score", [task.score]
     if task.late_interaction:
-        yield "late interaction", ["a vector for each token"]
+        yield "late interaction", [f"a vector for each token, in the format of {task.late_format}"]
     elif task.pooling is not None:
         yield "pooling", [f"{task.pooling}, from {task.pooling_source}"]
     if task.dense_modules:

@@ -17,7 +17,7 @@ from ..engines.measure import Quantity
 from ..errors import CheckpointError, StartError
 from ..machine import available_memory
 from ..settings import Settings
-from ..tokenization import ROLES, TextOptions, Tokenizer, compile_chat_template, resolve_default_prompt
+from ..tokenization import ROLES, TextOptions, Tokenizer, compile_chat_template, resolve_default_prompt, role_prompt
 from ..types import Encoding, ModelInfo, PairTemplate
 from .fidelity import FAITHFUL, LEAST, fidelity
 from .open import Opened
@@ -126,7 +126,7 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
     prompt, role, late = settings.model.default_prompt, None, checkpoint.late
     if late is not None and settings.model.default_prompt_name in ROLES:
         role = settings.model.default_prompt_name
-        prompt = (checkpoint.prompts or {}).get(role)
+        prompt = role_prompt(checkpoint.prompts, role)
     elif settings.model.default_prompt_name is not None:
         prompt = resolve_default_prompt(checkpoint.prompts, settings.model.default_prompt_name)
     if late is not None:

@@ -172,5 +172,7 @@ ARCHITECTURE = Architecture(
         "cross-encoder/ms-marco-MiniLM-L6-v2",
         "naver/splade-cocondenser-ensembledistil",
         "lightonai/colbertv2.0",
+        "colbert-ir/colbertv2.0",
+        "answerdotai/answerai-colbert-small-v1",
     ),
 )

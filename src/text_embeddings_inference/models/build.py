@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..checkpoint import Checkpoint, Dense, Facts
+from ..checkpoint import PROJECTION, Checkpoint, Dense, Facts
 from ..errors import CheckpointError, UnsupportedError
 from ..nn.heads import AnswerHead
 from ..nn.layers import ACTIVATIONS, Linear
@@ -69,7 +69,9 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
     architecture = find_model_file(checkpoint).architecture
     args = read_args(checkpoint, architecture)
     tensors = checkpoint.weights if tensors is None else tensors
-    p, heads = bind(tensors, architecture.tensors, architecture.heads, architecture.prefixes, ops, architecture.towers)
+    beside = () if checkpoint.late is None else (PROJECTION,)
+    names = architecture.tensors, architecture.heads, architecture.prefixes
+    p, heads = bind(tensors, *names, ops, architecture.towers, beside=beside)
     if p.towers:
         checkpoint.warn(logger, "Only texts are served, the parts of the model for all else are left out: %s", p.towers)
     if p.surplus:
@@ -136,50 +138,59 @@ def embedding(
 
     finish: what the architecture does to a pooled vector in the end.
     """
+    project, pooled_width = _projection(checkpoint.token_dense, width, ops), _outputs(checkpoint.token_dense, width)
     if checkpoint.late is not None:
-        return _late_interaction(checkpoint, model, width, ops, vocabulary)
-    embed = _embedder(checkpoint, model, width, finish, ops)
-    return Network(embed, _outputs(checkpoint.dense, width), vocabulary)
+        if pooled_width != checkpoint.columns.vectors:
+            problem = f"the model's hidden states have {width} values, and `hidden_size` is another number"
+            raise UnsupportedError(f"config.json of {checkpoint.folder}: {problem}")
+        embed = _late_interaction(model, project, normalized=checkpoint.late.normalized)
+        return Network(embed, pooled_width, vocabulary)
+    embed = _embedder(checkpoint, model, project, width, finish, ops)
+    return Network(embed, _outputs(checkpoint.dense, pooled_width), vocabulary)
 
 
 def _embedder(
     checkpoint: Checkpoint,
     model: Callable[[Ops, Inputs], Value],
+    project: Callable[[Ops, Value], Value],
     width: int,
     finish: Callable[[Ops, Value], Value] | None,
     ops: Constants,
 ) -> Callable[[Ops, Inputs], Results]:
+    """Tokens are given as they are pooled: after `project`."""
     pooling = checkpoint.pooling
     assert pooling is not None
-    dense = _projection(checkpoint.dense, width, ops)
+    dense = _projection(checkpoint.dense, _outputs(checkpoint.token_dense, width), ops)
     lexical, vectors = (
         None if head is None else _projection((head,), width, ops) for head in (checkpoint.lexical, checkpoint.vectors)
     )
 
     def embed(ops: Ops, inputs: Inputs) -> Results:
         hidden = model(ops, inputs)
-        pooled = dense(ops, ops.pool(hidden, pooling, inputs.layout))
-        tokens = [hidden]
+        pooled_from = project(ops, hidden)
+        pooled = dense(ops, ops.pool(pooled_from, pooling, inputs.layout))
+        tokens = [pooled_from]
         if vectors:
             tokens.insert(0, ops.l2_normalize(vectors(ops, hidden)))
         if lexical:
             tokens.insert(0, ops.relu(lexical(ops, hidden)))
-        return Results(finish(ops, pooled) if finish else pooled, ops.concat(tokens) if len(tokens) > 1 else hidden)
+        return Results(finish(ops, pooled) if finish else pooled, ops.concat(tokens) if len(tokens) > 1 else tokens[0])
 
     return embed
 
 
 def _late_interaction(
-    checkpoint: Checkpoint, model: Callable[[Ops, Inputs], Value], width: int, ops: Constants, vocabulary: int
-) -> Network:
-    """A vector of length 1 for each token; pooled: that of the first one, for nothing else is said of it."""
-    project = _projection(checkpoint.dense, width, ops)
+    model: Callable[[Ops, Inputs], Value], project: Callable[[Ops, Value], Value], *, normalized: bool
+) -> Callable[[Ops, Inputs], Results]:
+    """A vector for each token; pooled: that of the first one, for nothing else is said of it."""
 
     def embed(ops: Ops, inputs: Inputs) -> Results:
-        tokens = ops.l2_normalize(project(ops, model(ops, inputs)))
+        tokens = project(ops, model(ops, inputs))
+        if normalized:
+            tokens = ops.l2_normalize(tokens)
         return Results(ops.pool(tokens, Pooling.CLS, inputs.layout), tokens)
 
-    return Network(embed, _outputs(checkpoint.dense, width), vocabulary)
+    return embed
 
 
 def _projection(dense: tuple[Dense, ...], width: int, ops: Constants) -> Callable[[Ops, Value], Value]:
@@ -187,20 +198,34 @@ def _projection(dense: tuple[Dense, ...], width: int, ops: Constants) -> Callabl
     if dense and dense[0].inputs != width:
         takes = dense[0].inputs
         raise CheckpointError(f"a Dense module or head takes vectors of {takes} values, the model's have {width}")
-    layers = [(_linear(layer, ops), ACTIVATIONS[layer.activation]) for layer in dense]
+    layers = [_DenseLayer(layer, ops) for layer in dense]
 
     def project(ops: Ops, x: Value) -> Value:
-        for linear, act in layers:
-            x = act(ops, linear(ops, x))
+        for layer in layers:
+            x = layer(ops, x)
         return x
 
     return project
 
 
-def _linear(dense: Dense, ops: Constants) -> Linear:
-    table: Table = {f"{dense.prefix}{leaf}": f"linear.{leaf}" for leaf in ("weight", "bias")}
-    p, _ = bind(dense.weights, table, {}, (), ops)
-    return Linear(p / "linear", dense.inputs, dense.outputs, bias=dense.has_bias)
+class _DenseLayer:
+    """activation(x W^T + b): `[*, I]` -> `[*, O]`; with a residual plus x or, where I is not O, plus x R^T."""
+
+    def __init__(self, dense: Dense, ops: Constants) -> None:
+        table: Table = {f"{dense.prefix}{leaf}": f"linear.{leaf}" for leaf in ("weight", "bias")}
+        p, _ = bind(dense.weights, table | {"residual.weight": "residual.weight"}, {}, (), ops)
+        inputs, outputs = dense.inputs, dense.outputs
+        self.linear = Linear(p / "linear", inputs, outputs, bias=dense.has_bias)
+        self.act = ACTIVATIONS[dense.activation]
+        self.has_residual = dense.has_residual
+        is_projected = dense.has_residual and inputs != outputs
+        self.residual = Linear(p / "residual", inputs, outputs, bias=False) if is_projected else None
+
+    def __call__(self, ops: Ops, x: Value) -> Value:
+        y = self.act(ops, self.linear(ops, x))
+        if not self.has_residual:
+            return y
+        return ops.add(y, x if self.residual is None else self.residual(ops, x))
 
 
 def _outputs(dense: tuple[Dense, ...], width: int) -> int:

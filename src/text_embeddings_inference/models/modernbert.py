@@ -179,5 +179,6 @@ ARCHITECTURE = Architecture(
         "nomic-ai/modernbert-embed-base",
         "Alibaba-NLP/gte-reranker-modernbert-base",
         "lightonai/GTE-ModernColBERT-v1",
+        "mixedbread-ai/mxbai-edge-colbert-v0-17m",
     ),
 )

@@ -60,7 +60,7 @@ BUFFERS = (
 )
 """Tensors that old checkpoints store and every model computes anew: surplus wherever they are."""
 
-PROJECTIONS = {"linear": "a projection of token vectors, as ColBERT models have it outside of PyLate's format"}
+PROJECTIONS = {"linear": "a projection of token vectors, as ColBERT models in Stanford's format have it"}
 """Parts beside a model that change what it gives: where they are stored, they must not be left out."""
 
 SIMILAR = 0.9
@@ -201,10 +201,14 @@ def bind(
     prefixes: tuple[str, ...],
     ops: Constants,
     towers: tuple[str, ...] = (),
+    *,
+    beside: tuple[str, ...] = (),
 ) -> tuple[Parameters, Parameters]:
     """The parameters of a model and of its heads. A name may begin with one of `prefixes` (`bert.`).
 
-    towers: what names begin with (`visual.`) that are left out, and named by `Parameters.towers`.
+    towers: what names begin with (`visual.`) that are left out, and named by `Parameters.towers`; beside: parts that
+    are stored among the model's and read by others.
+
     Surplus tensors are left out, and named by `surplus`. Raises CheckpointError for a tensor inside of the model that
     neither table has, and for two tensors of one parameter.
     """
@@ -228,7 +232,7 @@ def bind(
                     place.add(f"{path}.{_LEAVES[leaf]}".lstrip(".") if leaf else path, source)
                 break
         else:
-            if name.rpartition(".")[2] not in BUFFERS:
+            if name.rpartition(".")[2] not in BUFFERS and name.partition(".")[0] not in beside:
                 _check_surplus(name, parts)
                 surplus.append(name)
     parameters[0].surplus = _summary(Counter(name.partition(".")[0][:40] for name in surplus))
@@ -241,7 +245,8 @@ def _check_surplus(name: str, parts: set[str]) -> None:
     part = name.partition(".")[0]
     if part in PROJECTIONS:
         problem = f"unexpected tensor `{name}`: {PROJECTIONS[part]}"
-        raise CheckpointError(problem, hint="save the model with PyLate, whose modules.json says how it is applied")
+        hint = 'if it is one, `architectures` of config.json should be ["HF_ColBERT"]'
+        raise CheckpointError(problem, hint=hint)
     if get_close_matches(part, parts, 1, SIMILAR):
         raise CheckpointError(
             f"unexpected tensor `{name}`: it is not part of this architecture",

@@ -152,6 +152,9 @@ class OpenVINOOps(Ops):
             scores = op.add(op.matmul(q_BNSH, k_BNSH, False, True), bias)
             weights = op.softmax(op.multiply(scores, slopes(spec.alibi)), -1)
             out_BNSH = op.matmul(weights, v_BNSH, False, False)
+        sees = self._padded(layout).sees(spec)
+        if sees is not None:
+            out_BNSH = op.multiply(out_BNSH, sees)
         return Value(op.transpose(out_BNSH, order))
 
     @staticmethod

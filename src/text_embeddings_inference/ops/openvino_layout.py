@@ -66,6 +66,13 @@ class PaddedLayout:
         """1 for the places before each row's end, 0 for others: float32 `[B, S]`."""
         return op.convert(op.less(unsqueeze(self.indices, 0), unsqueeze(ends, 1)), "f32")
 
+    def sees(self, spec: AttentionSpec) -> ov.Node | None:
+        """1 for a token that sees another, 0 where the window ends before those that are attended: float32
+        `[B, 1, S, 1]`; None: all see one."""
+        if self._attended is self.lengths or spec.window is None:
+            return None
+        return unsqueeze(self._before(op.add(self._attended, op.constant(np.int32(spec.window)))), 1, 3)
+
     def attention_bias(self, spec: AttentionSpec) -> ov.Node:
         """What is added to the scores: float32, broadcasts to `[B, N, S, S]`; with ALiBi divided by the slopes."""
         if spec not in self._attention_biases:

@@ -300,8 +300,8 @@ class Ops(Constants, ABC):
     def attention(self, q: Value, k: Value, v: Value, spec: AttentionSpec, layout: Layout) -> Value:
         """Scaled dot-product attention within each sequence: q, k, v `[*, N, H]` -> `[*, N, H]`.
 
-        No token sees the padding, another sequence, or a token that is not attended. k and v may have fewer heads
-        (grouped queries)."""
+        No token sees the padding, another sequence, or a token that is not attended; one that sees none at all, as its
+        window ends before them, gets zeros, as in PyTorch. k and v may have fewer heads (grouped queries)."""
 
     @abstractmethod
     def disentangled_attention(self, q: Value, k: Value, v: Value, spec: DisentangledSpec, layout: Layout) -> Value:

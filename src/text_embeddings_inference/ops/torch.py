@@ -135,7 +135,8 @@ class TorchOps(Ops):
             if spec.cap is not None:
                 return _attend_capped(q_BNSH, k_BNSH, v_BNSH, mask, spec).transpose(1, 2)
             out = F.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH, mask, scale=spec.scale, enable_gqa=grouped)
-            return out.transpose(1, 2)
+            blind = rows.blind(spec)
+            return (out if blind is None else out.masked_fill(blind, 0)).transpose(1, 2)
 
         return Value(sequences.padded(attend, q.raw, k.raw, v.raw))
 

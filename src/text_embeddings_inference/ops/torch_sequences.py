@@ -85,6 +85,7 @@ class PaddedSequences(Sequences):
         self.positions = torch.arange(width, device=device).unsqueeze(0)
         self._attended = lengths if attended is None else attended
         self._all_seen = bool((self._attended == width).all())
+        self._has_unattended = attended is not None
         self._masks: dict[AttentionSpec, Tensor | None] = {}
 
     @cached_property
@@ -131,6 +132,13 @@ class PaddedSequences(Sequences):
                 bias = torch.where(seen, bias, -math.inf)
             self._masks[spec] = bias
         return self._masks[spec]
+
+    def blind(self, spec: AttentionSpec) -> Tensor | None:
+        """The queries whose window ends before the attended keys, bool `[B, 1, S, 1]`; None: there can't be one."""
+        if not self._has_unattended or spec.window is None:
+            return None
+        beyond = self.positions >= self._tensor(self._attended).unsqueeze(1) + spec.window
+        return beyond[:, None, :, None]
 
     def _seen(self, spec: AttentionSpec) -> Tensor | None:
         """The keys that a query may see, bool `[B or 1, 1, S or 1, S]`; None for all."""

@@ -2,7 +2,15 @@
 
 from .chat_template import compile_chat_template
 from .file import first_token
-from .roles import ROLES
+from .roles import ROLES, role_prompt
 from .tokenizer import TextOptions, Tokenizer, resolve_default_prompt
 
-__all__ = ["ROLES", "TextOptions", "Tokenizer", "compile_chat_template", "first_token", "resolve_default_prompt"]
+__all__ = [
+    "ROLES",
+    "TextOptions",
+    "Tokenizer",
+    "compile_chat_template",
+    "first_token",
+    "resolve_default_prompt",
+    "role_prompt",
+]

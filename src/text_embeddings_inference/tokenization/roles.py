@@ -1,20 +1,27 @@
 """The two roles of texts in late interaction: what is done to their tokens before they are run.
 
-As ColBERT (Khattab & Zaharia, arXiv:2004.12832) was trained, in the conventions of PyLate.
+As ColBERT (Khattab & Zaharia, arXiv:2004.12832) was trained. A prefix is put in as a token id, as Stanford's code and
+PyLate do, even where the tokenizer would split its text; sentence-transformers' prefixes are prompts, and stay texts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from ..types import Encoding, Int32Array, LateInteraction
 
 ROLES = ("query", "document")
 """Their names; a request gives one as `prompt_name`."""
+
+PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""The prompt that goes with a role has the first of these names that the model has one of, as in
+sentence-transformers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,13 +35,19 @@ class Role:
     """Most tokens, the prefix included."""
 
     expansion: int | None = None
-    """Id that fills texts up to the length; None: they are not filled up."""
+    """Id that fills texts up; None: they are not filled up."""
+
+    filled: int | None = None
+    """Tokens that they are filled up to; None: `length`."""
 
     attend: bool = False
     """Whether other tokens see what fills a text up."""
 
     skipped: Int32Array | None = None
-    """Ids that get no vector."""
+    """Ids that get no vector; None: all get one."""
+
+    only: Int32Array | None = None
+    """Ids of which alone tokens get one; None: of all."""
 
     @property
     def room(self) -> int:
@@ -48,13 +61,29 @@ class Role:
             ids = np.insert(ids, 1, self.prefix)
             type_ids = None if type_ids is None else np.insert(type_ids, 1, 0)
         attended = None
-        if self.expansion is not None and len(ids) < self.length:
-            missing = self.length - len(ids)
+        filled = self.length if self.filled is None else min(self.filled, self.length)
+        if self.expansion is not None and len(ids) < filled:
+            missing = filled - len(ids)
             attended = None if self.attend else len(ids)
             ids = np.pad(ids, (0, missing), constant_values=self.expansion)
             type_ids = None if type_ids is None else np.pad(type_ids, (0, missing))
-        kept = None if self.skipped is None else np.flatnonzero(~np.isin(ids, self.skipped))
-        return Encoding(ids, type_ids, encoding.characters, attended, kept)
+        return Encoding(ids, type_ids, encoding.characters, attended, self._kept(ids))
+
+    def _kept(self, ids: Int32Array) -> NDArray[np.intp] | None:
+        """Places of the tokens that get a vector; None: all."""
+        if self.skipped is None and self.only is None:
+            return None
+        kept = np.ones(len(ids), bool)
+        if self.skipped is not None:
+            kept &= ~np.isin(ids, self.skipped)
+        if self.only is not None:
+            kept &= np.isin(ids, self.only)
+        return np.flatnonzero(kept)
+
+
+def role_prompt(prompts: Mapping[str, str] | None, role: str) -> str | None:
+    """The text put before texts in the role; None: none is."""
+    return next((prompts[name] for name in PROMPTS[role] if prompts and name in prompts), None)
 
 
 def make_roles(tokenizer: tokenizers.Tokenizer, late: LateInteraction) -> dict[str, Role]:
@@ -65,9 +94,16 @@ def make_roles(tokenizer: tokenizers.Tokenizer, late: LateInteraction) -> dict[s
             _id(tokenizer, late.query_prefix),
             late.query_length,
             _id(tokenizer, late.expansion_token),
+            late.expansion_length,
             late.attend_to_expansion,
+            skipped if "query" in late.skipping else None,
         ),
-        "document": Role(_id(tokenizer, late.document_prefix), late.document_length, skipped=skipped),
+        "document": Role(
+            _id(tokenizer, late.document_prefix),
+            late.document_length,
+            skipped=skipped if "document" in late.skipping else None,
+            only=np.array(late.only, np.int32) if late.only else None,
+        ),
     }
     special = tokenizer.num_special_tokens_to_add(False)
     for name, role in roles.items():
@@ -84,12 +120,13 @@ def _id(tokenizer: tokenizers.Tokenizer, token: str) -> int | None:
     if found is None:
         raise CheckpointError(
             f"tokenizer.json has no token {token!r}, which texts for late interaction need",
-            hint="save the model again with PyLate, which adds its prefixes to the tokenizer",
+            hint="the tokenizer is of another model, or was saved without its added tokens: download it again, or save "
+            "the model anew with PyLate or sentence-transformers",
         )
     return found
 
 
 def _skipped_ids(tokenizer: tokenizers.Tokenizer, late: LateInteraction) -> set[int]:
-    """Words that are no token are left out here, where PyLate would skip all unknown tokens in their place."""
+    """Words that are no token are left out, as in sentence-transformers, where PyLate would skip all unknown tokens."""
     ids = (tokenizer.token_to_id(word) for word in late.skipped)
     return {id_ for id_ in ids if id_ is not None}

@@ -36,7 +36,7 @@ from ..types import (
 from . import truncation
 from .file import read_tokenizer
 from .pairs import NO_INSTRUCTION, PairEncoder
-from .roles import Role, make_roles
+from .roles import Role, make_roles, role_prompt
 from .truncation import Direction
 
 CHARACTERS_PER_TOKEN = 250
@@ -216,7 +216,7 @@ class Tokenizer:
         if name is None:
             return self._options.default_prompt
         if name in self._roles:
-            return (prompts or {}).get(name)
+            return role_prompt(prompts, name)
         if prompts is None or name not in prompts:
             raise InputError(_unknown_prompt(prompts, name), logged="unknown `prompt_name`")
         return prompts[name]

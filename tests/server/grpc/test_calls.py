@@ -151,6 +151,14 @@ TWINS = {
         lambda text: {"query": text, "texts": ["one", "two", "three"], "return_text": True},
         lambda answer: [rank(found) for found in answer.ranks],
     ),
+    "Rerank by late interaction": Twin(
+        "colbert",
+        "Rerank.Rerank",
+        lambda text: tei.RerankRequest(query=text, texts=["one", "two", "three"], truncate=True),
+        "/rerank",
+        lambda text: {"query": text, "texts": ["one", "two", "three"]},
+        lambda answer: [rank(found) for found in answer.ranks],
+    ),
     "Tokenize": Twin(
         "bert",
         "Tokenize.Tokenize",
@@ -218,6 +226,22 @@ def test_twins(name: str, text: str) -> None:
     assert answer.metadata.compute_chars == int(headers["x-compute-characters"])
     parts = answer.metadata.tokenization_time_ns + answer.metadata.queue_time_ns + answer.metadata.inference_time_ns
     assert 0 < parts <= answer.metadata.total_time_ns
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_stream_to_a_model_for_late_interaction(raw: bool) -> None:
+    texts, how = ["one", "two", "three"], {"query": "a query", "truncate": True, "raw_scores": raw}
+
+    async def call() -> Any:
+        async with calling(load("colbert")) as stub:
+            stream = iter([tei.RerankStreamRequest(text=text, **how) for text in texts])
+            streamed = await stub.collect("Rerank.RerankStream", stream)
+            return streamed, await stub("Rerank.Rerank", tei.RerankRequest(texts=texts, **how))
+
+    streamed, together = run(call())
+    assert [found.index for found in streamed.ranks] == [found.index for found in together.ranks]
+    assert [found.score for found in streamed.ranks] == pytest.approx([found.score for found in together.ranks])
+    assert (max(found.score for found in streamed.ranks) > 1) == raw
 
 
 def test_info() -> None:

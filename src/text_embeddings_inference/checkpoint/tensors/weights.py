@@ -83,6 +83,10 @@ class Weights:
                 hint="take the checkpoint in a float type; `--dtype int8` quantizes it at load",
             )
 
+    def part(self, names: Iterable[str]) -> Weights:
+        """These tensors alone, of the same files. Raises `CheckpointError` for one that is not there."""
+        return Weights([self._tensor(name) for name in names], self.files)
+
     def release(self) -> None:
         """Gives back the memory of pages that were read; arrays stay valid and read them again when touched.
 

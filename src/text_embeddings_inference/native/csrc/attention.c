@@ -329,7 +329,7 @@ INLINE void attend(const int half, const head *h, const attention_memory *m, int
         add_values(half, rows, weights, values, h->vectors, half ? (count + 1) / 2 : count, correction, m->sums);
     }
     for (int i = 0; i < rows; i++, out.p += out.stride) {
-        const vf share = v_set1(1 / total[i]);
+        const vf share = v_set1(total[i] == 0 ? 0 : 1 / total[i]); /* 0: it sees no key */
         EACH_VECTOR(h->width, j, n, vf v = v_mul(v_load(m->sums + (size_t)i * stride + j), share);
                     if (out.half) store_b16((uint16_t *)out.p + j, v, n); else store(out.p + j, v, n);)
     }

@@ -85,10 +85,16 @@ def predict(served: Served, body: PredictRequest) -> Call:
 
 def rerank(served: Served, body: RerankRequest) -> Call:
     """Gives the scores of the texts for the query, best first."""
-    inputs, how = admitted(served, Inputs(body.texts, "batch", "texts")), _options(served, body)
+    how = _options(served, body)
+    admitted(served, Inputs(body.texts, "batch", "texts"))
     answer = partial(served.model.rerank, body.query, body.texts, how, raw_scores=body.raw_scores)
     counted = bool(body.texts) and tasks.rerank().refuses(served.model.info) is None
-    return Call(answer, inputs.place, "batch" if counted else None)
+    return Call(answer, partial(_rerank_place, len(body.texts)), "batch" if counted else None)
+
+
+def _rerank_place(texts: int, index: int) -> str:
+    """Of a text, or of the query, which models for late interaction run after them."""
+    return f"texts[{index}]" if index < texts else "query"
 
 
 def similarity(served: Served, body: SimilarityRequest) -> Call:

@@ -56,7 +56,7 @@ async def rerank_stream(
     share: of the memory, for texts that are to be given back.
     """
     _check_reranker(served)
-    seen = _Seen(share)
+    seen = _Seen(share, is_late=tasks.is_late(served.model.info))
     done = await served.accounting.timed("rerank_stream", "batch", _rank_all(served.model, requests, ahead, seen))
     return Reply(_ranks(done.value, seen.texts if seen.return_text else None) + metadata(done), done)
 
@@ -67,7 +67,7 @@ async def _rank_all(
     async def score(request: tei.RerankStreamRequest) -> Answer[list[Rank]]:
         how = options(request)
         with await model.wait_for_permits(1) as permit:
-            return await model.rerank(request.query, [request.text], how, raw_scores=True, permit=permit)
+            return await model.rerank(request.query, [request.text], how, raw_scores=seen.needs_raw, permit=permit)
 
     async for answer in in_order(seen.noting(requests), score, ahead):
         seen.add(answer)
@@ -79,8 +79,10 @@ async def _rank_all(
 class _Seen:
     """What is kept of a stream: numbers of every item, and texts where they are to be given back."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, *, is_late: bool) -> None:
+        """is_late: whether the model is for late interaction, whose scores depend on the length of each query."""
         self.items = 0
+        self._is_late = is_late
         self.raw_scores = self.return_text = False
         self.texts: list[str] = []
         self._share = share
@@ -89,6 +91,11 @@ class _Seen:
         self._characters = self._tokens = 0
         self._seconds = np.zeros(3)
         """Of tokenization, queue and inference, over all items."""
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether `add` takes raw scores."""
+        return self.raw_scores or not self._is_late
 
     async def noting(self, requests: AsyncIterable[tei.RerankStreamRequest]) -> AsyncIterator[tei.RerankStreamRequest]:
         """The requests. Raises RefusedError where they are too many, or their texts too long, OverloadedError."""
@@ -112,7 +119,7 @@ class _Seen:
         self.texts.append(text)
 
     def add(self, answer: Answer[list[Rank]]) -> None:
-        """answer: to the next item, one rank with its logit."""
+        """answer: to the next item, one rank with its raw score, or with its score unless `needs_raw`."""
         self._logits.append(answer.value[0].score)
         self._characters += answer.usage.characters
         self._tokens += answer.usage.tokens
@@ -121,7 +128,7 @@ class _Seen:
 
     def answer(self) -> Answer[list[Rank]]:
         """One answer from those to the items, with their average times. Raises NotANumberError."""
-        ordered = tasks.ranked(self._logits.tolist(), raw=self.raw_scores)
+        ordered = tasks.ranked(self._logits.tolist(), raw=self.raw_scores or self._is_late)
         timings = Timings(*(self._seconds / len(self._logits)).tolist())
         return Answer(ordered, Usage(self._characters, self._tokens, timings))
 
