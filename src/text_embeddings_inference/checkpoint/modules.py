@@ -44,7 +44,7 @@ PREDECESSORS: dict[str, tuple[str | None, ...]] = {
     "TokenDense": ("Transformer", "TokenDense"),
     "MultiVectorMask": ("Transformer", "TokenDense", "TokenNormalize"),
     "TokenNormalize": ("TokenDense", "MultiVectorMask"),
-    "Dropout": ("Transformer", "Pooling", "Dense"),
+    "Dropout": ("Transformer", "TokenDense", "Pooling", "Dense"),
     "FlexibleQuantizer": ("Pooling",),
     "Normalize": ("Pooling", "Dense", "Normalize"),
     "LogitScore": ("Transformer",),
