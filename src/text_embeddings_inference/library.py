@@ -156,8 +156,8 @@ class Embedder:
             return [task.finish(row) for row in self._drive(ChunkedRequest(inputs, task), options)]
         except RequestError as error:
             if error.index is not None:
-                place = f"{field}[{error.index}]" if error.index < len(inputs) else "query"
-                error.args = (f"{error} - at `{place}`",)
+                where = f"{field}[{error.index}]" if error.index < len(inputs) else "query"
+                error.args = (f"{error} - at `{where}`",)
             raise
 
     def _drive(self, request: ChunkedRequest[threading.Event], options: EncodeOptions) -> list[Row]:
