@@ -30,7 +30,8 @@ def test_fixtures_open_as_expected(models: Path, name: str) -> None:
     assert checkpoint.pooling == ("splade" if splade else expected.get("pooling") or unpooled)
     assert checkpoint.max_input_length == expected["max_input_length"]
     assert (checkpoint.prompts or {}) == (expected.get("prompts") or {})
-    assert len(checkpoint.dense) == len(expected.get("dense_modules") or []) + (checkpoint.late is not None)
+    assert len(checkpoint.dense) == len(expected.get("dense_modules") or [])
+    assert len(checkpoint.token_dense) == (checkpoint.late is not None)
     assert checkpoint.tokenizer_file == models / name / "tokenizer.json"
     assert len(checkpoint.weights) > 0
 
