@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from loaded import need_of
-from native.kernels import best_kernels, kernels, levels, needs_kernels
+from native.kernels import FLAGS, best_kernels, kernels, levels, needs_kernels
 from oracle.expected import MODELS
 from text_embeddings_inference.checkpoint import open_checkpoint
 from text_embeddings_inference.engines.base import Offer
@@ -284,6 +284,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory the process has had")
+@pytest.mark.skipif(bool(FLAGS), reason="what checks every access takes memory of its own")
 def test_16_bits_are_never_held_as_32(tmp_path: Path) -> None:
     """Not while they are packed, when what is stored is in memory too; a found pack takes 16 bits of each."""
     write_wide(tmp_path / "wide", width=512, layers=8, dtype="BF16")
