@@ -156,6 +156,8 @@ def _find_template(files: RerankerFiles, config: ModelConfig, option: str | None
     if chat is not None and _knows_roles(chat):
         return Reranking(chat, YES_NO if answers is not None else None, source=chat.where)
     if family is not None:
+        if not is_zerank:
+            logger.warning("No file says what this causal language model is for: served as a reranker, %s", family[0])
         return Reranking(_family_template(files.root, family[0]), answers, source=family[1])
     for architecture in config.architectures:
         if architecture in CLASSIFIERS:

@@ -336,6 +336,11 @@ def test_a_causal_model_of_no_known_use_is_refused_unless_an_option_tells(tmp_pa
         assert len(scores(model, case["query"], case["texts"])) == len(case["texts"])
 
 
+def test_family_by_rule_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with opened(RERANKERS / QWEN3):
+        assert "served as a reranker, qwen3-reranker" in caplog.text
+
+
 def test_pooling_makes_a_causal_model_an_embedding_model(caplog: pytest.LogCaptureFixture) -> None:
     with opened(RERANKERS / QWEN3, pooling="last-token") as model:
         assert model.embed([TEXT]).shape == (1, 32)
