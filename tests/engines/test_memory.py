@@ -15,8 +15,8 @@ from native.kernels import needs_kernels
 from wide import write_wide
 
 MB = 1_000_000
-WIDTH, LAYERS = 384, 4
-"""Of a model large enough to be told from the noise of an allocator: 28 MB of weights."""
+WIDTH, LAYERS = 384, 8
+"""Of a model large enough to be told from the noise of an allocator: 57 MB of weights, 14 in 8 bits."""
 
 MEASURE = """
 import ctypes, gc, sys
@@ -89,5 +89,5 @@ def test_close_gives_back_the_memory(make: str, checkpoint: Path) -> None:
     assert done.returncode == 0, done.stderr
     before, loaded, again, after = map(int, done.stdout.rpartition("MEMORY")[2].split())
     assert loaded - before > 12 * MB, "or the test could not see what is kept"
-    assert again - loaded < 6 * MB, "of the first, which is closed"
-    assert after - before < 6 * MB
+    assert again - loaded < 10 * MB, "of the first, which is closed"
+    assert after - before < 10 * MB
