@@ -30,7 +30,14 @@ run: the architecture is written here anew. Any checkpoint of these architecture
 max, ...) and may have Dense modules. Classifiers with one label are rerankers, and
 so are causal language models that [a template](rerankers.md) makes into ones. Models for late interaction
 (ColBERT) are served in the formats of PyLate, Stanford (`HF_ColBERT`) and sentence-transformers 6, and bge-m3 with its
-two heads ([how](differences.md#what-it-does-not-have)).
+two heads ([how](differences.md#what-it-does-not-have)). SPLADE models are known by SpladePooling in
+modules.json, with any of its strategies and activations; for others say `--pooling splade`.
+
+Models with several sides (`Router` of sentence-transformers: OpenSearch's inference-free SPLADE, a small encoder for
+queries beside a large one for documents) take `prompt_name` `query` or `document`, or another name of a route; without
+one a text goes the way of `default_route`. SparseStaticEmbedding gives the weight of each token that a query has, once,
+without special tokens. Modules around a Router belong to each side, and are loaded for each. `/embed_all` is not
+available for such models.
 
 `text-embeddings-router --explain MODEL` says whether a model would be served, and how, without fetching its weights.
 What is not here may still run: from an ONNX graph on OpenVINO, or by Transformers where that is installed (README).

@@ -52,6 +52,9 @@ class Pooling(StrEnum):
     MEAN_SQRT_LEN = "mean_sqrt_len"
     WEIGHTED_MEAN = "weighted_mean"
     SPLADE = "splade"
+    SPLADE_LOG1P = "splade_log1p"
+    SPLADE_SUM = "splade_sum"
+    SPLADE_SUM_LOG1P = "splade_sum_log1p"
 
 
 class Slot(StrEnum):
@@ -111,6 +114,8 @@ class Encoding:
     """So many of the first tokens are seen by the others; None: all."""
     kept: NDArray[np.intp] | None = None
     """Places of the tokens whose vectors are given; None: all."""
+    side: str = ""
+    """Which side of the model it is for, where it has several; "": the main one."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -214,6 +219,8 @@ class TextRules:
 
     lowercase: bool = False
     """Whether texts are lowered before they are tokenized."""
+    special: bool = True
+    """Whether the tokenizer puts its special tokens around texts."""
     token_types: bool = True
     """Whether the model gets type ids, which mark the second text of a pair."""
     ending: str = ""
@@ -298,3 +305,5 @@ class ModelInfo:
     """Smallest cosine of the chosen dtype with float32 on built-in texts; None: it is float32."""
     columns: TokenColumns = TokenColumns()
     """What its tokens get."""
+    sides: tuple[str, ...] = ()
+    """What `prompt_name` may choose between, of a model with several sides."""

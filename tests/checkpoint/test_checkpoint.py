@@ -62,11 +62,12 @@ def test_pooling_option_replaces_a_missing_or_broken_file(tmp_path: Path) -> Non
 def test_splade_variants_are_checked(models: Path, tmp_path: Path) -> None:
     types = "sentence_transformers.sparse_encoder.models."
     entries = modules((types + "MLMTransformer", ""), (types + "SpladePooling", "1"))
-    files: dict[str, Any] = {"1__config": {"pooling_strategy": "sum"}, "modules": entries}
+    files: dict[str, Any] = {"1__config": {"pooling_strategy": "mean"}, "modules": entries}
     write_model(tmp_path, config={"architectures": ["BertForMaskedLM"]}, **files)
-    with pytest.raises(UnsupportedError, match="pooling_strategy"):
-        open_checkpoint(tmp_path, facts_of, pooling=Pooling.SPLADE)
-    assert open_checkpoint(tmp_path, facts_of).pooling is Pooling.CLS
+    for option in (Pooling.SPLADE, None):
+        with pytest.raises(UnsupportedError, match="pooling_strategy"):
+            open_checkpoint(tmp_path, facts_of, pooling=option)
+    assert open_checkpoint(tmp_path, facts_of, pooling=Pooling.CLS).pooling is Pooling.CLS
 
 
 def test_dense_path(models: Path, caplog: pytest.LogCaptureFixture) -> None:

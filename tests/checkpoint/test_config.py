@@ -16,7 +16,7 @@ ONE_LABEL = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 def kind(folder: Path, *, splade: bool = False, **config: Any) -> Kind:
     write_model(folder, config=config)
-    return read_kind(folder, read_config(folder), splade=splade).value
+    return read_kind(folder, read_config(folder), splade="`--pooling splade`" if splade else "").value
 
 
 def max_length(
@@ -214,7 +214,7 @@ def test_what_said_so_is_told(tmp_path: Path) -> None:
         64,
         "`max_position_embeddings` of config.json less 2, its first position",
     )
-    assert read_kind(tmp_path, read, splade=False).source == "`architectures` of config.json (RobertaModel)"
+    assert read_kind(tmp_path, read, splade="").source == "`architectures` of config.json (RobertaModel)"
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 32})
     assert read_max_length(tmp_path, read, 2) == (32, "`max_seq_length` of sentence_bert_config.json")
     write_json(tmp_path / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})

@@ -7,7 +7,7 @@ import pytest
 from model_files import write_json
 
 from text_embeddings_inference.checkpoint.modules import ModulePaths
-from text_embeddings_inference.checkpoint.pooling import check_splade, read_pooling
+from text_embeddings_inference.checkpoint.pooling import read_pooling, read_splade
 from text_embeddings_inference.errors import CheckpointError, UnsupportedError
 from text_embeddings_inference.types import Pooling
 
@@ -94,9 +94,10 @@ def test_bert_like_models_fall_back_to_cls(tmp_path: Path, model_type: str, capl
     assert "splade" not in caplog.text
 
 
-def test_splade_modules_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert read_pooling(tmp_path, ModulePaths(splade="1_SpladePooling"), "distilbert").value is Pooling.CLS
-    assert "ask for it with `--pooling splade`" in caplog.text
+def test_splade_modules_need_no_option(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = read_pooling(tmp_path, ModulePaths(splade="1_SpladePooling"), "distilbert")
+    assert found == (Pooling.SPLADE, "1_SpladePooling/config.json")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("model_type", ["qwen3", "mistral", "mpnet", "t5"])
@@ -116,9 +117,15 @@ def test_prompts_can_not_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 def test_splade_variants(tmp_path: Path) -> None:
     modules = ModulePaths(splade="s")
-    write_json(tmp_path / "s" / "config.json", {"pooling_strategy": "max", "activation_function": "relu"})
-    check_splade(tmp_path, modules)
-    check_splade(tmp_path, ModulePaths())
-    write_json(tmp_path / "s" / "config.json", {"pooling_strategy": "sum"})
-    with pytest.raises(UnsupportedError, match=r'`pooling_strategy` of `s/config\.json` in .* is "sum"'):
-        check_splade(tmp_path, modules)
+    assert read_splade(tmp_path, ModulePaths()) is Pooling.SPLADE
+    for strategy, activation, form in (
+        ("max", "relu", Pooling.SPLADE),
+        ("max", "log1p_relu", Pooling.SPLADE_LOG1P),
+        ("sum", "relu", Pooling.SPLADE_SUM),
+        ("sum", "log1p_relu", Pooling.SPLADE_SUM_LOG1P),
+    ):
+        write_json(tmp_path / "s" / "config.json", {"pooling_strategy": strategy, "activation_function": activation})
+        assert read_splade(tmp_path, modules) is form
+    write_json(tmp_path / "s" / "config.json", {"pooling_strategy": "mean"})
+    with pytest.raises(UnsupportedError, match=r'`pooling_strategy` of `s/config\.json` in .* is "mean"'):
+        read_splade(tmp_path, modules)

@@ -223,6 +223,9 @@ def test_pool_worked_by_hand(engine: Engine) -> None:
         Pooling.MEAN_SQRT_LEN: (9 / 3**0.5, -4),
         Pooling.WEIGHTED_MEAN: ((1 + 4 + 18) / 6, -4),
         Pooling.SPLADE: (np.log(7), 0),
+        Pooling.SPLADE_LOG1P: (np.log(1 + np.log(7)), 0),
+        Pooling.SPLADE_SUM: (np.log(2 * 3 * 7), 0),
+        Pooling.SPLADE_SUM_LOG1P: (np.log((1 + np.log(2)) * (1 + np.log(3)) * (1 + np.log(7))), 0),
     }
     assert expected.keys() == set(Pooling)
     for pooling, values in expected.items():

@@ -289,3 +289,9 @@ def _pool(x: Array, pooling: Pooling) -> Array:
             return np.average(x, axis=0, weights=np.arange(1, n + 1))
         case Pooling.SPLADE:
             return np.log1p(np.maximum(x, 0)).max(0)
+        case Pooling.SPLADE_LOG1P:
+            return np.log1p(np.log1p(np.maximum(x, 0))).max(0)
+        case Pooling.SPLADE_SUM:
+            return np.log1p(np.maximum(x, 0)).sum(0)
+        case Pooling.SPLADE_SUM_LOG1P:
+            return np.log1p(np.log1p(np.maximum(x, 0))).sum(0)

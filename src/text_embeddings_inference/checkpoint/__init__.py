@@ -7,14 +7,16 @@ from .hub.cache import HubAccess, expand
 from .hub.locate import locate
 from .hub.preview import File, Preview, preview
 from .late_interaction import PROJECTION
-from .modules import Dense
+from .modules import Dense, Router, Static
 from .onnx import OnnxGraph
 from .reranking import ChatTemplate, Reranking
+from .static import UNLIMITED
 from .tensors.tensor import MappedFile
 from .tensors.weights import StoredWeights, Weights, open_weights
 
 __all__ = [
     "PROJECTION",
+    "UNLIMITED",
     "ChatTemplate",
     "Checkpoint",
     "Dense",
@@ -27,6 +29,8 @@ __all__ = [
     "Preview",
     "Request",
     "Reranking",
+    "Router",
+    "Static",
     "StoredWeights",
     "Weights",
     "examine_checkpoint",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..types import Kind, LateInteraction, Pooling, TextRules, TokenColumns
 from .facts import Facts
-from .modules import Dense
+from .modules import Dense, Router, Static
 from .onnx import OnnxGraph
 from .reranking import Reranking
 from .tensors.weights import Weights
@@ -78,6 +79,14 @@ class Checkpoint:
     facts: Facts
     reranking: Reranking = field(default_factory=Reranking)
     """How a reranker takes pairs and makes scores, where that is not by its own head and special tokens."""
+    splade: Pooling = Pooling.SPLADE
+    """Which of its forms, where the pooling is SPLADE."""
+    static: Static | None = None
+    """The table by token that is the model, in place of a Transformer."""
+    router: Router | None = None
+    """How texts find their side, where there are several; this is the main one."""
+    sides: Mapping[str, Checkpoint] = field(default_factory=dict)
+    """The other sides by name."""
     onnx: OnnxGraph | None = None
     """The graph that is the model where there are no weights."""
     warned: set[str] = field(default_factory=set)

@@ -74,8 +74,8 @@ def _flatten(values: dict[str, Any]) -> dict[str, Any]:
     return values | text | whole
 
 
-def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Found[Kind]:
-    """Walks `architectures`; the first name that decides wins. splade: whether SPLADE pooling was asked for.
+def read_kind(folder: Path, config: ModelConfig, *, splade: str) -> Found[Kind]:
+    """Walks `architectures`; the first name that decides wins. splade: what asks for SPLADE pooling; "": nothing does.
 
     Raises `UnsupportedError` for token classifiers, and for SPLADE on a model without a masked-LM head.
     """
@@ -89,7 +89,7 @@ def read_kind(folder: Path, config: ModelConfig, *, splade: bool) -> Found[Kind]
             problem = f"`architectures` of `config.json` in {folder}: {name} (a label per token) is not supported"
             raise UnsupportedError(problem)
         if splade and name.endswith("MaskedLM"):
-            return Found(Kind.EMBEDDING, f"`architectures` of config.json ({name}) and `--pooling splade`")
+            return Found(Kind.EMBEDDING, f"`architectures` of config.json ({name}) and {splade}")
         if name.endswith("Classification"):
             labels = len(read_labels(folder, config).names)
             source = f"`architectures` of config.json ({name}) and its labels ({labels})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,21 @@ from .json_files import Found, describe, read_optional_object
 from .late_interaction import NAME as PROMPTS
 from .late_interaction import LateFiles, LateFormat, find_late_format, read_late_interaction, read_projection
 from .layout import TOKENIZER, Layout
-from .modules import HEAD_FILES, MODULES, Dense, ModulePaths, read_dense, read_head, read_module_paths
+from .modules import (
+    HEAD_FILES,
+    MODULES,
+    Dense,
+    ModulePaths,
+    Static,
+    read_dense,
+    read_head,
+    read_module_paths,
+    router_files,
+)
 from .onnx import OnnxGraph, find_onnx
-from .pooling import DEFAULT_PATH, check_splade, read_pooling
+from .pooling import DEFAULT_PATH, read_pooling, read_splade
 from .reranking import RerankerFiles, Reranking, causal_reranker, is_causal, read_reranking, unknown_use
+from .static import open_static, read_static_config, read_static_length, read_token_weights
 from .tensors.weights import Weights, open_weights
 from .text_rules import read_text_rules
 
@@ -57,6 +68,9 @@ class Request:
     linked: Path | None = None
     """Another folder that links in this one may lead to."""
 
+    modules: ModulePaths | None = None
+    """One of the sides of a Router; None: what the folder's files say."""
+
 
 @dataclass(slots=True)
 class Findings:
@@ -73,6 +87,7 @@ class Findings:
     labels: Labels = field(default_factory=Labels)
     reranking: Reranking = field(default_factory=Reranking)
     pooling: Found[Pooling | None] = field(default_factory=lambda: Found(None, ""))
+    splade: Pooling = Pooling.SPLADE
     rules: TextRules = field(default_factory=TextRules)
     max_input_length: Found[int] = field(default_factory=lambda: Found(0, ""))
     prompts: dict[str, str] | None = None
@@ -81,6 +96,8 @@ class Findings:
     token_dense: tuple[Dense, ...] = ()
     late: LateInteraction | None = None
     heads: dict[str, Dense | None] = field(default_factory=lambda: dict.fromkeys(HEAD_FILES))
+    sides: dict[str, Checkpoint] = field(default_factory=dict)
+    """The other sides of a Router."""
     model: OnnxGraph | Weights = field(default_factory=lambda: Weights((), ()))
     """The graph that is the model, or its weights."""
 
@@ -124,6 +141,10 @@ class Findings:
             ),
             facts=self.facts,
             reranking=self.reranking,
+            splade=self.splade,
+            static=self.modules.static,
+            router=self.modules.router,
+            sides=self.sides,
             onnx=self.model if isinstance(self.model, OnnxGraph) else None,
         )
 
@@ -142,7 +163,10 @@ def open_checkpoint(
 
     Raises `CheckpointError` for what is missing or damaged, `UnsupportedError` for what we don't have.
     """
-    request = Request(folder, facts_of, pooling, dense_path, onnx_file, rerank_template, rerank_answers)
+    return _open(Request(folder, facts_of, pooling, dense_path, onnx_file, rerank_template, rerank_answers))
+
+
+def _open(request: Request) -> Checkpoint:
     found = Findings(request)
     for name, read in READERS.items():
         _take(found, name, read)
@@ -172,8 +196,47 @@ def _take(found: Findings, name: str, read: Callable[[Findings], Any]) -> None:
 
 
 def _read_modules(found: Findings) -> ModulePaths:
-    check_links(found.request.folder, (MODULES,), found.request.linked)
-    return read_module_paths(found.request.folder)
+    if found.request.modules is not None:
+        return found.request.modules
+    folder = found.request.folder
+    check_links(folder, (MODULES,), found.request.linked)
+    check_links(folder, router_files(folder), found.request.linked)
+    return read_module_paths(folder)
+
+
+def _read_config(found: Findings) -> ModelConfig:
+    static = found.modules.static
+    return read_config(found.root) if static is None else read_static_config(found.root, static)
+
+
+def _read_rules(found: Findings) -> TextRules:
+    if found.modules.static is not None:
+        return TextRules(special=False)
+    return read_text_rules(found.root, found.facts.end_of_text)
+
+
+def _read_max_length(found: Findings) -> Found[int]:
+    if found.modules.static is not None:
+        return read_static_length(found.root, found.modules.static)
+    return read_max_length(found.root, found.config, found.facts.first_position)
+
+
+def _read_sides(found: Findings) -> dict[str, Checkpoint]:
+    """The other sides of a Router, by their names. Raises `UnsupportedError` where the sides give different things."""
+    router, sides = found.modules.router, {}
+    if router is None:
+        return {}
+    for name, modules in router.sides.items():
+        if name != router.own:
+            sides[name] = _open(replace(found.request, modules=modules, weights=None))
+    for name, side in sides.items():
+        is_alike = (side.pooling is Pooling.SPLADE) == (found.pooling.value is Pooling.SPLADE)
+        if side.kind is not found.kind.value or not is_alike or side.late or found.late:
+            raise UnsupportedError(
+                f"the sides `{router.own}` and `{name}` of the Router in {found.request.folder} give different things: "
+                "not supported"
+            )
+    return sides
 
 
 def _check_links(found: Findings) -> None:
@@ -191,13 +254,18 @@ def _check_quantizer(found: Findings) -> None:
 
 def _read_kind(found: Findings) -> Found[Kind]:
     request = found.request
+    if found.modules.static is not None:
+        return Found(Kind.EMBEDDING, f"{found.modules.static}, a table by token")
     if found.modules.logit_score is not None:
         return Found(Kind.RERANKER, "`modules.json`: LogitScore, the score is a difference of two tokens' logits")
     if _is_bare_causal(found) and request.pooling is None:
         source = causal_reranker(found.root, found.config, request.rerank_template, request.rerank_answers)
         if source is not None:
             return Found(Kind.RERANKER, source)
-    return read_kind(found.root, found.config, splade=request.pooling is Pooling.SPLADE)
+    splade = "`--pooling splade`" if request.pooling is Pooling.SPLADE else ""
+    if request.pooling is None and found.modules.splade is not None:
+        splade = f"SpladePooling of `{MODULES}`"
+    return read_kind(found.root, found.config, splade=splade)
 
 
 def _read_labels(found: Findings) -> Labels:
@@ -249,14 +317,19 @@ def _read_pooling(found: Findings) -> Found[Pooling | None]:
         if option is not None:
             logger.warning("`--pooling` is ignored: the model gives a vector for each token")
         return Found(Pooling.CLS, "the rule for models for late interaction, whose tokens are not pooled")
+    if found.modules.static is not None:
+        if option not in (None, Pooling.SPLADE if found.modules.static is Static.WEIGHTS else Pooling.MEAN):
+            logger.warning("`--pooling` is ignored: %s has a pooling of its own", found.modules.static)
+        is_sparse = found.modules.static is Static.WEIGHTS
+        return Found(Pooling.SPLADE if is_sparse else Pooling.MEAN, str(found.modules.static))
     if option is not None:
         return Found(option, "`--pooling`")
     return read_pooling(found.request.folder, found.modules, found.config.model_type)
 
 
-def _check_splade(found: Findings) -> None:
-    if found.pooling.value is Pooling.SPLADE:
-        check_splade(found.request.folder, found.modules)
+def _read_splade(found: Findings) -> Pooling:
+    is_splade = found.pooling.value is Pooling.SPLADE
+    return read_splade(found.request.folder, found.modules) if is_splade else Pooling.SPLADE
 
 
 def _check_tokenizer(found: Findings) -> None:
@@ -317,6 +390,9 @@ def _read_heads(found: Findings) -> dict[str, Dense | None]:
 def _read_model(found: Findings) -> OnnxGraph | Weights:
     if found.request.weights is not None:
         return found.request.weights
+    if found.modules.static is not None:
+        is_sparse = found.modules.static is Static.WEIGHTS
+        return read_token_weights(found.root) if is_sparse else open_static(found.root)
     first = found.facts.first_position or 0
     graph = find_onnx(found.root, found.config, found.request.onnx_file, first)
     if graph is not None and found.reranking.answers is not None:
@@ -347,7 +423,7 @@ def _read_prompts(found: Findings) -> dict[str, str] | None:
 READERS: dict[str, Callable[[Findings], Any]] = {
     "modules": _read_modules,
     "check links": _check_links,
-    "config": lambda found: read_config(found.root),
+    "config": _read_config,
     "facts": lambda found: found.request.facts_of(found.config.model_type, found.config.values),
     "check quantizer": _check_quantizer,
     "kind": _read_kind,
@@ -355,15 +431,16 @@ READERS: dict[str, Callable[[Findings], Any]] = {
     "labels": _read_labels,
     "reranking": _read_reranking,
     "pooling": _read_pooling,
-    "check splade": _check_splade,
+    "splade": _read_splade,
     "check tokenizer": _check_tokenizer,
-    "rules": lambda found: read_text_rules(found.root, found.facts.end_of_text),
-    "max_input_length": lambda found: read_max_length(found.root, found.config, found.facts.first_position),
+    "rules": _read_rules,
+    "max_input_length": _read_max_length,
     "prompts": _read_prompts,
     "dense": _read_dense,
     "late": _read_late,
     "heads": _read_heads,
     "model": _read_model,
     "token_dense": _read_token_dense,
+    "sides": _read_sides,
 }
 """What is read, in this order: the field of `Findings` that a reader fills, or a check that fills none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
@@ -33,32 +33,42 @@ class Layout:
     @property
     def required(self) -> tuple[str, ...]:
         """Files that every model has."""
-        return self._in(self.modules.transformer, CONFIG, TOKENIZER)
+        return tuple(
+            name
+            for side in self._sides
+            for name in self._in(side.transformer, *([CONFIG] if side.static is None else []), TOKENIZER)
+        )
+
+    @property
+    def _sides(self) -> tuple[ModulePaths, ...]:
+        """The modules of all sides."""
+        router = self.modules.router
+        return (self.modules,) if router is None else tuple(router.sides.values())
 
     @property
     def optional(self) -> tuple[tuple[str, ...], ...]:
         """Other settings and small layers; of several names in a row, the first file there is."""
-        root, pooling, splade, mask = (
-            self.modules.transformer,
-            self.modules.pooling,
-            self.modules.splade,
-            self.modules.mask,
-        )
+        return tuple(dict.fromkeys(names for side in self._sides for names in self._optional(side)))
+
+    def _optional(self, side: ModulePaths) -> tuple[tuple[str, ...], ...]:
+        root, pooling, splade, mask = side.transformer, side.pooling, side.splade, side.mask
         return (
             self._in(root, *SENTENCE_FILES),
             self._in(root, TOKENIZER_CONFIG),
             self._in(root, CHAT_TEMPLATE),
             (PROMPTS,),
             (ARTIFACT,),
+            *([] if side.static is None else [self._in(root, CONFIG)]),
             self._in(DEFAULT_PATH if pooling is None else pooling, CONFIG),
-            *(self._in(path, CONFIG) for path in (splade, mask, self.modules.logit_score) if path is not None),
+            *(self._in(path, CONFIG) for path in (splade, mask, side.logit_score) if path is not None),
             *(self._in(root, head) for head in HEAD_FILES),
-            *(
-                names
-                for path in self.modules.all_dense
-                for names in (self._in(path, CONFIG), self._in(path, *DENSE_FILES))
-            ),
+            *(names for path in side.all_dense for names in (self._in(path, CONFIG), self._in(path, *DENSE_FILES))),
         )
+
+    @property
+    def by_side(self) -> tuple[Layout, ...]:
+        """The layout of each side: each has weights of its own."""
+        return tuple(Layout(replace(side, router=None), self.onnx_file) for side in self._sides)
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -82,11 +92,12 @@ class Layout:
     def present(self, folder: Path) -> Iterator[str]:
         """The files that are there."""
         rows = [(MODULES,), *((name,) for name in self.required), *self.optional]
-        found = next((name for name in self.weights if (folder / name).exists()), None)
-        if found is not None:
-            rows.append((found,))
-            with suppress(CheckpointError):  # which whoever reads the weights is told
-                rows += self.beside(folder, found)
+        for side in self.by_side:
+            found = next((name for name in side.weights if (folder / name).exists()), None)
+            if found is not None:
+                rows.append((found,))
+                with suppress(CheckpointError):  # which whoever reads the weights is told
+                    rows += side.beside(folder, found)
         for names in rows:
             yield from (name for name in names if (folder / name).exists())
 

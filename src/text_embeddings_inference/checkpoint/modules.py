@@ -6,13 +6,16 @@ of its type, so that the names of all versions of the library fit.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CheckpointError, UnsupportedError
 from .files import DOWNLOAD_AGAIN
 from .json_files import describe, is_integer, read_json, read_object
+from .router import ROUTER_FILES, Entry, read_routes
 from .tensors.weights import Weights, open_weight_files
 
 MODULES = "modules.json"
@@ -38,15 +41,17 @@ ACTIVATIONS = {
 PREDECESSORS: dict[str, tuple[str | None, ...]] = {
     "Transformer": (None,),
     "MLMTransformer": (None,),
+    "StaticEmbedding": (None,),
+    "SparseStaticEmbedding": (None,),
     "Pooling": ("Transformer", "TokenDense"),
-    "SpladePooling": ("MLMTransformer",),
-    "Dense": ("Pooling", "Dense"),
+    "SpladePooling": ("Transformer", "MLMTransformer"),
+    "Dense": ("Pooling", "StaticEmbedding", "Dense"),
     "TokenDense": ("Transformer", "TokenDense"),
     "MultiVectorMask": ("Transformer", "TokenDense", "TokenNormalize"),
     "TokenNormalize": ("TokenDense", "MultiVectorMask"),
     "Dropout": ("Transformer", "TokenDense", "Pooling", "Dense"),
     "FlexibleQuantizer": ("Pooling",),
-    "Normalize": ("Pooling", "Dense", "Normalize"),
+    "Normalize": ("Pooling", "StaticEmbedding", "Dense", "Normalize"),
     "LogitScore": ("Transformer",),
 }
 
@@ -60,6 +65,8 @@ LAST_OF_LATE = ("TokenDense", "MultiVectorMask", "TokenNormalize")
 FIELDS = {
     "Transformer": "transformer",
     "MLMTransformer": "transformer",
+    "StaticEmbedding": "transformer",
+    "SparseStaticEmbedding": "transformer",
     "Pooling": "pooling",
     "SpladePooling": "splade",
     "MultiVectorMask": "mask",
@@ -69,6 +76,30 @@ FIELDS = {
 
 LISTS = {"Dense": "dense", "TokenDense": "token_dense"}
 """The same of modules of which there may be several."""
+
+
+ROUTERS = ("Router", "Asym")
+
+
+class Static(StrEnum):
+    """Modules that are a table by token in place of a Transformer."""
+
+    VECTORS = "StaticEmbedding"
+    WEIGHTS = "SparseStaticEmbedding"
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """The sides of a model that takes its texts different ways."""
+
+    sides: Mapping[str, ModulePaths]
+    """The modules of each, by its name."""
+    names: Mapping[str, str]
+    """From what a request calls a text's part to the side."""
+    default: str
+    """The side of texts of which nothing is said."""
+    own: str
+    """The side that these modules are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +131,12 @@ class ModulePaths:
 
     logit_score: str | None = None
     """Of a reranker that is a causal language model: which tokens' logits make its score."""
+
+    static: Static | None = None
+    """What stands in place of the Transformer."""
+
+    router: Router | None = None
+    """Of a model with several sides; these modules are one of them."""
 
     def replace_dense(self, path: str | None) -> ModulePaths:
         """`path` in place of the only Dense module's; unchanged when there is not exactly one."""
@@ -149,14 +186,51 @@ def read_module_paths(folder: Path) -> ModulePaths:
     modules we can't follow.
     """
     if not (folder / MODULES).exists():
-        return ModulePaths()
+        return ModulePaths(static=Static.VECTORS) if _is_model2vec(folder) else ModulePaths()
     modules = read_json(folder, MODULES)
     if not isinstance(modules, list):
         raise CheckpointError(f"Failed to parse `modules.json` in {folder}: expected a list, got {describe(modules)}")
+    entries = [_read_entry(folder, module) for module in modules]
+    place = next((place for place, entry in enumerate(entries) if _last_part(entry) in ROUTERS), None)
+    return _follow(folder, entries) if place is None else _read_sides(folder, entries, place)
+
+
+def router_files(folder: Path) -> tuple[str, ...]:
+    """Where the Router that `folder/modules.json` names may be described; () if it names none."""
+    if not (folder / MODULES).exists():
+        return ()
+    modules = read_json(folder, MODULES)
+    entries = [_read_entry(folder, module) for module in modules] if isinstance(modules, list) else []
+    path = next((entry.path for entry in entries if _last_part(entry) in ROUTERS), None)
+    return () if path is None else tuple(str(PurePosixPath(path) / name) for name in ROUTER_FILES)
+
+
+def _read_sides(folder: Path, entries: list[Entry], place: int) -> ModulePaths:
+    """The modules of the side that is the model's main one: the default, unless that is a table and another is not.
+
+    place: of the Router; what stands before and after it belongs to each of its routes.
+    """
+    routes = read_routes(folder, entries[place].path)
+    sides = {}
+    for name, inner in routes.modules.items():
+        sides[name] = _follow(folder, [*entries[:place], *map(_inside(folder), inner), *entries[place + 1 :]])
+    transformers = [name for name, side in sides.items() if side.static is None]
+    own = routes.default if routes.default in transformers or not transformers else transformers[0]
+    return replace(sides[own], router=Router(sides, routes.names, routes.default, own))
+
+
+def _is_model2vec(folder: Path) -> bool:
+    if not (folder / "config.json").exists():
+        return False
+    return read_object(folder, "config.json").get("model_type") == "model2vec"
+
+
+def _follow(folder: Path, entries: list[Entry]) -> ModulePaths:
+    """One module after the other. Raises `UnsupportedError` for a module or an order that we don't have."""
     found: dict[str, Any] = dict.fromkeys(LISTS.values(), ())
     after: str | None = None
-    for module in modules:
-        path, kind, name = _read_entry(folder, module, after)
+    for entry in entries:
+        path, kind, name = *entry, _name(entry, after)
         if after not in PREDECESSORS.get(name, ()):
             place = f"after {after}" if after else "as the first module"
             raise UnsupportedError(f"`modules.json` in {folder}: {kind} (path `{path}`) is not supported {place}")
@@ -164,6 +238,8 @@ def read_module_paths(folder: Path) -> ModulePaths:
             found[FIELDS[name]] = path
         elif name in LISTS:
             found[LISTS[name]] = (*found[LISTS[name]], path)
+        if name in list(Static):
+            found["static"] = Static(name)
         elif name == "FlexibleQuantizer":
             found["quantizes"] = True
         elif name == "TokenNormalize":
@@ -253,16 +329,31 @@ def _activation(folder: Path, name: str, value: Any) -> str:
     return ACTIVATIONS[cls]
 
 
-def _read_entry(folder: Path, module: Any, after: str | None) -> tuple[str, str, str]:
-    """Path, type and name (the last part of the type, but see `ON_TOKENS`) of an entry of `modules.json`.
-
-    after: the name of the module before it.
-    """
+def _read_entry(folder: Path, module: Any) -> Entry:
+    """An entry of `modules.json`."""
     path, kind = (module.get("path"), module.get("type")) if isinstance(module, dict) else (None, None)
     if not isinstance(path, str) or not isinstance(kind, str):
         raise CheckpointError(f"Failed to parse `modules.json` in {folder}: no `path` and `type` in {describe(module)}")
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise CheckpointError(f"`modules.json` in {folder}: path `{path}` is outside of the checkpoint")
-    name = kind.rpartition(".")[2]
-    on_tokens = after in BEFORE_POOLING or (name == "Dense" and kind.startswith("pylate."))
-    return path, kind, ON_TOKENS.get(name, name) if on_tokens else name
+    return _inside(folder)(Entry(path, kind))
+
+
+def _inside(folder: Path) -> Callable[[Entry], Entry]:
+    """Raises `CheckpointError` for a module whose path leads out of the checkpoint."""
+
+    def check(entry: Entry) -> Entry:
+        if PurePosixPath(entry.path).is_absolute() or ".." in PurePosixPath(entry.path).parts:
+            raise CheckpointError(f"`modules.json` in {folder}: path `{entry.path}` is outside of the checkpoint")
+        return entry
+
+    return check
+
+
+def _last_part(entry: Entry) -> str:
+    return entry.kind.rpartition(".")[2]
+
+
+def _name(entry: Entry, after: str | None) -> str:
+    """The last part of the module's type, but see `ON_TOKENS`. after: the name of the module before it."""
+    name = _last_part(entry)
+    on_tokens = after in BEFORE_POOLING or (name == "Dense" and entry.kind.startswith("pylate."))
+    return ON_TOKENS.get(name, name) if on_tokens else name

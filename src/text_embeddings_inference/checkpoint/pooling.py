@@ -36,11 +36,22 @@ MODE_NAMES = {
 }
 
 
+SPLADE_FORMS = {
+    ("max", "relu"): Pooling.SPLADE,
+    ("max", "log1p_relu"): Pooling.SPLADE_LOG1P,
+    ("sum", "relu"): Pooling.SPLADE_SUM,
+    ("sum", "log1p_relu"): Pooling.SPLADE_SUM_LOG1P,
+}
+"""By `pooling_strategy` and `activation_function` of a SpladePooling module."""
+
+
 def read_pooling(folder: Path, modules: ModulePaths, model_type: str) -> Found[Pooling]:
     """The pooling of an embedding model without a `--pooling` option.
 
     Raises `CheckpointError` when it is not known or its file is damaged, `UnsupportedError` for several modes at once.
     """
+    if modules.splade is not None:
+        return Found(Pooling.SPLADE, f"{modules.splade}/config.json")
     path = modules.pooling if modules.pooling is not None else DEFAULT_PATH
     name = f"{path}/config.json" if path else "config.json"
     if modules.pooling is not None or (folder / name).exists():
@@ -51,22 +62,27 @@ def read_pooling(folder: Path, modules: ModulePaths, model_type: str) -> Found[P
             f"(`{DEFAULT_PATH}/config.json`) for this model.",
             hint="give `--pooling`: cls, mean, last-token or splade; the model's card says which it was trained with",
         )
-    splade = " (its modules say SPLADE: ask for it with `--pooling splade`)" if modules.splade is not None else ""
-    logger.warning("No pooling configuration (`%s`) found: using `cls`%s", name, splade)
+    logger.warning("No pooling configuration (`%s`) found: using `cls`", name)
     return Found(Pooling.CLS, f"the rule for models without a pooling configuration (`{name}`)")
 
 
-def check_splade(folder: Path, modules: ModulePaths) -> None:
-    """Raises `UnsupportedError` when the SpladePooling module does something else than max over ln(1 + relu(x))."""
+def read_splade(folder: Path, modules: ModulePaths) -> Pooling:
+    """The form of SPLADE that the SpladePooling module asks for; without one `SPLADE`.
+
+    Raises `UnsupportedError` for a strategy or an activation that sentence-transformers does not have either.
+    """
     if modules.splade is None:
-        return
+        return Pooling.SPLADE
     name = f"{modules.splade}/config.json"
     values = read_object(folder, name)
-    for key, plain in (("pooling_strategy", "max"), ("activation_function", "relu")):
-        if values.get(key, plain) != plain:
-            raise UnsupportedError(
-                f"`{key}` of `{name}` in {folder} is {describe(values[key])}: only {plain} is supported"
-            )
+    chosen = []
+    for key, known in (("pooling_strategy", ("max", "sum")), ("activation_function", ("relu", "log1p_relu"))):
+        value = values.get(key, known[0])
+        if value not in known:
+            problem = f"`{key}` of `{name}` in {folder} is {describe(value)}: not supported"
+            raise UnsupportedError(problem, hint=f"supported: {', '.join(known)}")
+        chosen.append(value)
+    return SPLADE_FORMS[chosen[0], chosen[1]]
 
 
 def _read_file(folder: Path, name: str) -> Pooling:

@@ -48,7 +48,7 @@ def build_onnx(core: ov.Core, checkpoint: Checkpoint, ops: OpenVINOOps) -> Netwo
         return Results(graph.outputs(inputs)[LOGITS], None)
 
     def splade(ops: Ops, inputs: Inputs) -> Results:
-        return Results(ops.pool(graph.outputs(inputs)[LOGITS], Pooling.SPLADE, inputs.layout), None)
+        return Results(ops.pool(graph.outputs(inputs)[LOGITS], checkpoint.splade, inputs.layout), None)
 
     def vector(ops: Ops, inputs: Inputs) -> Results:
         outputs = graph.outputs(inputs)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+from ..checkpoint import Static
 from ..errors import UnsupportedError
 from .base import EngineKind, Need, Offer, Refusal
+from .lookup import LookupKind
 from .native_kind import NativeKind
 from .openvino_kind import OpenVINOKind
+from .routed import RoutedKind
 from .torch_kinds import TorchKind, TransformersKind
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,20 @@ def choose(need: Need) -> Choice:
 
     Raises UnsupportedError with the reasons of all if none can.
     """
+    checkpoint = need.checkpoint
+    if checkpoint.sides:
+        main = _choose(need)
+        others = {name: _choose(Need(side, need.settings)) for name, side in checkpoint.sides.items()}
+        routed = RoutedKind(main.kind, {name: (choice.kind, choice.offer) for name, choice in others.items()})
+        lines = dict.fromkeys(line for choice in (main, *others.values()) for line in choice.passed_over)
+        return Choice(routed, main.offer, tuple(lines))
+    return _choose(need)
+
+
+def _choose(need: Need) -> Choice:
+    if need.checkpoint.static is Static.WEIGHTS:
+        lookup = LookupKind()
+        return Choice(lookup, lookup.propose(need), ())
     wanted = need.settings.engine.engine
     refusals: dict[str, Refusal] = {}
     reserved: list[tuple[EngineKind, Offer]] = []

@@ -37,6 +37,7 @@ NOT_RERANKER = "model is not a re-ranker model"
 NO_POOLED = "Model gives a vector for each token: use `embed_all`"
 NO_VECTORS = "Model has no head for late interaction: `multi_vector` is not available"
 NO_TOKENS = "`embed_all` is not available for SPLADE models"
+NO_SIDES = "`embed_all` is not available for models with several sides"
 NO_NORMALIZE = "`normalize` is not available for SPLADE models"
 NO_PROMPT = "`prompt_name` is not available: the query and the texts have roles of their own"
 
@@ -102,6 +103,8 @@ def embed_all(info: ModelInfo, *, multi_vector: bool = False) -> Task[Float32Arr
     def refuses(info: ModelInfo) -> RequestError | None:
         if info.pooling is Pooling.SPLADE:
             return ModelTypeError(NO_TOKENS)
+        if info.sides:
+            return ModelTypeError(NO_SIDES)
         if multi_vector and not info.columns.vectors:
             return ModelTypeError(NO_VECTORS)
         return _refuses_embedding(info)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ..checkpoint import Checkpoint, Findings, Preview, Request, Weights, examine_checkpoint, preview
+from ..checkpoint import Checkpoint, Findings, Preview, Request, Static, Weights, examine_checkpoint, preview
 from ..engines.base import EngineKind, Need
 from ..engines.inspection import inspect
 from ..engines.registry import choose
@@ -18,7 +18,7 @@ from ..errors import StartError
 from ..models.build import Network, facts_of, find_model_file
 from ..settings import Settings
 from .explanation import Architecture, Explanation, Limits, Problem, Task
-from .load import load_tokenizer
+from .load import load_tokenizers
 from .open import find_answers, find_max_input_length, hub_access
 
 ANY_VOCABULARY = 1 << 31
@@ -144,7 +144,7 @@ def _find_limits(found: Explanation, examined: Findings, settings: Settings, pro
             longest = find_max_input_length(checkpoint, settings)
     if "check tokenizer" not in examined.problems:
         with problems.step():
-            load_tokenizer(
+            load_tokenizers(
                 checkpoint,
                 settings,
                 max_input_length=longest or largest,
@@ -160,6 +160,8 @@ def _architecture(need: Need) -> Architecture:
     if graph is not None:
         reason = "there are no other weights" if need.settings.model.onnx_file is None else "of `--onnx-file`"
         return Architecture(graph.file.name, "an ONNX graph, which is run as it is", reason)
+    if need.checkpoint.static is Static.WEIGHTS:
+        return Architecture("engines/lookup.py", "a weight for each token that a text has", "of `modules.json`")
     if need.checkpoint.facts.file is None:
         reason = f"no file of ours fits `model_type` {need.checkpoint.model_type!r}"
         return Architecture("Transformers", "run by its AutoModel on PyTorch", reason)
@@ -180,4 +182,17 @@ def _task(checkpoint: Checkpoint) -> Task:
         late_interaction=checkpoint.late is not None,
         late_format=checkpoint.sources.late,
         dense_modules=tuple((dense.inputs, dense.outputs) for dense in checkpoint.all_dense),
+        sides=_sides(checkpoint),
     )
+
+
+def _sides(checkpoint: Checkpoint) -> dict[str, str]:
+    """What each side of a model is, by name."""
+    router = checkpoint.router
+    if router is None:
+        return {}
+    sides = {router.own: checkpoint, **checkpoint.sides}
+    return {
+        name: f"{side.static or side.model_type}{' (the default)' if name == router.default else ''}"
+        for name, side in sides.items()
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -59,6 +59,8 @@ class Task:
     """Whose format says how; "": of a model that is for something else."""
     dense_modules: tuple[tuple[int, int], ...]
     """How many values each takes and gives."""
+    sides: dict[str, str] = field(default_factory=dict)
+    """What each side is, of a model with several, by the name that `prompt_name` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,8 @@ def _task(task: Task) -> Iterator[tuple[str, list[str]]]:
         yield "late interaction", [f"a vector for each token, in the format of {task.late_format}"]
     elif task.pooling is not None:
         yield "pooling", [f"{task.pooling}, from {task.pooling_source}"]
+    if task.sides:
+        yield "sides by prompt", [f"{name}: {what}" for name, what in task.sides.items()]
     if task.dense_modules:
         yield "Dense modules", [f"from {takes} to {gives} values" for takes, gives in task.dense_modules]
 

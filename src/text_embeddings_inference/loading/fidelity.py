@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..engines.base import Engine
-from ..tokenization import Tokenizer
+from ..tokenization import SidedTokenizer, Tokenizer
 from ..types import EncodeOptions, Encoding, Kind
 
 TEXTS = (
@@ -31,7 +31,7 @@ LEAST = {"int16": 0.9999}
 """Of dtypes that promise more, which `auto` may take in place of float32."""
 
 
-def fidelity(engine: Engine, reference: Engine, tokenizer: Tokenizer, kind: Kind) -> float:
+def fidelity(engine: Engine, reference: Engine, tokenizer: Tokenizer | SidedTokenizer, kind: Kind) -> float:
     """The smallest cosine between the two engines' pooled vectors, over `TEXTS`.
 
     Classifiers and rerankers: the cosine between all their logits for all texts, for a single logit has no direction.

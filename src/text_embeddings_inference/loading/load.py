@@ -11,13 +11,21 @@ from functools import partial
 
 import numpy as np
 
-from ..checkpoint import ChatTemplate, Checkpoint
+from ..checkpoint import ChatTemplate, Checkpoint, Router
 from ..engines.base import Engine
 from ..engines.measure import Quantity
 from ..errors import CheckpointError, StartError
 from ..machine import available_memory
 from ..settings import Settings
-from ..tokenization import ROLES, TextOptions, Tokenizer, compile_chat_template, resolve_default_prompt, role_prompt
+from ..tokenization import (
+    ROLES,
+    SidedTokenizer,
+    TextOptions,
+    Tokenizer,
+    compile_chat_template,
+    resolve_default_prompt,
+    role_prompt,
+)
 from ..types import Encoding, ModelInfo, PairTemplate
 from .fidelity import FAITHFUL, LEAST, fidelity
 from .open import Opened
@@ -34,7 +42,7 @@ class Parts:
     """What a model is made of. The engine is closed by who takes it."""
 
     info: ModelInfo
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | SidedTokenizer
     engine: Engine
     another_engine: Callable[[], Engine] | None = None
     """Makes one in place of an engine that hangs or is broken; it may raise."""
@@ -66,8 +74,9 @@ def load_parts(opened: Opened) -> Parts:
         vocabulary=engine.vocabulary,
         max_input_length=opened.max_input_length,
         columns=checkpoint.columns,
+        sides=() if checkpoint.router is None else tuple(checkpoint.router.sides),
     )
-    tokenizer = load_tokenizer(
+    tokenizer = load_tokenizers(
         checkpoint, settings, max_input_length=opened.max_input_length, vocabulary=engine.vocabulary
     )
     by_hand: dict[Quantity, int | None] = {
@@ -106,7 +115,7 @@ def fits_twice(checkpoint: Checkpoint) -> bool:
     return False
 
 
-def measure_fidelity(opened: Opened, tokenizer: Tokenizer) -> float:
+def measure_fidelity(opened: Opened, tokenizer: Tokenizer | SidedTokenizer) -> float:
     """The smallest cosine of the engine's vectors with those of float32, on built-in texts."""
     reference = opened.kind.make_reference(opened.need, opened.offer)
     try:
@@ -121,12 +130,43 @@ def measure_fidelity(opened: Opened, tokenizer: Tokenizer) -> float:
     return cosine
 
 
-def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_length: int, vocabulary: int) -> Tokenizer:
-    """The tokenizer with the model's prompts and limits. Raises CheckpointError."""
+def load_tokenizers(
+    checkpoint: Checkpoint, settings: Settings, *, max_input_length: int, vocabulary: int
+) -> Tokenizer | SidedTokenizer:
+    """The tokenizer, or those of all sides; length and vocabulary are the main one's. Raises CheckpointError."""
+    router, wanted = checkpoint.router, settings.model.default_prompt_name
+    load = partial(load_tokenizer, router=router)
+    main = load(checkpoint, settings, max_input_length=max_input_length, vocabulary=vocabulary)
+    if router is None:
+        return main
+    tokenizers = {router.own: main}
+    for name, side in checkpoint.sides.items():
+        length = min(side.max_input_length, settings.limits.token_limit)
+        its_vocabulary = int(side.config["vocab_size"])
+        tokenizers[name] = load(side, settings, max_input_length=length, vocabulary=its_vocabulary)
+    default = router.default if wanted is None else router.names.get(wanted, router.default)
+    return SidedTokenizer(tokenizers, router.names, default)
+
+
+def load_tokenizer(
+    checkpoint: Checkpoint,
+    settings: Settings,
+    *,
+    max_input_length: int,
+    vocabulary: int,
+    router: Router | None = None,
+) -> Tokenizer:
+    """The tokenizer with the model's prompts and limits. Raises CheckpointError.
+
+    router: of a model with several sides, of which this is one.
+    """
     prompt, role, late = settings.model.default_prompt, None, checkpoint.late
+    names = frozenset() if router is None else frozenset(router.names)
     if late is not None and settings.model.default_prompt_name in ROLES:
         role = settings.model.default_prompt_name
         prompt = role_prompt(checkpoint.prompts, role)
+    elif settings.model.default_prompt_name in names:
+        prompt = (checkpoint.prompts or {}).get(settings.model.default_prompt_name or "")
     elif settings.model.default_prompt_name is not None:
         prompt = resolve_default_prompt(checkpoint.prompts, settings.model.default_prompt_name)
     if late is not None:
@@ -149,6 +189,7 @@ def load_tokenizer(checkpoint: Checkpoint, settings: Settings, *, max_input_leng
         default_role=role,
         template=template,
         prompted_pairs=checkpoint.reranking.prompted,
+        sides=names,
     )
     return Tokenizer.load(checkpoint.tokenizer_file, options)
 

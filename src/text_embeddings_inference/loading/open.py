@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from ..checkpoint import Checkpoint, HubAccess, expand, locate, open_checkpoint
+from ..checkpoint import UNLIMITED, Checkpoint, HubAccess, expand, locate, open_checkpoint
 from ..engines.base import Engine, EngineKind, Need, Offer
 from ..engines.registry import choose
 from ..errors import StartError
@@ -109,6 +109,8 @@ def hub_access(settings: Settings) -> HubAccess:
 def find_max_input_length(checkpoint: Checkpoint, settings: Settings) -> int:
     """The longest input in tokens. Raises StartError where no batch can hold it and it may not be cut."""
     length, budget = checkpoint.max_input_length, settings.limits.token_limit
+    if length >= UNLIMITED:
+        length = budget
     if length > budget:
         if not settings.model.auto_truncate:
             raise StartError(

@@ -97,7 +97,7 @@ def build(checkpoint: Checkpoint, ops: Constants, tensors: Tensors | None = None
 
         def splade(ops: Ops, inputs: Inputs) -> Results:
             logits = masked_lm(ops, model(ops, inputs))
-            return Results(ops.pool(logits, Pooling.SPLADE, inputs.layout), None)
+            return Results(ops.pool(logits, checkpoint.splade, inputs.layout), None)
 
         return Network(splade, args.vocab_size, args.vocab_size)
 

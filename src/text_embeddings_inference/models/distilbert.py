@@ -127,5 +127,7 @@ ARCHITECTURE = Architecture(
     checkpoints=(
         "sentence-transformers/msmarco-distilbert-base-v4",
         "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+        "opensearch-project/opensearch-neural-sparse-encoding-doc-v2-distill",
+        "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill",
     ),
 )

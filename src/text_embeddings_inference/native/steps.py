@@ -38,7 +38,8 @@ ROUGH = {"gelu": len(UNARY)}
 """Functions that a product may end with to less precision, where its result is rounded to 16 bits or fewer."""
 BINARY = ("add", "sub", "mul", "div")
 REDUCE = ("sum", "mean", "max", "softmax")
-POOL = ("cls", "last_token", "mean", "max", "mean_sqrt_len", "weighted_mean", "splade")
+SPLADE = ("splade", "splade_log1p", "splade_sum", "splade_sum_log1p")
+POOL = ("cls", "last_token", "mean", "max", "mean_sqrt_len", "weighted_mean", *SPLADE)
 IDS = ("input_ids", "type_ids", "positions")
 """Kinds by their numbers in C; names as in `spec.Ops` and `Pooling`."""
 

@@ -192,16 +192,24 @@ class OpenVINOOps(Ops):
         if pooling is Pooling.LAST_TOKEN:
             last = op.subtract(padded.lengths, op.constant(np.int32(1)))
             return Value(op.squeeze(op.gather(x_BSD, unsqueeze(last, 1), int64_scalar(1), 1), int64(1)))
-        if pooling in (Pooling.MAX, Pooling.SPLADE):
-            largest = op.reduce_max(op.add(x_BSD, unsqueeze(padded.padding_bias, 2)), int64(1))
-            return self.log1p(self.relu(Value(largest))) if pooling is Pooling.SPLADE else Value(largest)
+        if pooling in (Pooling.MAX, Pooling.SPLADE, Pooling.SPLADE_LOG1P):
+            largest = Value(op.reduce_max(op.add(x_BSD, unsqueeze(padded.padding_bias, 2)), int64(1)))
+            return largest if pooling is Pooling.MAX else self._splade(largest, pooling)
         weights_BS = padded.kept
+        if pooling in (Pooling.SPLADE_SUM, Pooling.SPLADE_SUM_LOG1P):
+            weighted = op.multiply(self._splade(x, pooling).raw, unsqueeze(weights_BS, 2))
+            return Value(op.reduce_sum(weighted, int64(1)))
         if pooling is Pooling.WEIGHTED_MEAN:
             ordinals = op.convert(op.add(padded.indices, op.constant(np.int32(1))), "f32")
             weights_BS = op.multiply(weights_BS, unsqueeze(ordinals, 0))
         total = op.reduce_sum(op.multiply(x_BSD, unsqueeze(weights_BS, 2)), int64(1))
         count = op.reduce_sum(weights_BS, int64(1), True)
         return Value(op.divide(total, op.sqrt(count) if pooling is Pooling.MEAN_SQRT_LEN else count))
+
+    def _splade(self, x: Value, pooling: Pooling) -> Value:
+        """SPLADE's weights of logits."""
+        weights = self.log1p(self.relu(x))
+        return self.log1p(weights) if pooling in (Pooling.SPLADE_LOG1P, Pooling.SPLADE_SUM_LOG1P) else weights
 
     def layer_norm(self, x: Value, weight: Value, bias: Value | None, eps: float) -> Value:
         normed = op.mvn(x.raw, int64(-1), True, eps, "inside_sqrt")

@@ -311,7 +311,11 @@ class Ops(Constants, ABC):
 
     @abstractmethod
     def pool(self, x: Value, pooling: Pooling, layout: Layout) -> Value:
-        """One vector for each sequence: `[*, D]` -> `[B, D]`; `splade` is max over the tokens of ln(1 + relu(x))."""
+        """One vector for each sequence: `[*, D]` -> `[B, D]`.
+
+        `splade` is max over the tokens of y = ln(1 + relu(x)) (Formal et al., arXiv:2109.10086), `splade_log1p` of
+        ln(1 + y) (Geng et al., arXiv:2504.14839); `splade_sum` and `splade_sum_log1p` are the sums of the same.
+        """
 
     def layer_norm(self, x: Value, weight: Value, bias: Value | None, eps: float) -> Value:
         """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al., arXiv:1607.06450)."""

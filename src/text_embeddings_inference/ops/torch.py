@@ -162,6 +162,12 @@ class TorchOps(Ops):
                 pooled = sequences.max(x.raw)
             case Pooling.SPLADE:
                 pooled = torch.log1p(F.relu(sequences.max(x.raw).float()))
+            case Pooling.SPLADE_LOG1P:
+                pooled = torch.log1p(torch.log1p(F.relu(sequences.max(x.raw).float())))
+            case Pooling.SPLADE_SUM:
+                pooled = sequences.sum(torch.log1p(F.relu(x.raw.float())))
+            case Pooling.SPLADE_SUM_LOG1P:
+                pooled = sequences.sum(torch.log1p(torch.log1p(F.relu(x.raw.float()))))
             case Pooling.MEAN:
                 pooled = sequences.sum(x.raw) / lengths
             case Pooling.MEAN_SQRT_LEN:

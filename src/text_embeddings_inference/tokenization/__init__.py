@@ -3,10 +3,12 @@
 from .chat_template import compile_chat_template
 from .file import first_token
 from .roles import ROLES, role_prompt
+from .sides import SidedTokenizer
 from .tokenizer import TextOptions, Tokenizer, resolve_default_prompt
 
 __all__ = [
     "ROLES",
+    "SidedTokenizer",
     "TextOptions",
     "Tokenizer",
     "compile_chat_template",

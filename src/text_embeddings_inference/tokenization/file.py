@@ -29,6 +29,8 @@ def read_tokenizer(file: Path, rules: TextRules) -> tokenizers.Tokenizer:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{file}: not a tokenizer: {error}") from error
+    if not rules.special:
+        tokenizer.post_processor = ProcessorSequence([])
     if rules.ending:
         _append(tokenizer, file, rules.ending)
     if rules.first or rules.last:

@@ -99,6 +99,9 @@ class TextOptions:
     prompted_pairs: bool = False
     """Whether prompts are put before the first text of a pair."""
 
+    sides: frozenset[str] = frozenset()
+    """Names that a request may give for a side of the model: they need not be those of prompts."""
+
 
 class Tokenizer:
     """The tokenizer of one model, with its prompts and its limits."""
@@ -217,6 +220,8 @@ class Tokenizer:
             return self._options.default_prompt
         if name in self._roles:
             return role_prompt(prompts, name)
+        if name in self._options.sides:
+            return (prompts or {}).get(name)
         if prompts is None or name not in prompts:
             raise InputError(_unknown_prompt(prompts, name), logged="unknown `prompt_name`")
         return prompts[name]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ...errors import HubError, SettingsError
 from ..layout import Layout
-from ..modules import MODULES, ModulePaths, read_module_paths
+from ..modules import MODULES, ModulePaths, read_module_paths, router_files
 from .cache import CacheSource, HubAccess, find_snapshot, only_snapshot
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ def fetch_checkpoint(
     source.fetch(MODULES)
     modules = ModulePaths()
     with step():
+        _fetch_first(source, router_files(source.folder))
         modules = read_module_paths(source.folder)
     layout = Layout(modules.replace_dense(dense_path), onnx_file)
     for name in layout.required:
@@ -130,8 +131,9 @@ def fetch_checkpoint(
                 raise MissingFileError(f"`{name}` not found in `{model_id}`", hint=source.hint)
     for names in layout.optional:
         _fetch_first(source, names)
-    with step():
-        _fetch_weights(source, model_id, layout)
+    for side in layout.by_side:
+        with step():
+            _fetch_weights(source, model_id, side)
 
 
 def _fetch_weights(source: Source, model_id: str, layout: Layout) -> None:

@@ -75,6 +75,13 @@ class Weights:
         self.check_float(name)
         return self._tensor(name).stored
 
+    def raw(self, name: str) -> NDArray[Any]:
+        """The values in the type that they are stored in, whatever it is."""
+        return self._tensor(name).stored
+
+    def is_float(self, name: str) -> bool:
+        return self.dtype(name) in FLOATS
+
     def check_float(self, name: str) -> None:
         """Raises UnsupportedError for integers and booleans, which no parameter of a model is."""
         if self.dtype(name) not in FLOATS:

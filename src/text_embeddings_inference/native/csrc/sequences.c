@@ -37,6 +37,15 @@ static void largest_rows(const float *x, size_t stride, int rows, float *out, in
 
 static void scale_row(float *x, float by, int width) { EACH_VECTOR(width, i, n, store(x + i, v_mul(load(x + i, n), v_set1(by)), n);) }
 
+/* ln(1 + relu(x)); twice: and ln(1 + that). NaN stays what it is. */
+static float splade_weight(float x, int twice)
+{
+    if (x < 0)
+        return 0;
+    const float weight = log1pf(x);
+    return twice ? log1pf(weight) : weight;
+}
+
 static void step_pool(const tei_task *t, int32_t sequence)
 {
     const tei_step *s = t->step;
@@ -63,9 +72,17 @@ static void step_pool(const tei_task *t, int32_t sequence)
         break;
     case TEI_POOL_MAX: largest_rows(x, all.stride, n, row, width); break;
     case TEI_SPLADE:
+    case TEI_SPLADE_LOG1P:
         largest_rows(x, all.stride, n, row, width);
         for (int i = 0; i < width; i++)
-            row[i] = row[i] < 0 ? 0 : log1pf(row[i]);
+            row[i] = splade_weight(row[i], s->kind == TEI_SPLADE_LOG1P);
+        break;
+    case TEI_SPLADE_SUM:
+    case TEI_SPLADE_SUM_LOG1P:
+        memset(row, 0, sizeof(float) * (size_t)width);
+        for (int r = 0; r < n; r++, x += all.stride)
+            for (int i = 0; i < width; i++)
+                row[i] += splade_weight(x[i], s->kind == TEI_SPLADE_SUM_LOG1P);
         break;
     }
 }

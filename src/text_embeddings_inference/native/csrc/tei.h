@@ -49,7 +49,8 @@ enum tei_unary {
 };
 enum tei_binary { TEI_ADD, TEI_SUB, TEI_MUL, TEI_DIV };
 enum tei_reduce { TEI_SUM, TEI_MEAN, TEI_LARGEST, TEI_SOFTMAX };
-enum tei_pool { TEI_CLS, TEI_LAST_TOKEN, TEI_POOL_MEAN, TEI_POOL_MAX, TEI_MEAN_SQRT, TEI_WEIGHTED_MEAN, TEI_SPLADE };
+enum tei_pool { TEI_CLS, TEI_LAST_TOKEN, TEI_POOL_MEAN, TEI_POOL_MAX, TEI_MEAN_SQRT, TEI_WEIGHTED_MEAN,
+                TEI_SPLADE, TEI_SPLADE_LOG1P, TEI_SPLADE_SUM, TEI_SPLADE_SUM_LOG1P };
 enum tei_ids { TEI_INPUT_IDS, TEI_TYPE_IDS, TEI_POSITIONS };
 
 /* How the weights of a product are stored, and what its inputs become. */
