@@ -24,6 +24,8 @@ SPECS = {
     "causal window": AttentionSpec(causal=True, window=400),
     "alibi": AttentionSpec(alibi=(0.5, 0.01)),
     "large scores": AttentionSpec(scale=30.0),
+    "bounded": AttentionSpec(scale=0.5, cap=0.7),
+    "bounded window": AttentionSpec(causal=True, window=400, scale=0.5, cap=1.5),
 }
 
 
