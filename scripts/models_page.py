@@ -33,6 +33,9 @@ so are causal language models that [a template](rerankers.md) makes into ones. M
 two heads ([how](differences.md#what-it-does-not-have)). SPLADE models are known by SpladePooling in
 modules.json, with any of its strategies and activations; for others say `--pooling splade`.
 
+Of models that take images or sound too, the part for texts is served: it is what `text_config` of config.json
+describes, and the weights of the other parts are left out, and named in the log.
+
 Models with several sides (`Router` of sentence-transformers: OpenSearch's inference-free SPLADE, a small encoder for
 queries beside a large one for documents) take `prompt_name` `query` or `document`, or another name of a route; without
 one a text goes the way of `default_route`. SparseStaticEmbedding gives the weight of each token that a query has, once,

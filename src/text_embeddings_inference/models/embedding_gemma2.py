@@ -197,6 +197,7 @@ class Model:
 
 
 PARTS = ("vision_tower", "audio_tower", "embed_vision", "embed_audio")
+"""Of the model that are for images and sound."""
 
 ARCHITECTURE = Architecture(
     args=Args,
