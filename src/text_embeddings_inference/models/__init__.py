@@ -24,8 +24,10 @@ MODEL_TYPES: dict[str, tuple[str, ...]] = {
 REMOTE_CODE: dict[str, str] = {
     "jinaai/jina-bert-implementation": "jina_bert",
     "jinaai/jina-bert-v2-qk-post-norm": "jina_bert_code",
+    "configuration_xlm_roberta.XLMRobertaFlashConfig": "xlm_roberta_flash",
 }
-"""Remote code on the Hub -> the file that does the same, for models whose `model_type` is that of another."""
+"""Remote code on the Hub, or its class, which may lie beside the weights -> the file that does the same, for models
+whose `model_type` is that of another."""
 
 SPELLINGS: dict[tuple[str, str], str] = {("nomic_bert", "n_embd"): "nomic_bert_remote"}
 """`model_type` and a key -> the file for configs with this key, where configs come in two spellings."""
@@ -67,7 +69,7 @@ def choose(model_type: str, config: dict[str, Any]) -> Choice | None:
     }
     for code, module in REMOTE_CODE.items():
         for key, name in named.items():
-            if isinstance(name, str) and name.partition("--")[0] == code:
+            if isinstance(name, str) and code in (name.partition("--")[0], name.rpartition("--")[2]):
                 return Choice(module, f"`{key}` of config.json is {name!r}")
     for (name, key), module in SPELLINGS.items():
         if model_type == name and key in config:
