@@ -208,3 +208,12 @@ def test_an_engine_says_why_it_can_not_run_the_model() -> None:
 
 def test_which_model_type_it_is() -> None:
     assert explained(MODELS / "bert").model_type == "bert"
+
+
+def test_a_table_of_vectors_needs_no_config() -> None:
+    found = explain(Settings.of(model_id=str(MODELS.parent / "modules" / "static-retrieval")))
+    assert found.served
+    assert found.architecture is not None
+    assert found.architecture.reason == "it is a StaticEmbedding, by modules.json or by model2vec's config.json"
+    assert found.limits is not None
+    assert found.limits.max_input_length == found.limits.max_batch_tokens

@@ -110,7 +110,7 @@ def read_static_length(root: Path, static: Static) -> Found[int]:
         limit: Any = (read_optional_object(root, TOKENIZER_CONFIG) or {}).get("model_max_length")
         if isinstance(limit, int | float) and not isinstance(limit, bool) and 0 < limit < NO_LIMIT:
             return Found(int(limit), f"`model_max_length` of {TOKENIZER_CONFIG}")
-        return Found(UNLIMITED, "nothing: the length is not limited")
+        return Found(UNLIMITED, "the most that is taken: the model has no limit of its own")
     try:
         content = read_file(root, "tokenizer.json", MAX_TOKENIZER_BYTES)
         truncation = msgspec.json.decode(content, type=_TokenizerFile).truncation
@@ -118,7 +118,7 @@ def read_static_length(root: Path, static: Static) -> Found[int]:
         raise CheckpointError(f"Failed to parse `tokenizer.json` in {root}: {error}") from error
     if truncation is not None and truncation.max_length > 0:
         return Found(truncation.max_length, "`truncation` of tokenizer.json")
-    return Found(UNLIMITED, "nothing: the length is not limited")
+    return Found(UNLIMITED, "the most that is taken: the model has no limit of its own")
 
 
 def _check_config(root: Path) -> None:

@@ -167,7 +167,9 @@ def _architecture(need: Need) -> Architecture:
         return Architecture("Transformers", "run by its AutoModel on PyTorch", reason)
     file = find_model_file(need.checkpoint)
     about = " ".join(file.about.partition("\n\n")[0].split())
-    return Architecture(f"models/{file.name}.py", about, file.reason)
+    static = need.checkpoint.static
+    reason = file.reason if static is None else f"it is a {static}, by modules.json or by model2vec's config.json"
+    return Architecture(f"models/{file.name}.py", about, reason)
 
 
 def _task(checkpoint: Checkpoint) -> Task:
