@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import CheckpointError, StartError, UnsupportedError
 from ..types import Kind, LateInteraction, Pooling, TextRules
+from .adapters import apply_adapter, check_base
 from .checkpoint import Checkpoint, Sources
 from .config import Labels, ModelConfig, read_config, read_kind, read_labels, read_max_length, read_position_limit
 from .facts import Facts, FactsOf
@@ -205,6 +206,7 @@ def _read_modules(found: Findings) -> ModulePaths:
 
 
 def _read_config(found: Findings) -> ModelConfig:
+    check_base(found.root)
     static = found.modules.static
     return read_config(found.root) if static is None else read_static_config(found.root, static)
 
@@ -398,7 +400,7 @@ def _read_model(found: Findings) -> OnnxGraph | Weights:
     if graph is not None and found.reranking.answers is not None:
         problem = f"{graph.file}: the graph of a causal language model gives no score, which is made of its weights"
         raise UnsupportedError(problem, hint="take the checkpoint with its weights in safetensors")
-    return graph or open_weights(found.root)
+    return graph or apply_adapter(found.root, open_weights(found.root))
 
 
 def _read_prompts(found: Findings) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
+from .adapters import ADAPTER_FILES
 from .config import SENTENCE_FILES
 from .late_interaction import ARTIFACT
 from .late_interaction import NAME as PROMPTS
@@ -62,6 +63,7 @@ class Layout:
             self._in(DEFAULT_PATH if pooling is None else pooling, CONFIG),
             *(self._in(path, CONFIG) for path in (splade, mask, side.logit_score) if path is not None),
             *(self._in(root, head) for head in HEAD_FILES),
+            *(self._in(root, name) for name in ADAPTER_FILES),
             *(names for path in side.all_dense for names in (self._in(path, CONFIG), self._in(path, *DENSE_FILES))),
         )
 

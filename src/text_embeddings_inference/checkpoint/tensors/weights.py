@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,6 +51,10 @@ class Weights:
     def names(self) -> tuple[str, ...]:
         """The names of all tensors."""
         return tuple(self._tensors)
+
+    def replace(self, tensors: Mapping[str, Tensor], files: Iterable[MappedFile]) -> Weights:
+        """The same with others in place of some of the tensors. files: what those were made of, beside these."""
+        return Weights([tensors.get(name, tensor) for name, tensor in self._tensors.items()], (*self.files, *files))
 
     def file(self, name: str) -> Path:
         """The file the tensor is in."""
