@@ -45,7 +45,7 @@ INLINE vf v_keep(vf v, int first, int last, vf other)
 #define v_times_power_of_2 _mm512_scalef_ps /* v 2^n for whole numbers n */
 #define LEAST_POWER -152.0f /* of a v near 1, which gives 0 */
 
-/* Not by _mm512_reduce_max_ps and its like, of which clang takes for granted that no number is a NaN. */
+/* Not by _mm512_reduce_max_ps and its like: built by clang, NaNs were lost with them. */
 #define REDUCE_16(NAME, F)                                                                             \
     INLINE float NAME(vf v)                                                                            \
     {                                                                                                  \
