@@ -42,6 +42,9 @@ one a text goes the way of `default_route`. SparseStaticEmbedding gives the weig
 without special tokens. Modules around a Router belong to each side, and are loaded for each. `/embed_all` is not
 available for such models.
 
+An adapter (LoRA, of PEFT) beside the weights, `adapter_config.json` and `adapter_model.safetensors`, is added to them
+at load. An adapter without its base is refused, and so are the adapters by task of jina-embeddings-v3.
+
 `text-embeddings-router --explain MODEL` says whether a model would be served, and how, without fetching its weights.
 What is not here may still run: from an ONNX graph on OpenVINO, or by Transformers where that is installed (README).
 """
