@@ -75,6 +75,8 @@ def test_other_keys_may_hold_anything(tmp_path: Path) -> None:
         (["BertForSequenceClassification"], LABELS, Kind.CLASSIFIER),
         (["BertForSequenceClassification"], ONE_LABEL, Kind.RERANKER),
         (["BertForSequenceClassification"], {"id2label": {}, "label2id": {}}, Kind.RERANKER),
+        (["BertForSequenceClassification"], {}, Kind.CLASSIFIER),
+        (["BertForSequenceClassification"], {"num_labels": 1}, Kind.RERANKER),
         (["BertModel", "BertForSequenceClassification"], LABELS, Kind.CLASSIFIER),
         (["NewForTokenClassification"], {}, Kind.EMBEDDING),
         (["NewForTokenClassification"], {"id2label": LABELS["id2label"]}, Kind.EMBEDDING),
@@ -107,11 +109,21 @@ def test_splade_needs_a_masked_lm(tmp_path: Path) -> None:
         ({"id2label": {"1": "a"}, "label2id": {}}, '`id2label` should be the keys "0" to "0"'),
         ({"id2label": {"0": None}, "label2id": {}}, "`id2label` should be .* each with a name"),
         ({"id2label": {}, "label2id": {"a": "0"}}, "`label2id` should be integers"),
+        ({"num_labels": 0}, "`num_labels` should be a number of labels, is 0"),
+        ({"num_labels": "3"}, '`num_labels` should be a number of labels, is "3"'),
     ],
 )
 def test_broken_labels_are_named(tmp_path: Path, labels: dict[str, Any], problem: str) -> None:
     with pytest.raises(CheckpointError, match=problem):
         kind(tmp_path, architectures=["BertForSequenceClassification"], **labels)
+
+
+@pytest.mark.parametrize(("config", "count"), [({}, 2), ({"num_labels": 3}, 3), ({"id2label": None}, 2)])
+def test_classes_that_nobody_named(tmp_path: Path, config: dict[str, Any], count: int) -> None:
+    write_model(tmp_path, config=config)
+    labels = read_labels(tmp_path, read_config(tmp_path))
+    assert labels.names == tuple(f"LABEL_{index}" for index in range(count))
+    assert labels.ids == {f"LABEL_{index}": index for index in range(count)}
 
 
 def test_labels_come_in_the_order_of_classes(tmp_path: Path) -> None:

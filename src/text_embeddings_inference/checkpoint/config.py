@@ -74,6 +74,10 @@ def _flatten(values: dict[str, Any]) -> dict[str, Any]:
     return values | text | whole
 
 
+UNNAMED_LABELS = 2
+"""Classes of a classifier whose config.json says nothing of them, as in Transformers."""
+
+
 def read_kind(folder: Path, config: ModelConfig, *, splade: str) -> Found[Kind]:
     """Walks `architectures`; the first name that decides wins. splade: what asks for SPLADE pooling; "": nothing does.
 
@@ -101,10 +105,17 @@ def read_kind(folder: Path, config: ModelConfig, *, splade: str) -> Found[Kind]:
 
 
 def read_labels(folder: Path, config: ModelConfig) -> Labels:
-    """`id2label` and `label2id`; a single class without a name is `LABEL_0`, as in Transformers.
+    """`id2label` and `label2id`; a single class without a name is `LABEL_0`, as in Transformers. Where both are missing,
+    `LABEL_0`, `LABEL_1`, ... for `num_labels`: Transformers leaves out the names of two classes that nobody named.
 
     Raises `CheckpointError` when one is missing or skips a class.
     """
+    if config.values.get("id2label") is None and config.values.get("label2id") is None:
+        count = config.values.get("num_labels", UNNAMED_LABELS)
+        if not is_integer(count) or count < 1:
+            raise _bad_key(folder, "num_labels", config.values, "a number of labels")
+        unnamed = tuple(f"LABEL_{index}" for index in range(count))
+        return Labels(unnamed, {name: index for index, name in enumerate(unnamed)})
     for key in ("id2label", "label2id"):
         if config.values.get(key) is None:
             raise CheckpointError(
