@@ -105,8 +105,8 @@ def read_kind(folder: Path, config: ModelConfig, *, splade: str) -> Found[Kind]:
 
 
 def read_labels(folder: Path, config: ModelConfig) -> Labels:
-    """`id2label` and `label2id`; a single class without a name is `LABEL_0`, as in Transformers. Where both are missing,
-    `LABEL_0`, `LABEL_1`, ... for `num_labels`: Transformers leaves out the names of two classes that nobody named.
+    """`id2label` and `label2id`; a single class without a name is `LABEL_0`, as in Transformers. Where both are missing
+    there are `LABEL_0`, `LABEL_1`, ... for `num_labels`: Transformers leaves out names that it gave two classes itself.
 
     Raises `CheckpointError` when one is missing or skips a class.
     """
