@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ..checkpoint import StoredWeights
 from ..errors import StartError
 from ..models.build import build
+from ..native.batch import made, make_batch
 from ..native.build import cache_folder
 from ..native.formats import Formats
-from ..native.library import CBatch, Level
+from ..native.library import Level
 from ..native.packs import Packs
 from ..native.probe import make_plan
 from ..ops.native import NativeOps, inputs
@@ -57,7 +58,7 @@ class NativeEngine:
         self.capacity = Capacity(offer.streams, best)
         self._hidden_width: int | None = None if nodes[1] is None else nodes[1].width
         self._table_rows = self.plan.table_rows
-        self._engine: int | None = _made(self._library.tei_open(level.pointer, c.byref(self.plan.raw)))
+        self._engine: int | None = made(self._library.tei_open(level.pointer, c.byref(self.plan.raw)))
         self._teams: defaultdict[int, list[int]] = defaultdict(list)
         self._lock = threading.Lock()
         self._weights.release()  # the packed weights are a copy
@@ -75,17 +76,10 @@ class NativeEngine:
         if tokens and self._hidden_width is None:
             raise ValueError("this model gives no vectors of tokens")
         self._check(batch)
-        starts = np.zeros(len(batch.lengths) + 1, np.int32)
-        np.cumsum(batch.lengths, out=starts[1:])
         pooled = np.empty((len(batch.lengths), self.dimensions), np.float32)
         hidden = np.empty((batch.tokens, self._hidden_width or 0), np.float32) if tokens else None
-        integers = [batch.input_ids, batch.type_ids, starts, batch.attended]
-        kept = [None if array is None else np.ascontiguousarray(array, np.int32) for array in integers]
-        rotations = [np.concatenate([rope.table(n) for n in batch.lengths.tolist()], 1) for rope in self.plan.ropes]
-        tables = (c.c_void_p * len(rotations))(*(table.ctypes.data for table in rotations))
-        addresses = [None if array is None else array.ctypes.data for array in (*kept, pooled, hidden)]
-        addresses.insert(len(kept), c.addressof(tables))
-        raw = CBatch(batch.tokens, len(batch.lengths), int(batch.lengths.max()), *addresses)
+        ids, types, seen = batch.input_ids, batch.type_ids, batch.attended
+        raw = make_batch(ids, batch.lengths, self.plan.ropes, pooled, type_ids=types, attended=seen, hidden=hidden)
         with self._team(min(cores or self.cores, self.cores)) as team:
             problem = self._library.tei_run(self._engine, c.byref(raw), team)
         if problem:
@@ -112,7 +106,7 @@ class NativeEngine:
             return
         with self._lock:
             unused = self._teams[threads]
-            team = unused.pop() if unused else _made(self._library.tei_team_new(threads))
+            team = unused.pop() if unused else made(self._library.tei_team_new(threads))
         try:
             yield team
         finally:
@@ -155,9 +149,3 @@ def _packs(need: Need) -> Packs:
 def _check_range(what: str, values: NDArray[np.int32], first: int, end: int) -> None:
     if values.size == 0 or values.min() < first or values.max() >= end:
         raise ValueError(f"{what} is not between {first} and {end - 1}")
-
-
-def _made(pointer: int | None) -> int:
-    if pointer is None:
-        raise MemoryError("there is too little memory for an engine")
-    return pointer

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ..ops.native import Node
 from ..types import as_float32
+from .batch import make_batch, opened
 from .formats import DTYPES, EXACT, Formats
-from .library import CBatch, CMatrix, CProbe, Level
+from .library import CMatrix, CProbe, Level
 from .pack import Packer
 from .packs import Packs
 from .plan import Plan
@@ -156,17 +157,12 @@ def _row(weights: Weights, number: int) -> NDArray[Any]:
 def _run(
     plan: Plan, level: Level, ids: NDArray[np.int32], lengths: NDArray[np.int32], probes: Any, threads: int
 ) -> None:
-    starts = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=starts[1:])
-    rotations = [np.concatenate([rope.table(n) for n in lengths.tolist()], 1) for rope in plan.ropes]
-    tables = (c.c_void_p * len(rotations))(*(table.ctypes.data for table in rotations))
     pooled = np.empty((len(lengths), plan.width), np.float32)
-    batch = CBatch(len(ids), len(lengths), int(lengths.max()), ids.ctypes.data, None, starts.ctypes.data)
-    batch.rotations, batch.pooled, batch.probes = c.addressof(tables), pooled.ctypes.data, probes
-    engine = level.library.tei_open(level.pointer, c.byref(plan.raw))
-    team = level.library.tei_team_new(threads) if threads > 1 else None
-    problem = level.library.tei_run(engine, c.byref(batch), team)
-    level.library.tei_team_free(team)
-    level.library.tei_close(engine)
-    if not engine or problem:
+    batch = make_batch(ids, lengths, plan.ropes, pooled)
+    batch.probes = probes
+    with opened(level, plan) as engine:
+        team = level.library.tei_team_new(threads) if threads > 1 else None
+        problem = level.library.tei_run(engine, c.byref(batch), team)
+        level.library.tei_team_free(team)
+    if problem:
         raise MemoryError("there is too little memory to measure the products")

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ..ops.native import NativeOps, Node, inputs
 from ..ops.spec import AttentionSpec, Value
 from ..types import Pooling
+from .batch import make_batch, opened
 from .formats import DTYPES, Formats
-from .library import CBatch, Level
+from .library import Level
 from .plan import Plan
 
 BATCHES = ((1, 33, 7), (5,))
@@ -32,18 +33,14 @@ def passes(level: Level, plain: Level) -> bool:
 def _run(level: Level, dtype: str) -> NDArray[np.float32]:
     """A vector for each sequence of all batches, `[B, WIDTH]`."""
     plan = Plan(level, (_model(), None), max(BATCHES[0]), Formats(level, dtype))
-    engine = level.library.tei_open(level.pointer, c.byref(plan.raw))
-    results = [_run_batch(level, engine, lengths) for lengths in BATCHES]
-    level.library.tei_close(engine)
-    return np.concatenate(results)
+    with opened(level, plan) as engine:
+        return np.concatenate([_run_batch(level, engine, lengths) for lengths in BATCHES])
 
 
-def _run_batch(level: Level, engine: int | None, lengths: tuple[int, ...]) -> NDArray[np.float32]:
-    starts = np.cumsum((0, *lengths), dtype=np.int32)
-    ids = np.arange(starts[-1], dtype=np.int32)
+def _run_batch(level: Level, engine: int, lengths: tuple[int, ...]) -> NDArray[np.float32]:
+    ids = np.arange(sum(lengths), dtype=np.int32)
     pooled = np.zeros((len(lengths), WIDTH), np.float32)
-    batch = CBatch(len(ids), len(lengths), max(lengths), ids.ctypes.data, None, starts.ctypes.data)
-    batch.pooled = pooled.ctypes.data
+    batch = make_batch(ids, np.array(lengths, np.int32), (), pooled)
     problem = level.library.tei_run(engine, c.byref(batch), None)
     return np.full_like(pooled, np.nan) if problem else pooled
 
