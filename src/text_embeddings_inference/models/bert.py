@@ -11,6 +11,7 @@ from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import (
     Activation,
     Embedding,
+    Encoder,
     FeedForward,
     Heads,
     LayerNorm,
@@ -20,7 +21,7 @@ from ..nn.layers import (
     activation,
 )
 from ..nn.parameters import Parameters, Table
-from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from ..ops.spec import Inputs, Ops, Value
 from . import architecture
 from .architecture import Architecture, table
 
@@ -119,18 +120,14 @@ def block(args: BlockArgs, act: Activation, p: Parameters) -> PostNormBlock:
     return PostNormBlock(p, attention, FeedForward(p, width, inner, act), width, args.layer_norm_eps)
 
 
-class Model:
+class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    embeddings: Embeddings
 
     def __init__(self, args: Args, p: Parameters) -> None:
         self.embeddings = Embeddings(args, p / "embeddings", args.hidden_size)
         self.layers = blocks(args, p / "layers")
-
-    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs)
-        for layer in self.layers:
-            x = layer(ops, x, AttentionSpec(), inputs.layout)
-        return x
 
 
 class HeadArgs(architecture.Args, Protocol):

@@ -12,6 +12,7 @@ from ..nn.heads import ClassificationHead, MaskedLMHead
 from ..nn.layers import (
     Activation,
     Embedding,
+    Encoder,
     FeedForward,
     Heads,
     LayerNorm,
@@ -21,7 +22,7 @@ from ..nn.layers import (
     activation,
 )
 from ..nn.parameters import Parameters, Table
-from ..ops.spec import AttentionSpec, Inputs, Ops, Value
+from ..ops.spec import Inputs, Ops, Value
 from .architecture import Architecture, table
 
 EPS = 1e-12
@@ -89,19 +90,15 @@ def block(args: Args, act: Activation, p: Parameters) -> PostNormBlock:
     return PostNormBlock(p, attention, FeedForward(p, width, inner, act), width, EPS)
 
 
-class Model:
+class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    embeddings: Embeddings
 
     def __init__(self, args: Args, p: Parameters) -> None:
         self.embeddings = Embeddings(args, p / "embeddings")
         act = activation("activation", args.activation)
         self.layers = [block(args, act, p / "layers" / i) for i in range(args.num_hidden_layers)]
-
-    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs)
-        for layer in self.layers:
-            x = layer(ops, x, AttentionSpec(), inputs.layout)
-        return x
 
 
 def classifier(args: Args, labels: int, p: Parameters) -> ClassificationHead:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import UnsupportedError
-from ..nn.layers import GatedFeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.layers import Encoder, GatedFeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
 from ..nn.parameters import QKV, Parameters, Table, split
 from ..nn.rotary import RopeArgs, read_rope
-from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
+from ..ops.spec import Rope
 from . import bert
 from .architecture import Architecture, computed
 
@@ -71,8 +71,10 @@ def block(args: Args, rope: Rope, p: Parameters) -> PostNormBlock:
     return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
 
 
-class Model:
+class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
+
+    embeddings: TypedEmbedding
 
     def __init__(self, args: Args, p: Parameters) -> None:
         self.embeddings = TypedEmbedding(
@@ -80,12 +82,6 @@ class Model:
         )
         rope = read_rope(args, args.hidden_size // args.num_attention_heads)
         self.layers = [block(args, rope, p / "layers" / i) for i in range(args.num_hidden_layers)]
-
-    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs)
-        for layer in self.layers:
-            x = layer(ops, x, AttentionSpec(), inputs.layout)
-        return x
 
 
 ARCHITECTURE = Architecture(

@@ -5,10 +5,10 @@ Differs from RoBERTa: rotary positions; queries, keys and values in one matrix.
 
 from __future__ import annotations
 
-from ..nn.layers import FeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.layers import Encoder, FeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
 from ..nn.parameters import QKV, Parameters, Table, split
 from ..nn.rotary import RopeArgs, read_rope
-from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
+from ..ops.spec import Rope
 from .architecture import Architecture, computed
 
 THETA = 20_000.0
@@ -49,7 +49,7 @@ def block(args: Args, rope: Rope, p: Parameters) -> PostNormBlock:
     return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
 
 
-class Model:
+class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
@@ -58,12 +58,6 @@ class Model:
         )
         rope = read_rope(args, args.hidden_size // args.num_attention_heads, theta=THETA)
         self.layers = [block(args, rope, p / "layers" / i) for i in range(args.num_hidden_layers)]
-
-    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs)
-        for layer in self.layers:
-            x = layer(ops, x, AttentionSpec(), inputs.layout)
-        return x
 
 
 ARCHITECTURE = Architecture(

@@ -7,10 +7,9 @@ those of the norms.
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..nn.layers import GatedFeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.layers import Encoder, GatedFeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
 from ..nn.parameters import QKV, Parameters, Table, split
 from ..nn.rotary import RopeArgs, read_rope
-from ..ops.spec import AttentionSpec, Inputs, Ops, Value
 from .architecture import Architecture, computed
 
 THETA = 1000.0
@@ -59,7 +58,7 @@ HEADS: Table = {
 }
 
 
-class Model:
+class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
@@ -72,12 +71,6 @@ class Model:
             attention = SelfAttention(layer / "attention", width, Heads.of(width, heads), rope=rope, biases=())
             feed_forward = GatedFeedForward(layer, width, args.intermediate_size, act)
             self.layers.append(PostNormBlock(layer, attention, feed_forward, width, eps))
-
-    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs)
-        for layer in self.layers:
-            x = layer(ops, x, AttentionSpec(), inputs.layout)
-        return x
 
 
 ARCHITECTURE = Architecture(

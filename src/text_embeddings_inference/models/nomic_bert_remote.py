@@ -16,6 +16,7 @@ from ..nn.layers import (
     ATTENTION,
     GATED,
     Activation,
+    Encoder,
     Experts,
     FeedForward,
     GatedFeedForward,
@@ -27,7 +28,7 @@ from ..nn.layers import (
 )
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
-from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
+from ..ops.spec import Rope
 from . import nomic_bert
 from .architecture import Architecture, computed
 
@@ -130,7 +131,7 @@ def block(args: Args, i: int, rope: Rope, p: Parameters) -> PostNormBlock:
     return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_epsilon)
 
 
-class Model:
+class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
@@ -145,12 +146,6 @@ class Model:
         )
         rope = read_rope(positions, width // args.num_attention_heads)
         self.layers = [block(args, i, rope, p / "layers" / i) for i in range(args.num_hidden_layers)]
-
-    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs)
-        for layer in self.layers:
-            x = layer(ops, x, AttentionSpec(), inputs.layout)
-        return x
 
 
 ARCHITECTURE = Architecture(

@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import UnsupportedError
-from ..nn.layers import FeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.layers import Encoder, FeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
-from ..ops.spec import AttentionSpec, Inputs, Ops, Rope, Value
+from ..ops.spec import Rope
 from . import bert, jina_embeddings_v3, roberta
 from .architecture import Architecture
 
@@ -79,7 +79,7 @@ def block(args: Args, rope: Rope | None, p: Parameters) -> PostNormBlock:
     return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
 
 
-class Model:
+class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
     def __init__(self, args: Args, p: Parameters) -> None:
@@ -97,12 +97,6 @@ class Model:
                 table, p / "embeddings", args.hidden_size, first_position=args.first_position
             )
         self.layers = [block(args, rope, p / "layers" / i) for i in range(args.num_hidden_layers)]
-
-    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
-        x = self.embeddings(ops, inputs)
-        for layer in self.layers:
-            x = layer(ops, x, AttentionSpec(), inputs.layout)
-        return x
 
 
 ARCHITECTURE = Architecture(

@@ -5,7 +5,7 @@ Letters: `D` model, `N` heads, `H` a head, `V` vocabulary; `*` is `B, S` (padded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -335,3 +335,16 @@ def relative_bias(p: Parameters, buckets: int, heads: int, max_distance: int) ->
     by_bucket = p.array("weight", (buckets, heads))
     rows = t5_bucket(np.arange(-max_distance, max_distance + 1), buckets, max_distance)
     return RelativeBias(p.constant(by_bucket[rows]), max_distance)
+
+
+class Encoder:
+    """Token ids `[*]` -> hidden states `[*, D]`: embeddings, then layers in which a token sees all of its sequence."""
+
+    embeddings: Callable[[Ops, Inputs], Value]
+    layers: Sequence[SequenceWise]
+
+    def __call__(self, ops: Ops, inputs: Inputs) -> Value:
+        x = self.embeddings(ops, inputs)
+        for layer in self.layers:
+            x = layer(ops, x, AttentionSpec(), inputs.layout)
+        return x
