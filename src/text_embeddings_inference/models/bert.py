@@ -21,7 +21,7 @@ from ..nn.layers import (
     activation,
 )
 from ..nn.parameters import Parameters, Table
-from ..ops.spec import Inputs, Ops, Value
+from ..ops.spec import Inputs, Ops, Rope, Value
 from . import architecture
 from .architecture import Architecture, table
 
@@ -107,16 +107,16 @@ class Embeddings:
         return self.norm(ops, ops.add(x, self.position(ops, inputs.layout)))
 
 
-def blocks(args: BlockArgs, p: Parameters) -> list[PostNormBlock]:
+def blocks(args: BlockArgs, p: Parameters, rope: Rope | None = None) -> list[PostNormBlock]:
     """The encoder's blocks, one for each layer."""
     act = activation("hidden_act", args.hidden_act)
-    return [block(args, act, p / i) for i in range(args.num_hidden_layers)]
+    return [block(args, act, p / i, rope) for i in range(args.num_hidden_layers)]
 
 
-def block(args: BlockArgs, act: Activation, p: Parameters) -> PostNormBlock:
+def block(args: BlockArgs, act: Activation, p: Parameters, rope: Rope | None = None) -> PostNormBlock:
     """One layer: attention, then a feed-forward network."""
     width, inner = args.hidden_size, args.intermediate_size
-    attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads))
+    attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads), rope=rope)
     return PostNormBlock(p, attention, FeedForward(p, width, inner, act), width, args.layer_norm_eps)
 
 

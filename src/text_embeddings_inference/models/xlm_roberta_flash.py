@@ -12,10 +12,9 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import UnsupportedError
-from ..nn.layers import Encoder, FeedForward, Heads, PostNormBlock, SelfAttention, TypedEmbedding, activation
+from ..nn.layers import Encoder, TypedEmbedding
 from ..nn.parameters import Parameters, Table
 from ..nn.rotary import RopeArgs, read_rope
-from ..ops.spec import Rope
 from . import bert, jina_embeddings_v3, roberta
 from .architecture import Architecture
 
@@ -29,14 +28,10 @@ TABLE_KEYS = (
 """What RoBERTa's embeddings with a table of positions are made by."""
 
 
-class Args(msgspec.Struct, frozen=True, kw_only=True):
+class Args(bert.BlockArgs, frozen=True, kw_only=True):
     """The keys of config.json that are read."""
 
     vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
     max_position_embeddings: int
     position_embedding_type: Literal["absolute", "rotary"] = "rotary"
     rotary_emb_base: float = 10_000.0
@@ -71,14 +66,6 @@ TENSORS: Table = {**jina_embeddings_v3.TENSORS, "embeddings.position_embeddings"
 TENSORS |= {"embeddings.position_ids": None}
 
 
-def block(args: Args, rope: Rope | None, p: Parameters) -> PostNormBlock:
-    """One layer: attention, then a feed-forward network."""
-    width, act = args.hidden_size, activation("hidden_act", args.hidden_act)
-    attention = SelfAttention(p / "attention", width, Heads.of(width, args.num_attention_heads), rope=rope)
-    feed_forward = FeedForward(p, width, args.intermediate_size, act)
-    return PostNormBlock(p, attention, feed_forward, width, args.layer_norm_eps)
-
-
 class Model(Encoder):
     """Token ids `[*]` -> hidden states `[*, D]`."""
 
@@ -96,7 +83,7 @@ class Model(Encoder):
             self.embeddings = bert.Embeddings(
                 table, p / "embeddings", args.hidden_size, first_position=args.first_position
             )
-        self.layers = [block(args, rope, p / "layers" / i) for i in range(args.num_hidden_layers)]
+        self.layers = bert.blocks(args, p / "layers", rope)
 
 
 ARCHITECTURE = Architecture(
