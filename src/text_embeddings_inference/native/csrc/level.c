@@ -37,6 +37,7 @@
 #include "product.c"
 #include "probe.c"
 #include "experts.c"
+#include "arrange.h"
 #include "attention.c"
 #include "pack.c"
 
