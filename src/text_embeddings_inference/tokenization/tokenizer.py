@@ -37,6 +37,7 @@ from . import truncation
 from .file import read_tokenizer
 from .pairs import NO_INSTRUCTION, PairEncoder
 from .roles import Role, make_roles, role_prompt
+from .shown import shown_tokens
 from .truncation import Direction
 
 CHARACTERS_PER_TOKEN = 250
@@ -178,7 +179,7 @@ class Tokenizer:
                 options = EncodeOptions(truncate=False, prompt_name=prompt_name)
                 prepared = self._prepare(text, options, self.max_input_length)
                 assert isinstance(prepared, str)
-                results.append(_tokens(self._run_one(prepared, add_special_tokens), prepared))
+                results.append(shown_tokens(self._run_one(prepared, add_special_tokens), prepared))
             except RequestError as error:
                 results.append(error)
         return results
@@ -396,25 +397,3 @@ def _cut_written_out(item: str | Pair, limit: int, options: EncodeOptions) -> st
 
 def _characters(item: Input) -> int:
     return len(item[0]) + len(item[1]) if isinstance(item, tuple) else len(item)
-
-
-def _tokens(encoding: tokenizers.Encoding, text: str) -> list[Token]:
-    byte_at = _byte_offsets(text)
-    return [
-        Token(id_, token, True, None, None)
-        if special
-        else Token(id_, text[start:stop], False, byte_at[start], byte_at[stop])
-        for id_, token, special, (start, stop) in zip(
-            encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
-        )
-    ]
-
-
-def _byte_offsets(text: str) -> Sequence[int]:
-    """For each place between characters, the number of UTF-8 bytes before it."""
-    if text.isascii():
-        return range(len(text) + 1)
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
-    offsets: list[int] = np.concatenate(([0], np.cumsum(widths))).tolist()
-    return offsets
