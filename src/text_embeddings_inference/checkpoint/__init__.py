@@ -2,13 +2,14 @@
 
 from .checkpoint import Checkpoint
 from .facts import Facts
-from .findings import Findings, Request, examine_checkpoint, open_checkpoint
+from .findings import Findings, examine_checkpoint, open_checkpoint
 from .hub.cache import HubAccess, expand
 from .hub.locate import locate
 from .hub.preview import File, Preview, preview
 from .late_interaction import PROJECTION
 from .modules import Dense, Router, Static
 from .onnx import OnnxGraph
+from .request import Request
 from .reranking import ChatTemplate, Reranking
 from .static import UNLIMITED
 from .tensors.tensor import MappedFile

@@ -25,52 +25,20 @@ from .modules import (
     Dense,
     ModulePaths,
     Static,
-    read_dense,
+    read_dense_chain,
     read_head,
     read_module_paths,
     router_files,
 )
 from .onnx import OnnxGraph, find_onnx
 from .pooling import DEFAULT_PATH, read_pooling, read_splade
+from .request import Request
 from .reranking import RerankerFiles, Reranking, causal_reranker, is_causal, read_reranking, unknown_use
 from .static import open_static, read_static_config, read_static_length, read_token_weights
 from .tensors.weights import Weights, open_weights
 from .text_rules import read_text_rules
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Which checkpoint is opened, and how."""
-
-    folder: Path
-    facts_of: FactsOf
-    """Tells what must be known of the architecture."""
-
-    pooling: Pooling | None = None
-    """The option `--pooling`."""
-
-    dense_path: str | None = None
-    """The option `--dense-path`."""
-
-    onnx_file: str | None = None
-    """The option `--onnx-file`."""
-
-    rerank_template: str | None = None
-    """The option `--rerank-template`."""
-
-    rerank_answers: str | None = None
-    """The option `--rerank-answers`."""
-
-    weights: Weights | None = None
-    """In place of those in the folder."""
-
-    linked: Path | None = None
-    """Another folder that links in this one may lead to."""
-
-    modules: ModulePaths | None = None
-    """One of the sides of a Router; None: what the folder's files say."""
 
 
 @dataclass(slots=True)
@@ -348,7 +316,7 @@ def _read_dense(found: Findings) -> tuple[Dense, ...]:
     wanted, modules = found.request.dense_path, found.applied
     if wanted is not None and len(modules.all_dense) != 1:
         logger.warning("`--dense-path` is ignored: the model has %d Dense modules, not one", len(modules.all_dense))
-    return _read_chain(found.request.folder, modules.replace_dense(wanted).dense)
+    return read_dense_chain(found.request.folder, modules.replace_dense(wanted).dense)
 
 
 def _read_token_dense(found: Findings) -> tuple[Dense, ...]:
@@ -357,17 +325,7 @@ def _read_token_dense(found: Findings) -> tuple[Dense, ...]:
             return (read_projection(found.model),)
         raise UnsupportedError(f"{found.model.file}: in a ColBERT model of Stanford's format its projection is missing")
     paths = found.applied.replace_dense(found.request.dense_path).token_dense
-    return _read_chain(found.request.folder, paths, on_tokens=True)
-
-
-def _read_chain(folder: Path, paths: tuple[str, ...], *, on_tokens: bool = False) -> tuple[Dense, ...]:
-    """Dense modules, of which each takes what the one before it gives."""
-    dense = tuple(read_dense(folder, path, on_tokens=on_tokens) for path in paths)
-    for before, after, path in zip(dense, dense[1:], paths[1:], strict=False):
-        if before.outputs != after.inputs:
-            problem = f"takes {after.inputs} values, the one before it gives {before.outputs}"
-            raise CheckpointError(f"the Dense module `{path}` in {folder} {problem}")
-    return dense
+    return read_dense_chain(found.request.folder, paths, on_tokens=True)
 
 
 def _read_late_format(found: Findings) -> LateFormat | None:

@@ -305,6 +305,16 @@ def _flag(folder: Path, name: str, values: dict[str, Any], key: str, *, default:
     return value
 
 
+def read_dense_chain(folder: Path, paths: tuple[str, ...], *, on_tokens: bool = False) -> tuple[Dense, ...]:
+    """Dense modules, of which each takes what the one before it gives."""
+    dense = tuple(read_dense(folder, path, on_tokens=on_tokens) for path in paths)
+    for before, after, path in zip(dense, dense[1:], paths[1:], strict=False):
+        if before.outputs != after.inputs:
+            problem = f"takes {after.inputs} values, the one before it gives {before.outputs}"
+            raise CheckpointError(f"the Dense module `{path}` in {folder} {problem}")
+    return dense
+
+
 def read_head(root: Path, name: str) -> Dense | None:
     """The linear layer stored as `root/name` (`HEAD_FILES`), None if there is none. Raises `CheckpointError`."""
     file = root / name
